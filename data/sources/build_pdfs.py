@@ -1,0 +1,32 @@
+"""Build every PDF in data/pdfs from its Typst source in data/sources.
+
+`data/sources/<corpus>/<name>.typ` becomes `data/pdfs/<corpus>/<name>.pdf`;
+files whose name starts with `_` are templates and are skipped. Only Typst's
+embedded fonts and a fixed timestamp are used, so that the same sources and the
+same version of the `typst` package give byte-identical PDFs.
+
+    pip install typst
+    python data/sources/build_pdfs.py
+"""
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+import typst
+
+SOURCES = Path(__file__).resolve().parent
+PDFS = SOURCES.parent / "pdfs"
+TIMESTAMP = datetime(2024, 1, 1, tzinfo=timezone.utc)
+
+
+def main() -> None:
+    for source in sorted(SOURCES.glob("*/[!_]*.typ")):
+        target = PDFS / source.parent.name / f"{source.stem}.pdf"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        typst.compile(source, output=target, root=SOURCES,
+                      ignore_system_fonts=True, timestamp=TIMESTAMP)
+        print(target.relative_to(PDFS.parent.parent))
+
+
+if __name__ == "__main__":
+    main()
