@@ -9,22 +9,21 @@ same version of the `typst` package give byte-identical PDFs.
     python data/sources/build_pdfs.py
 """
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import typst
 
 SOURCES = Path(__file__).resolve().parent
 PDFS = SOURCES.parent / "pdfs"
-TIMESTAMP = datetime(2024, 1, 1, tzinfo=timezone.utc)
+TIMESTAMP = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def main() -> None:
     for source in sorted(SOURCES.glob("*/[!_]*.typ")):
         target = PDFS / source.parent.name / f"{source.stem}.pdf"
         target.parent.mkdir(parents=True, exist_ok=True)
-        typst.compile(source, output=target, root=SOURCES,
-                      ignore_system_fonts=True, timestamp=TIMESTAMP)
+        typst.compile(source, output=target, root=SOURCES, ignore_system_fonts=True, timestamp=TIMESTAMP)
         print(target.relative_to(PDFS.parent.parent))
 
 

@@ -1,0 +1,263 @@
+"""A variant is a folder with one `variant.yaml`: the whole recipe of a model. This module knows what a recipe may say
+and where the files of a variant lie, and nothing else.
+
+Committed files (recipe, published results) and the files of a run on this machine never share a folder: a run writes
+below `runs/<variant>/`, which git ignores, and `llama-qna publish` copies its records over (see `publishing`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from llama_qna import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+class _Strict(BaseModel):
+    """A section of a recipe: a key that nothing reads is a mistake, so unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Chunking(_Strict):
+    chunk_size: int = Field(1024, gt=0)  # characters
+    chunk_overlap: int = Field(100, ge=0)  # characters
+
+    @model_validator(mode="after")
+    def _overlap_is_smaller(self):
+        if self.chunk_overlap >= self.chunk_size:
+            raise ValueError("chunk_overlap must be smaller than chunk_size")
+        return self
+
+
+class Generation(_Strict):
+    """How chunks become question-answer pairs."""
+
+    method: Literal["two_step", "multi_pair"]
+    pairs_per_chunk: int = Field(gt=0)
+    attempts: int = Field(1, gt=0)  # a passage whose pair was rejected is asked about again, with another seed
+    temperature: float = Field(0.6, ge=0)
+    max_new_tokens: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    load_in_4bit: bool = False
+    reference_questions: bool = False  # add "What is reference [n]?" for every entry of the reference list
+    qna_file: str | None = None  # a CSV of your own with Question,Answer instead of generated pairs
+
+
+class Quantization(_Strict):
+    """bitsandbytes NF4 as in QLoRA (arXiv:2305.14314, section 3)."""
+
+    double_quantization: bool = False
+    compute_dtype: Literal["bfloat16", "float16"] = "bfloat16"
+    # Keep a 16-bit copy of the dequantized NF4 weights, bit-equal to dequantizing them at every step: faster, and
+    # affordable for small models only.
+    dequantize_once: bool = False
+
+
+class Lora(_Strict):
+    r: int = Field(64, gt=0)
+    alpha: float = Field(gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: Literal["all-linear"] | list[str]
+
+
+class TrainingStage(_Strict):
+    folder: str = Field(pattern=r"^(pretraining|finetuning)\w*$")
+    epochs: float = Field(gt=0)
+    max_steps: int = Field(-1, ge=-1)  # -1: as many as the epochs make
+    batch_size: int = Field(gt=0)  # rows per optimizer step
+    learning_rate: float = Field(gt=0, allow_inf_nan=False)
+    scheduler: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    max_length: int = Field(1024, gt=0)  # tokens
+    packing: bool = False  # join rows to blocks of max_length tokens, as the study did
+    gradient_checkpointing: bool = False
+    logging_steps: int = Field(gt=0)
+    save_steps: int = Field(gt=0)
+
+
+class Evaluation(_Strict):
+    window: int = Field(1024, gt=1)  # tokens
+    stride: int = Field(512, gt=0)  # tokens
+    max_new_tokens: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    max_questions: int | None = Field(None, gt=0)  # the first n training questions; None: all
+
+    @model_validator(mode="after")
+    def _windows_leave_no_gap(self):
+        if self.stride > self.window:
+            raise ValueError("stride must not be larger than window")
+        return self
+
+
+class Recipe(_Strict):
+    """Everything that decides what a variant becomes."""
+
+    description: str
+    corpus: str  # reads data/pdfs/<corpus>/*.pdf
+    base_model: str  # embedded/smollm2-135m-instruct, a name on the Hugging Face hub, or a local folder
+    seed: int = Field(42, ge=0)
+    notebooks: list[str]
+    extractor: Literal["pypdfium2", "pdfminer"] = "pypdfium2"
+    chunking: Chunking = Chunking()
+    generation: Generation
+    quantization: Quantization = Quantization()
+    lora: Lora
+    pretraining: TrainingStage
+    finetuning: TrainingStage
+    evaluation: Evaluation
+
+    @model_validator(mode="after")
+    def _stages_have_their_own_folders(self):
+        if self.pretraining.folder == self.finetuning.folder:
+            raise ValueError("pretraining and finetuning must not share a folder")
+        return self
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A recipe with its name and its place."""
+
+    name: str
+    root: Path
+    recipe: Recipe
+
+    @classmethod
+    def load(cls, name: str) -> Variant:
+        """Read `<root>/<name>/variant.yaml`; the root is this repository, or the folder that LLAMA_QNA_ROOT names.
+
+        Raises:
+            UserError: no such variant, YAML that cannot be read, or a recipe with an unknown key or a bad value.
+        """
+        root = Path(os.environ.get("LLAMA_QNA_ROOT", REPOSITORY)).resolve()
+        name = os.path.normpath(name)  # a shell completes a folder with a slash
+        if Path(name).name != name or name in ("", ".", "..", "runs"):
+            raise UserError(f"a variant is named by its folder beside README.md, such as paper_135m; not {name!r}")
+        path = root / name / "variant.yaml"
+        if not path.is_file():
+            known = variant_names(root)
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known) or 'none'}"
+            raise UserError(f"there is no variant {name!r} (no {name}/variant.yaml); {hint}")
+        return cls(name, root, read_recipe(path))
+
+    @cached_property
+    def folder(self) -> Path:
+        """The committed folder: recipe and published results."""
+        return self.root / self.name
+
+    @cached_property
+    def run(self) -> Path:
+        """What this machine makes of the variant."""
+        return self.root / "runs" / self.name
+
+    @cached_property
+    def pdfs(self) -> Path:
+        return self.root / "data" / "pdfs" / self.recipe.corpus
+
+    @cached_property
+    def chunks(self) -> Path:
+        return self.run / "chunks"
+
+    @cached_property
+    def qna(self) -> Path:
+        return self.run / "qna"
+
+    @cached_property
+    def pretraining(self) -> Path:
+        return self.run / self.recipe.pretraining.folder
+
+    @cached_property
+    def finetuning(self) -> Path:
+        return self.run / self.recipe.finetuning.folder
+
+    @cached_property
+    def evaluation(self) -> Path:
+        return self.run / "evaluation"
+
+    @cached_property
+    def figures(self) -> Path:
+        return self.run / "figs"
+
+    @cached_property
+    def stage_folders(self) -> dict[str, Path]:
+        """The stages in the order of the data, each with the folder that it writes."""
+        return {
+            "load": self.chunks,
+            "generate": self.qna,
+            "pretrain": self.pretraining,
+            "finetune": self.finetuning,
+            "evaluate": self.evaluation,
+            "figures": self.figures,
+        }
+
+
+def variant_names(root: Path) -> list[str]:
+    """Every folder directly below `root` that holds a `variant.yaml`."""
+    return sorted(path.parent.name for path in root.glob("*/variant.yaml"))
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check one `variant.yaml`.
+
+    Raises:
+        UserError: with the file, the key and, for a misspelt key, the nearest key that exists.
+    """
+    shown = f"{path.parent.name}/{path.name}"
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" line {where.line + 1}" if where else ""
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError(f"{shown}{line}: not readable as YAML: {problem}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{shown}: a recipe is a list of `key: value` lines; this file holds {type(content).__name__}")
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{shown}: {_explain(error)}") from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice; YAML would take the last one in silence."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key `{key.value}` stands twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _explain(error: ValidationError) -> str:
+    """One line for the first complaint (unknown keys first: a misspelt key also looks like a missing one)."""
+    complaints = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    first = complaints[0]
+    key = ".".join(str(part) for part in first["loc"] if "[" not in str(part))  # without the branch of a union
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(first["loc"][-1]), _keys_beside(first["loc"]), n=1)
+        return f"unknown key `{key}`" + (f"; did you mean `{close[0]}`?" if close else "")
+    if first["type"] == "missing":
+        return f"the key `{key}` is missing"
+    return f"`{key}`: {first['msg'].removeprefix('Value error, ')}" if key else first["msg"]
+
+
+def _keys_beside(location: tuple) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for part in location[:-1]:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

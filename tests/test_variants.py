@@ -1,0 +1,142 @@
+"""Tests of llama_qna/variants.py: what a recipe may say, and what is said to somebody who wrote one badly."""
+
+import pytest
+
+from llama_qna import UserError
+from llama_qna.variants import REPOSITORY, Variant, variant_names
+
+SHIPPED = ["paper_135m", "paper_13b", "paper_7b", "physics_books_135m", "physics_mk_books_7b"]
+
+
+def complaint(name="paper_135m"):
+    with pytest.raises(UserError) as caught:
+        Variant.load(name)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_shipped_variants_are_the_five():
+    assert variant_names(REPOSITORY) == SHIPPED
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_recipe_loads(name, monkeypatch):
+    monkeypatch.delenv("LLAMA_QNA_ROOT", raising=False)
+    variant = Variant.load(name)
+    assert variant.folder == REPOSITORY / name
+    assert variant.run == REPOSITORY / "runs" / name
+    assert len(set(variant.stage_folders.values())) == 6, "every stage has a folder of its own"
+    assert all(folder.is_relative_to(variant.run) for folder in variant.stage_folders.values())
+    assert [notebook[:2] for notebook in variant.recipe.notebooks][-5:] == ["06", "07", "08", "09", "10"]
+
+
+def test_unknown_variant_suggests_the_nearest(toy_root):
+    assert "did you mean paper_135m?" in complaint("paper_135")
+
+
+def test_unknown_variant_without_a_near_one_lists_what_there_is(toy_root):
+    assert complaint("nothing_like_it").endswith("there are: paper_135m")
+
+
+@pytest.mark.parametrize("name", ["paper_135m/", "./paper_135m"])
+def test_name_completed_by_the_shell_is_the_variants_name(name, toy_root):
+    assert Variant.load(name).name == "paper_135m"
+
+
+def test_a_run_never_writes_into_the_committed_folder(toy_root):
+    try:
+        variant = Variant.load(str(toy_root / "paper_135m"))
+    except UserError:
+        return
+    assert variant.run == toy_root / "runs" / "paper_135m"
+
+
+@pytest.mark.parametrize(
+    "old, new, key, nearest",
+    [
+        ("corpus:", "corpsu:", "corpsu", "corpus"),
+        ("chunk_size:", "chunk_sise:", "chunking.chunk_sise", "chunk_size"),
+        ("dequantize_once:", "dequantise_once:", "quantization.dequantise_once", "dequantize_once"),
+        ("save_steps: 12", "save_step: 12", "pretraining.save_step", "save_steps"),
+        ("  window:", "  windows:", "evaluation.windows", "window"),
+    ],
+)
+def test_misspelt_key_names_itself_and_the_nearest(old, new, key, nearest, edit_recipe):
+    edit_recipe(old, new)
+    assert complaint() == f"paper_135m/variant.yaml: unknown key `{key}`; did you mean `{nearest}`?"
+
+
+def test_key_that_is_like_no_other_is_refused_without_a_guess(edit_recipe):
+    edit_recipe("seed: 42", "seed: 42\nzzzz: 1")
+    assert complaint() == "paper_135m/variant.yaml: unknown key `zzzz`"
+
+
+@pytest.mark.parametrize(
+    "old, new, key, reason",
+    [
+        ("chunk_size: 1024", "chunk_size: many", "chunking.chunk_size", "integer"),
+        ("chunk_size: 1024", "chunk_size: 0", "chunking.chunk_size", "greater than 0"),
+        ("batch_size: 32", "batch_size: 3.5", "generation.batch_size", "integer"),
+        ("extractor: pypdfium2", "extractor: mupdf", "extractor", "'pypdfium2' or 'pdfminer'"),
+        ("method: two_step", "method: three_step", "generation.method", "'two_step' or 'multi_pair'"),
+        ("dropout: 0.0", "dropout: 1.5", "lora.dropout", "less than 1"),
+        ("temperature: 0.5", "temperature: -1", "generation.temperature", "greater than or equal to 0"),
+        ("epochs: 5", "epochs: five", "pretraining.epochs", "number"),
+        ("learning_rate: 0.001", "learning_rate: .nan", "pretraining.learning_rate", ""),
+        ("reference_questions: true", "reference_questions: maybe", "generation.reference_questions", "boolean"),
+        ("target_modules: all-linear", "target_modules: all-linar", "lora.target_modules", "all-linear"),
+        ("{chunk_size: 1024, chunk_overlap: 100}", "1024", "chunking", "dictionary"),
+        ("corpus: paper", "corpus: 2024", "corpus", "string"),
+    ],
+)
+def test_bad_value_names_its_key_and_what_is_wrong(old, new, key, reason, edit_recipe):
+    edit_recipe(old, new)
+    message = complaint()
+    assert message.startswith("paper_135m/variant.yaml: ") and f"`{key}" in message and reason in message
+
+
+@pytest.mark.parametrize("overlap", [1024, 2000])
+def test_overlap_is_smaller_than_the_chunk(overlap, edit_recipe):
+    edit_recipe("chunk_overlap: 100", f"chunk_overlap: {overlap}")
+    assert complaint().endswith("chunk_overlap must be smaller than chunk_size")
+
+
+def test_largest_overlap_is_accepted(edit_recipe):
+    edit_recipe("chunk_overlap: 100", "chunk_overlap: 1023")
+    assert Variant.load("paper_135m").recipe.chunking.chunk_overlap == 1023
+
+
+@pytest.mark.parametrize("old, key", [("corpus: paper\n", "corpus"), ("  alpha: 64\n", "lora.alpha")])
+def test_missing_key_is_named(old, key, edit_recipe):
+    edit_recipe(old, "")
+    assert complaint() == f"paper_135m/variant.yaml: the key `{key}` is missing"
+
+
+@pytest.mark.parametrize("old, new", [("seed: 42", "seed: [42"), ("seed: 42", "seed:\n\t- 42")])
+def test_broken_yaml_names_the_line(old, new, edit_recipe, toy_root):
+    edit_recipe(old, new)
+    lines = (toy_root / "paper_135m" / "variant.yaml").read_text().splitlines()
+    line = next(n for n, text in enumerate(lines, start=1) if text.startswith("seed:"))
+    assert f"paper_135m/variant.yaml line {line + 1}: not readable as YAML" in complaint()
+
+
+@pytest.mark.parametrize("content", [b"a: \x00b\n", b"\xff\xfe\x00\n"])
+def test_file_that_is_no_text_is_one_line(content, toy_root):
+    (toy_root / "paper_135m" / "variant.yaml").write_bytes(content)
+    assert "not readable as YAML" in complaint()
+
+
+@pytest.mark.parametrize("content, kind", [("- a\n- b\n", "list"), ("", "NoneType"), ("hello\n", "str")])
+def test_yaml_that_is_no_mapping(content, kind, toy_root):
+    (toy_root / "paper_135m" / "variant.yaml").write_text(content)
+    assert complaint().startswith("paper_135m/variant.yaml: ") and complaint().endswith(kind)
+
+
+def test_key_given_twice_is_refused(edit_recipe):
+    edit_recipe("seed: 42", "seed: 42\nseed: 43")
+    assert "seed" in complaint()
+
+
+def test_the_two_training_stages_share_no_folder(edit_recipe):
+    edit_recipe("folder: finetuning_qna_paper", "folder: pretraining_paper")
+    assert "folder" in complaint()
