@@ -1,0 +1,154 @@
+"""Many prompts become many texts: sorted by length, in batches, with a shared beginning computed once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+from tqdm import tqdm
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+
+
+def generate_texts(
+    model,
+    tokenizer,
+    prompts: list[list[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    temperature: float = 0.0,
+    seeds: list[str] | None = None,
+    stop_at_newline: bool = False,
+    choices: list[list[str]] | None = None,
+    description: str = "generating",
+    done: Callable[[int], None] | None = None,
+) -> list[str]:
+    """Continue every prompt.
+
+    Args:
+        prompts: `input_ids` of each prompt, ragged: N lists of (T_i,).
+        temperature: 0 is greedy decoding.
+        seeds: one string a prompt; with it a sampled text does not depend on what else is in its batch.
+        stop_at_newline: end a text at the first line break.
+        choices: a list of texts for each prompt; its continuation is the one that greedy decoding leads to.
+
+    Returns:
+        The N texts in the order of the prompts, without prompt, special tokens and surrounding space.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
+    prefix = _shared_prefix(prompts) if len(prompts) > batch_size else []
+    cache = _prefill(model, prefix) if len(prefix) >= 32 else None
+    newline = [_StopAtNewline(tokenizer, model.device)] if stop_at_newline else []
+    texts = [""] * len(prompts)
+    with tqdm(total=len(prompts), desc=description, unit="text") as bar:
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            input_ids, attention_mask = _pad_after_prefix(
+                [prompts[i] for i in rows], len(prefix), tokenizer.pad_token_id
+            )
+            noise = [_GumbelNoise(temperature, [seeds[i] for i in rows])] if temperature else []
+            chosen = _Choices(tokenizer, [choices[i] for i in rows], input_ids.shape[1]) if choices else None
+            with torch.inference_mode():
+                output = model.generate(
+                    input_ids=input_ids.to(model.device),
+                    attention_mask=attention_mask.to(model.device),
+                    past_key_values=_expand(cache, len(rows)) if cache else None,
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    temperature=None,
+                    top_p=None,
+                    top_k=None,
+                    pad_token_id=tokenizer.pad_token_id,
+                    eos_token_id=tokenizer.eos_token_id,
+                    logits_processor=LogitsProcessorList(noise),
+                    prefix_allowed_tokens_fn=chosen.allowed if chosen else None,
+                    stopping_criteria=StoppingCriteriaList(newline + ([chosen] if chosen else [])),
+                )
+            new = tokenizer.batch_decode(output[:, input_ids.shape[1] :], skip_special_tokens=True)
+            if chosen:
+                new = [texts[0][0] for texts in chosen.left]
+            for i, text in zip(rows, new, strict=True):
+                texts[i] = (text.split("\n", 1)[0] if stop_at_newline else text).strip()
+            bar.update(len(rows))
+            if done:
+                done(len(rows))
+    return texts
+
+
+def _shared_prefix(prompts: list[list[int]]) -> list[int]:
+    """The longest beginning that all prompts share, short of the last token of the shortest."""
+    first, last = min(prompts), max(prompts)
+    length = 0
+    while length < min(len(first), len(last)) - 1 and first[length] == last[length]:
+        length += 1
+    return first[:length]
+
+
+def _prefill(model, prefix: list[int]) -> DynamicCache:
+    with torch.inference_mode():
+        return model(torch.tensor([prefix], device=model.device), use_cache=True, logits_to_keep=1).past_key_values
+
+
+def _expand(cache: DynamicCache, rows: int) -> DynamicCache:
+    """A copy of a cache of one row for a batch of rows."""
+    copy = DynamicCache()
+    for index, layer in enumerate(cache.layers):
+        copy.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), index)
+    return copy
+
+
+def _pad_after_prefix(rows: list[list[int]], prefix: int, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad between the shared prefix and the rest of each row, so that the prefix stays aligned: two tensors (B, T)."""
+    longest = max(map(len, rows))
+    input_ids = [row[:prefix] + [pad_id] * (longest - len(row)) + row[prefix:] for row in rows]
+    mask = [[1] * prefix + [0] * (longest - len(row)) + [1] * (len(row) - prefix) for row in rows]
+    return torch.tensor(input_ids), torch.tensor(mask)
+
+
+class _GumbelNoise(LogitsProcessor):
+    """Sampling as an argmax: the largest of logit/T plus Gumbel noise is a draw from softmax(logit/T).
+
+    Each row has a generator of its own, so its draws do not depend on its batch.
+    """
+
+    def __init__(self, temperature: float, seeds: list[str]):
+        self.temperature = temperature
+        numbers = [int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big") >> 1 for seed in seeds]
+        self.generators = [torch.Generator().manual_seed(number) for number in numbers]
+
+    def __call__(self, input_ids, scores):  # (B, T), (B, V) -> (B, V)
+        uniform = torch.stack([torch.rand(scores.shape[-1], generator=g) for g in self.generators]).to(scores.device)
+        return scores.float() / self.temperature - torch.log(-torch.log(uniform.clamp(1e-10, 1 - 1e-7)))
+
+
+class _StopAtNewline(StoppingCriteria):
+    """Ends a row when its newest token holds a line break."""
+
+    def __init__(self, tokenizer, device):
+        vocabulary = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+        self.breaks = torch.tensor(["\n" in token for token in vocabulary], device=device)
+
+    def __call__(self, input_ids, scores, **kwargs):  # (B, T) -> (B,)
+        return self.breaks[input_ids[:, -1]]
+
+
+class _Choices(StoppingCriteria):
+    """Holds each row to a list of texts, and ends it as soon as only one of them is left."""
+
+    def __init__(self, tokenizer, choices: list[list[str]], prompt_length: int):
+        self.start, self.eos = prompt_length, tokenizer.eos_token_id
+        self.left = [
+            [(text, tokenizer(f" {text}", add_special_tokens=False)["input_ids"]) for text in row] for row in choices
+        ]
+
+    def allowed(self, row: int, input_ids: torch.Tensor) -> list[int]:
+        depth = len(input_ids) - self.start
+        return sorted({ids[depth] for _, ids in self.left[row] if depth < len(ids)}) or [self.eos]
+
+    def __call__(self, input_ids, scores, **kwargs):  # (B, T) -> (B,)
+        newest = input_ids.shape[1] - self.start - 1
+        for row, token in enumerate(input_ids[:, -1].tolist()):
+            if len(self.left[row]) > 1:
+                self.left[row] = [choice for choice in self.left[row] if choice[1][newest : newest + 1] == [token]]
+        return torch.tensor([len(texts) == 1 for texts in self.left], device=input_ids.device)

@@ -1,0 +1,126 @@
+"""The one template that training, evaluation and answering share, and the prompts that make questions.
+
+A question is asked in the base model's own chat template, so that the same adapter answers here and behind any server
+that applies it. Token ids are built here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+
+SYSTEM = "Answer the question briefly and precisely."
+
+# For base models that come without a chat template.
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{{ '### ' + message['role'] | capitalize + ':\n' + message['content'] + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '### Assistant:\n' }}{% endif %}"
+)
+
+
+def question_ids(tokenizer, question: str) -> list[int]:
+    """`input_ids` of a question, ready for the answer; (T,)."""
+    return _prompt_ids(tokenizer, _turn("system", SYSTEM) + _turn("user", question))
+
+
+def training_row(tokenizer, question: str, answer: str, max_length: int) -> dict[str, list[int]]:
+    """`input_ids` and `labels` of one pair; labels are -100 on the question, so that the loss is on the answer alone.
+
+    The end-of-text token belongs to the answer and stays in the labels: that is how the model learns to stop.
+    """
+    prompt = question_ids(tokenizer, question)
+    completion = encode_document(tokenizer, answer) + [tokenizer.eos_token_id]
+    input_ids = (prompt + completion)[:max_length]
+    labels = ([-100] * len(prompt) + completion)[:max_length]
+    return {"input_ids": input_ids, "labels": labels}
+
+
+def text_row(tokenizer, text: str, max_length: int) -> dict[str, list[int]]:
+    """`input_ids` and `labels` of one chunk of plain text, every token a label."""
+    start = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
+    input_ids = (start + encode_document(tokenizer, text))[:max_length]
+    return {"input_ids": input_ids, "labels": list(input_ids)}
+
+
+def encode_document(tokenizer, text: str) -> list[int]:
+    """Tokens of text that came from a document: control tokens that it spells out stay plain text."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def _prompt_ids(tokenizer, messages: list[dict[str, str]], beginning: str = "") -> list[int]:
+    """`input_ids` of messages in the model's chat template, ready for its turn, which may be begun; (T,).
+
+    The control tokens of the template are the model's; those that a message spells out, as a document may, are not.
+    """
+    template = None if tokenizer.chat_template else PLAIN_TEMPLATE
+
+    def render(contents):
+        turns = [message | {"content": content} for message, content in zip(messages, contents, strict=True)]
+        text = tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, add_generation_prompt=True)
+        return (text.removeprefix(tokenizer.bos_token) if _adds_bos(tokenizer) else text) + beginning
+
+    contents = [message["content"].strip() for message in messages]
+    if not any(token in content for content in contents for token in tokenizer.all_special_tokens):
+        return tokenizer(render(contents), add_special_tokens=_adds_bos(tokenizer))["input_ids"]
+    input_ids = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
+    places = [f"\ue000{n}\ue001" for n in range(len(contents))]  # private-use marks, which no document text keeps
+    for part in re.split("(\ue000\\d+\ue001)", render(places)):
+        if part in places:
+            input_ids += encode_document(tokenizer, contents[places.index(part)])
+        else:
+            input_ids += tokenizer(part, add_special_tokens=False)["input_ids"]
+    return input_ids
+
+
+def _adds_bos(tokenizer) -> bool:
+    """Whether this tokenizer's models expect a start token (Llama's do, SmolLM's does not)."""
+    return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+
+
+# --- making questions from a chunk -----------------------------------------------------------------------------------
+
+# Both examples ask for one fact by its name and answer in the passage's words; a small model copies their manner.
+_EXAMPLES = [
+    (
+        "The Kestrel rover carries two lithium cells, and a full charge takes 95 minutes. Its left wheel motor failed "
+        "in the second winter because fine dust had worn out the seal.",
+        "Why did the left wheel motor of the Kestrel rover fail?",
+        "Its left wheel motor failed in the second winter because fine dust had worn out the seal.",
+    ),
+    (
+        "The Dunmore method sorts grain by weight before milling. In a trial at three mills it lowered the waste from "
+        "8% to 5%.",
+        "By how much did the Dunmore method lower the waste?",
+        "In a trial at three mills it lowered the waste from 8% to 5%.",
+    ),
+]
+
+
+def write_question_prompt(tokenizer, passage: str) -> list[int]:
+    """First of two calls: two fixed examples, the passage, and a begun turn `Question:`; `input_ids` (T,)."""
+    messages = _turn(
+        "system", "You write one clear question that the passage answers. Name the subject in the question."
+    )
+    for text, question, _ in _EXAMPLES:
+        messages += _turn("user", f"Passage: {text}") + _turn("assistant", f"Question: {question}")
+    return _prompt_ids(tokenizer, messages + _turn("user", f"Passage: {passage}"), "Question:")
+
+
+def write_answer_prompt(tokenizer, passage: str, question: str) -> list[int]:
+    """Second call: the same examples with answers, the passage with its question, and a begun turn `Answer:`."""
+    messages = _turn("system", "You answer the question with words from the passage.")
+    for text, asked, answer in _EXAMPLES:
+        messages += _turn("user", f"Passage: {text}\nQuestion: {asked}") + _turn("assistant", f"Answer: {answer}")
+    return _prompt_ids(tokenizer, messages + _turn("user", f"Passage: {passage}\nQuestion: {question}"), "Answer:")
+
+
+def _turn(role: str, content: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": content}]
+
+
+def write_pairs_prompt(tokenizer, passage: str, pairs: int) -> list[int]:
+    """One call for several pairs, as the study asked Llama-2-7b-chat; the text is parsed by `qna.parse_pairs`."""
+    task = (
+        f"Understand the following text and write {pairs} question and answer pairs about it. Write each as a line "
+        "`Question:` and a line `Answer:`. Ask about facts, and make every question clear without the text."
+    )
+    return _prompt_ids(tokenizer, _turn("user", f"{task}\n\nText:\n{passage}"))
