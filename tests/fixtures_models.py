@@ -1,0 +1,146 @@
+"""What the tests of models, generation, training and evaluation share: the embedded model in three forms, a tiny Llama,
+and one small run of every stage. Each is made once a session; none may be changed by a test."""
+
+import shutil
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from llama_qna import evaluation
+from llama_qna.models import EMBEDDED, load_base, load_tokenizer
+from llama_qna.variants import REPOSITORY, Quantization, Variant
+
+PAIRS = [
+    ("What did the first test show?", "The first test showed a loss of nine percent."),
+    ("Who wrote the manual?", "Ilse Brandt wrote the manual in four weeks."),
+    ("Where is the workshop?", "The workshop is behind the old mill."),
+    ("How heavy is the lid?", "The lid weighs three kilograms."),
+]
+GENERAL = "We walked to the harbour after lunch. The boats were late, so we had tea and talked about the garden.\n"
+
+
+@cache
+def tokenizer():
+    return load_tokenizer(EMBEDDED)
+
+
+@cache
+def float32_base():
+    """The embedded model in float32, where no two words tie and the order of sums hardly matters."""
+    return load_base(EMBEDDED, None).float()
+
+
+@cache
+def dequantized_base():
+    """The embedded model in NF4 as the shipped recipe loads it."""
+    return load_base(EMBEDDED, Quantization(dequantize_once=True))
+
+
+def tiny_llama(vocabulary: int = 49152, seed: int = 0):
+    """A random two-layer Llama in float32, its weights large enough that every word depends on those before it."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.4,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@cache
+def _shallow_folder(folder: Path) -> Path:
+    model = load_base(EMBEDDED, None)
+    model.model.layers = model.model.layers[:2]
+    model.config.num_hidden_layers = 2
+    model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", name="shallow_folder")
+def shallow_folder_fixture(tmp_path_factory):
+    """The embedded model's first two layers as a model folder, for what would take long on all thirty."""
+    return _shallow_folder(tmp_path_factory.getbasetemp() / "shallow")
+
+
+def write_variant(root: Path, base_model: str = EMBEDDED, **stage) -> Variant:
+    """A variant `small` below `root`: the shipped recipe made small, one page of the shipped paper, four pairs.
+
+    `stage` is added to both training stages.
+    """
+    import pypdfium2
+
+    recipe = yaml.safe_load((REPOSITORY / "paper_135m/variant.yaml").read_text())
+    steps = {"max_steps": 3, "save_steps": 2, "logging_steps": 1, "batch_size": 16, "max_length": 64} | stage
+    recipe["base_model"] = base_model
+    recipe["lora"] |= {"r": 8, "alpha": 16}
+    recipe["generation"] |= {"qna_file": "pairs.csv", "reference_questions": False}
+    recipe["pretraining"] |= steps
+    recipe["finetuning"] |= steps
+    recipe["evaluation"] |= {"window": 256, "stride": 128, "max_new_tokens": 4, "max_questions": 2}
+    (root / "small").mkdir(parents=True, exist_ok=True)
+    (root / "small/variant.yaml").write_text(yaml.safe_dump(recipe))
+    rows = "".join(f"{question},{answer}\n" for question, answer in PAIRS)
+    (root / "pairs.csv").write_text("Question,Answer\n" + rows)
+    pdf = root / "data/pdfs/paper/page.pdf"
+    if not pdf.exists():
+        pdf.parent.mkdir(parents=True)
+        page = pypdfium2.PdfDocument.new()
+        page.import_pages(pypdfium2.PdfDocument(REPOSITORY / "data/pdfs/paper/wicketfold.pdf"), [0])
+        page.save(pdf)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLAMA_QNA_ROOT", str(root))
+        return Variant.load("small")
+
+
+@dataclass
+class Run:
+    variant: Variant
+    pretrained: dict  # the stage's record
+    finetuned: dict
+    metrics: dict
+
+
+@cache
+def _small_run(root: Path) -> Run:
+    from llama_qna.chunks import load
+    from llama_qna.qna import generate
+    from llama_qna.training import finetune, pretrain
+
+    variant = write_variant(root)
+    load(variant)
+    generate(variant)
+    pretrained, finetuned = pretrain(variant), finetune(variant)
+    (root / "general.txt").write_text(GENERAL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "GENERAL_TEXT", root / "general.txt")
+        return Run(variant, pretrained, finetuned, evaluation.evaluate(variant))
+
+
+@pytest.fixture(scope="session", name="small_run")
+def small_run_fixture(tmp_path_factory):
+    """Every stage up to `evaluate`, once, on the embedded model."""
+    return _small_run(tmp_path_factory.getbasetemp() / "small_run")
+
+
+@pytest.fixture(name="shallow_variant")
+def shallow_variant_fixture(shallow_folder, tmp_path):
+    """A variant on the shallow model whose chunks and pairs are made."""
+    from llama_qna.chunks import load
+    from llama_qna.qna import generate
+
+    variant = write_variant(tmp_path, str(shallow_folder))
+    load(variant)
+    generate(variant)
+    yield variant
+    shutil.rmtree(tmp_path)

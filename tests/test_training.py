@@ -1,0 +1,275 @@
+"""The loss against plain cross-entropy, and the two stages on the real model at small size."""
+
+import json
+import math
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from llama_qna import UserError, models, prompts
+from llama_qna.chunks import read_chunks
+from llama_qna.models import EMBEDDED
+from llama_qna.training import checkpoints, finetune, labelled_loss, merged_base, pretrain
+from llama_qna.variants import REPOSITORY
+from tests import fixtures_models as shared
+from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture, small_run_fixture  # noqa: F401
+
+# --- the loss --------------------------------------------------------------------------------------------------------
+
+
+def padded_batch(side):
+    """Three rows of random words with some labels masked; shorter rows are padded on a side: three tensors (3, 12)."""
+    torch.manual_seed(1)
+    batch = {"input_ids": [], "attention_mask": [], "labels": []}
+    for length in (12, 7, 9):
+        row, pad = torch.randint(5, 100, (length,)), 12 - length
+        labels = row.masked_fill(torch.rand(length) < 0.3, -100)
+        labels[-1] = row[-1]
+        where = (pad, 0) if side == "left" else (0, pad)
+        batch["input_ids"].append(F.pad(row, where))
+        batch["attention_mask"].append(F.pad(torch.ones_like(row), where))
+        batch["labels"].append(F.pad(labels, where, value=-100))
+    return {name: torch.stack(rows) for name, rows in batch.items()}
+
+
+def plain_loss(model, input_ids, attention_mask, labels):
+    logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum")
+
+
+def loss_and_gradients(loss, model, batch):
+    model.zero_grad()
+    value = loss(model, **batch)
+    value.backward()
+    return value.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("tile", [1, 4, 256])
+def test_loss_is_plain_cross_entropy(side, tile):
+    model, batch = shared.tiny_llama(vocabulary=100), padded_batch(side)
+    wanted, wanted_gradients = loss_and_gradients(plain_loss, model, batch)
+    value, gradients = loss_and_gradients(lambda *a, **b: labelled_loss(*a, **b, tile=tile), model, batch)
+    torch.testing.assert_close(value, wanted, rtol=1e-5, atol=0)
+    for name, gradient in wanted_gradients.items():
+        assert gradient.abs().max() > 0, name
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-4 * gradient.abs().max().item())
+
+
+def test_padding_adds_nothing_to_the_loss():
+    model, batch = shared.tiny_llama(vocabulary=100), padded_batch("right")
+    lengths = batch["attention_mask"].sum(1)
+    rows = [{name: tensor[i : i + 1, : lengths[i]] for name, tensor in batch.items()} for i in range(3)]
+    alone = sum(labelled_loss(model, **row) for row in rows)
+    torch.testing.assert_close(labelled_loss(model, **batch), alone, rtol=1e-5, atol=0)
+
+
+def test_masked_words_are_not_learnt():
+    model, batch = shared.tiny_llama(vocabulary=100), padded_batch("right")
+    label = batch["labels"][0, -1].item()
+    whole = labelled_loss(model, **batch)
+    batch["labels"][0, -1] = -100
+    assert labelled_loss(model, **batch) < whole
+    batch["labels"][0, -1] = label
+    assert labelled_loss(model, **batch) == whole
+
+
+def test_batch_without_labels_is_harmless():
+    model, batch = shared.tiny_llama(vocabulary=100), padded_batch("right")
+    batch["labels"].fill_(-100)
+    value = labelled_loss(model, **batch)
+    value.backward()
+    assert value == 0
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+# --- the stages on the embedded model --------------------------------------------------------------------------------
+
+STAGES = ["pretraining", "finetuning"]
+
+
+def folder_of(run, stage) -> Path:
+    return getattr(run.variant, stage)
+
+
+def log_of(folder):
+    return json.loads((folder / "log.json").read_text())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_loss_falls_on_repeated_rows(small_run, stage):
+    log = log_of(folder_of(small_run, stage))
+    losses = [row["loss"] for row in log]
+    assert [row["step"] for row in log] == [1, 2, 3]
+    assert all(math.isfinite(row[key]) for row in log for key in ("loss", "grad_norm", "learning_rate"))
+    assert losses[0] > losses[1] > losses[2]
+    assert losses[2] < losses[0] - 0.2
+
+
+def test_first_loss_is_the_base_models(small_run):
+    """The adapter starts as nothing, so the first loss is a mean over all labels of the base model alone."""
+    chunks = read_chunks(small_run.variant)
+    assert 2 < len(chunks) <= 16  # one batch holds them all
+    total, labels = 0.0, 0
+    with torch.no_grad():
+        for text in chunks.text:
+            ids = torch.tensor([prompts.text_row(shared.tokenizer(), text, 64)["input_ids"]])
+            logits = shared.dequantized_base()(ids).logits[0, :-1].float()
+            total += F.cross_entropy(logits, ids[0, 1:], reduction="sum").item()
+            labels += ids.shape[1] - 1
+    assert log_of(small_run.variant.pretraining)[0]["loss"] == pytest.approx(total / labels, rel=0.01)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_checkpoints_every_save_steps_and_at_the_end(small_run, stage):
+    folder = folder_of(small_run, stage)
+    assert [path.name for path in checkpoints(folder)] == ["checkpoint-2", "checkpoint-3"]
+    for checkpoint in checkpoints(folder):
+        names = {path.name for path in checkpoint.iterdir()}
+        assert names == {"adapter_model.safetensors", "adapter_config.json", "recipe.json"}
+        config = json.loads((checkpoint / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == EMBEDDED
+        assert (config["r"], config["lora_alpha"]) == (8, 16)
+        recipe = json.loads((checkpoint / "recipe.json").read_text())
+        assert recipe == small_run.variant.recipe.model_dump()
+        weights = load_file(checkpoint / "adapter_model.safetensors")
+        assert len(weights) == 30 * 7 * 2
+        assert all(weight.isfinite().all() and weight.any() for weight in weights.values())
+
+
+def test_checkpoints_are_sorted_by_number(tmp_path):
+    for name in ("checkpoint-100", "checkpoint-9", "checkpoint-20", "checkpoint-x", "checkpoint-3.partial"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-20", "checkpoint-100"]
+
+
+def test_records_count_what_was_trained(small_run):
+    chunks = read_chunks(small_run.variant)
+    pretrained, finetuned = small_run.pretrained["results"], small_run.finetuned["results"]
+    assert (pretrained["rows"], finetuned["rows"]) == (len(chunks), len(shared.PAIRS))
+    assert pretrained["tokens_per_epoch"] == chunks.tokens.clip(upper=64).sum()
+    assert pretrained["steps"] == finetuned["steps"] == 3
+    q, k, mlp = 576 + 576, 576 + 192, 576 + 1536  # in and out of each matrix
+    assert pretrained["trained_parameters"] == 30 * 8 * (2 * q + 2 * k + 3 * mlp)
+    assert pretrained["final_loss"] == log_of(small_run.variant.pretraining)[-1]["loss"]
+    assert small_run.pretrained["skipped"] is small_run.finetuned["skipped"] is False
+
+
+def test_merged_model_holds_the_last_checkpoint(small_run):
+    folder = merged_base(small_run.variant)
+    merged = load_file(folder / "model.safetensors")
+    base = load_file(models.EMBEDDED_FOLDER / "model.safetensors")
+    adapter = load_file(small_run.variant.pretraining / "checkpoint-3" / "adapter_model.safetensors")
+    name = "model.layers.0.mlp.down_proj"
+    change = 16 / 8 * adapter[f"base_model.model.{name}.lora_B.weight"].float()
+    change = change @ adapter[f"base_model.model.{name}.lora_A.weight"].float()
+    wanted = (base[f"{name}.weight"].float() + change).to(torch.bfloat16)
+    assert not torch.equal(merged[f"{name}.weight"], base[f"{name}.weight"])
+    assert (merged[f"{name}.weight"] != wanted).float().mean() < 0.2  # PEFT rounds the change to bfloat16 first
+    assert torch.equal(merged["model.norm.weight"], base["model.norm.weight"])
+    with torch.no_grad():
+        logits = models.load_base(EMBEDDED, None, weights=folder)(torch.tensor([[1, 2, 3]])).logits
+    assert logits.isfinite().all()
+    assert models.load_tokenizer(str(folder)).pad_token == shared.tokenizer().pad_token
+
+
+def test_second_call_skips(small_run, capsys):
+    times = [(folder_of(small_run, stage) / "run.json").stat().st_mtime_ns for stage in STAGES]
+    assert pretrain(small_run.variant) == small_run.pretrained | {"skipped": True}
+    assert finetune(small_run.variant) == small_run.finetuned | {"skipped": True}
+    assert capsys.readouterr().out.count("done before") == 2
+    assert times == [(folder_of(small_run, stage) / "run.json").stat().st_mtime_ns for stage in STAGES]
+
+
+def test_no_file_names_this_machine(small_run):
+    root = small_run.variant.root
+    private = {str(root), str(REPOSITORY), str(Path.home()) + "/", str(Path.cwd()), socket.gethostname()}
+    texts = [p for p in small_run.variant.run.rglob("*") if p.suffix in (".json", ".jsonl", ".csv", ".md", ".txt")]
+    assert sum(path.name == "run.json" for path in texts) == 5
+    for path in texts:
+        found = [word for word in private if word in path.read_text()]
+        assert not found, f"{path.relative_to(root)} holds {found}"
+
+
+# --- a stage is done once, and whole, or not at all ------------------------------------------------------------------
+
+
+def with_stage(variant, **stage):
+    return shared.write_variant(variant.root, variant.recipe.base_model, **stage)
+
+
+def test_new_learning_rate_trains_again(shallow_variant):
+    assert not pretrain(shallow_variant)["skipped"]
+    first = load_file(shallow_variant.pretraining / "checkpoint-3" / "adapter_model.safetensors")
+    assert pretrain(shallow_variant)["skipped"]
+    slower = with_stage(shallow_variant, learning_rate=1e-5)
+    assert not pretrain(slower)["skipped"]
+    second = load_file(slower.pretraining / "checkpoint-3" / "adapter_model.safetensors")
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    assert pretrain(slower)["skipped"]
+
+
+def test_same_seed_same_weights(shallow_variant, tmp_path):
+    pretrain(shallow_variant)
+    path = shallow_variant.pretraining / "checkpoint-3" / "adapter_model.safetensors"
+    first = load_file(path)
+    (shallow_variant.pretraining / "run.json").unlink()
+    assert not pretrain(shallow_variant)["skipped"]
+    second = load_file(path)
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], msg=name)
+
+
+def test_exploded_loss_is_one_clear_error(shallow_variant):
+    wild = with_stage(shallow_variant, learning_rate=1e30)
+    with pytest.raises(UserError, match=r"small: the loss became nan at step 2; try a lower learning_rate"):
+        pretrain(wild)
+    assert not wild.pretraining.exists()
+    with pytest.raises(UserError, match="run `llama-qna pretrain small` first"):
+        finetune(wild)
+
+
+def test_failed_stage_leaves_the_earlier_result(shallow_variant):
+    record = pretrain(shallow_variant)
+    with pytest.raises(UserError, match="step 2"):
+        pretrain(with_stage(shallow_variant, learning_rate=1e30))
+    assert pretrain(with_stage(shallow_variant)) == record | {"skipped": True}
+
+
+def test_exploded_loss_between_two_logs_is_an_error(shallow_variant):
+    """The last steps may fall behind the last log; what they broke must not be merged."""
+    wild = with_stage(shallow_variant, learning_rate=1e30, logging_steps=10)
+    with pytest.raises(UserError, match="the loss became"):
+        pretrain(wild)
+    assert not wild.pretraining.exists()
+
+
+def test_finetuning_starts_from_the_pretrained_model(shallow_variant):
+    """With another pretraining, the first loss of fine-tuning is another."""
+    losses = []
+    for rate in (1e-6, 3e-2):
+        variant = with_stage(shallow_variant, learning_rate=rate)
+        pretrain(variant)
+        assert not finetune(variant)["skipped"]
+        losses.append(log_of(variant.finetuning)[0]["loss"])
+    assert abs(losses[0] - losses[1]) > 0.01
+
+
+def test_finetuning_learns_answers_alone_and_the_end(shallow_variant, monkeypatch):
+    """What reaches the loss: labels on the answer and its end-of-text token, nowhere else, padding least of all."""
+    from llama_qna import training
+
+    seen, loss = [], labelled_loss
+    monkeypatch.setattr(training, "labelled_loss", lambda *a, **batch: seen.append(batch) or loss(*a, **batch))
+    pretrain(shallow_variant)
+    seen.clear()
+    finetune(shallow_variant)
+    tokenizer = shared.tokenizer()
+    learnt = [tokenizer.decode(row[row != -100]) for row in seen[0]["labels"]]
+    assert sorted(learnt) == sorted(answer + tokenizer.eos_token for _, answer in shared.PAIRS)
+    assert not seen[0]["attention_mask"].all()
+    assert (seen[0]["labels"][seen[0]["attention_mask"] == 0] == -100).all()
