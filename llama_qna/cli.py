@@ -1,0 +1,161 @@
+"""The terminal: one verb a stage, each the same function that the notebooks call."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from llama_qna import UserError, __version__
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; a user's error is one line on stderr and exit status 2."""
+    options = _parser().parse_args(arguments)
+    # no progress bars of libraries, no telemetry, no warnings about threads
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        options.run(options)
+    except UserError as error:
+        print(f"llama-qna: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("llama-qna: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="llama-qna", description="PDFs in, a measured question-answering model out.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"llama-qna {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    def verb(name: str, function, text: str, variant: bool = True):
+        sub = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.set_defaults(run=function)
+        if variant:
+            sub.add_argument("variant", metavar="VARIANT", help="a folder with a variant.yaml, such as paper_135m")
+        return sub
+
+    verb("variants", _variants, "list the variants", variant=False)
+    load = verb("load", _load, "1. read the PDFs, clean the text, split it into chunks")
+    load.add_argument("--arxiv", metavar="NUMBER", help="fetch this paper from arXiv into the corpus first")
+    verb("generate", _generate, "2. make question-answer pairs from the chunks")
+    verb("pretrain", _pretrain, "3. train an adapter on the text")
+    verb("finetune", _finetune, "4. train an adapter on the pairs, on top of the pretrained model")
+    verb("evaluate", _evaluate, "5. perplexity and ROUGE of the base and of every checkpoint")
+    verb("figures", _figures, "6. draw the figures")
+    run = verb("run", _run, "all stages in order; what is done and still valid is skipped")
+    run.add_argument(
+        "--notebooks",
+        nargs="*",
+        metavar="NAME",
+        help="run the notebooks of the variant (or only those named) in place of the bare stages",
+    )
+    ask = verb("ask", _ask, "answer a question with the fine-tuned model")
+    ask.add_argument("question", metavar="QUESTION", nargs="+", help="one or several questions, each in quotes")
+    verb("publish", _publish, "for maintainers: copy the records of a run into the tracked folders")
+    return parser
+
+
+def _variants(options) -> None:
+    from pathlib import Path
+
+    from llama_qna.variants import REPOSITORY, Variant, variant_names
+
+    for name in variant_names(Path(os.environ.get("LLAMA_QNA_ROOT", REPOSITORY))):
+        print(f"{name:22} {Variant.load(name).recipe.description}")
+
+
+def _load(options) -> None:
+    from llama_qna.chunks import load
+
+    variant = _variant(options)
+    if options.arxiv:
+        from llama_qna.arxiv_papers import fetch
+
+        print(f"fetched {fetch(options.arxiv, variant.pdfs).name}")
+    table = load(variant)
+    print(f"{len(table)} chunks, {table.tokens.sum()} tokens, in {_shown(variant.chunks)}")
+
+
+def _generate(options) -> None:
+    from llama_qna.qna import generate
+
+    variant = _variant(options)
+    print(f"{len(generate(variant))} pairs in {_shown(variant.qna)}")
+
+
+def _pretrain(options) -> None:
+    from llama_qna.training import pretrain
+
+    variant = _variant(options)
+    print(f"final loss {pretrain(variant)['results']['final_loss']:.3f}, in {_shown(variant.pretraining)}")
+
+
+def _finetune(options) -> None:
+    from llama_qna.training import finetune
+
+    variant = _variant(options)
+    print(f"final loss {finetune(variant)['results']['final_loss']:.3f}, in {_shown(variant.finetuning)}")
+
+
+def _evaluate(options) -> None:
+    from llama_qna.evaluation import evaluate
+    from llama_qna.runs import systems_table
+
+    print(systems_table(evaluate(_variant(options))).to_string(index=False))
+
+
+def _figures(options) -> None:
+    from llama_qna.figures import draw
+
+    for path in draw(_variant(options)):
+        print(_shown(path))
+
+
+def _run(options) -> None:
+    from llama_qna import runs
+
+    variant = _variant(options)
+    if options.notebooks is None:
+        runs.run_stages(variant)
+    else:
+        runs.run_notebooks(variant, options.notebooks or variant.recipe.notebooks)
+    if options.notebooks in (None, []):
+        print("\n" + runs.summary(variant))
+
+
+def _ask(options) -> None:
+    from llama_qna.serving import ask
+
+    for answer in ask(_variant(options), options.question):
+        print(answer)
+
+
+def _publish(options) -> None:
+    from llama_qna.publishing import publish
+
+    for path in publish(_variant(options)):
+        print(_shown(path))
+
+
+def _variant(options):
+    from llama_qna.variants import Variant
+
+    return Variant.load(options.variant)
+
+
+def _shown(path) -> str:
+    """A path as the user would type it from the root of the repository."""
+    from llama_qna.variants import REPOSITORY
+
+    root = os.environ.get("LLAMA_QNA_ROOT", str(REPOSITORY))
+    return os.path.relpath(path, os.path.realpath(root))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

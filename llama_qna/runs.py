@@ -1,0 +1,169 @@
+"""All stages of a variant in order, bare or through its notebooks, and the table at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+
+from llama_qna import UserError, records
+from llama_qna.variants import REPOSITORY, Variant
+
+NOTEBOOKS = REPOSITORY / "notebooks"
+# the last stage that a notebook's result depends on, by its number
+LAST_STAGE = {"01": "load", "02": "load", "03": "load", "04": "generate", "05": "generate", "06": "pretrain"}
+LAST_STAGE |= {"07": "finetune", "08": "evaluate", "09": "figures", "10": "finetune"}
+
+
+def run_stages(variant: Variant) -> None:
+    """Every stage in this process, without notebooks."""
+    from llama_qna.chunks import load
+    from llama_qna.evaluation import evaluate
+    from llama_qna.figures import draw
+    from llama_qna.qna import generate
+    from llama_qna.training import finetune, pretrain
+
+    for stage in (load, generate, pretrain, finetune, evaluate, draw):
+        stage(variant)
+
+
+def run_notebooks(variant: Variant, names: list[str]) -> None:
+    """Execute notebooks with papermill; a notebook whose stages and source are as they were is skipped.
+
+    The executed copies go to `runs/<variant>/notebooks/`; the committed notebooks are not touched.
+
+    Raises:
+        UserError: an unknown notebook, or an error of the user's inside one.
+    """
+    missing = [name for name in names if not (NOTEBOOKS / f"{name}.ipynb").is_file()]
+    if missing:
+        raise UserError(
+            f"no notebook {missing[0]}; there are: {', '.join(p.stem for p in sorted(NOTEBOOKS.glob('*.ipynb')))}"
+        )
+    folder = variant.run / "notebooks"
+    folder.mkdir(parents=True, exist_ok=True)
+    done = _read(folder / "record.json")
+    expected = {name: entry["seconds"] for name, entry in _read(variant.folder / "notebooks.json").items()}
+    clock, spent = time.perf_counter(), 0.0
+    for index, name in enumerate(names):
+        if done.get(name, {}).get("key") == _key(variant, name) and (folder / f"{name}.ipynb").is_file():
+            print(f"[{index + 1}/{len(names)}] {name}: done before, nothing has changed")
+            continue
+        print(f"[{index + 1}/{len(names)}] {name}{_time_left(names[index:], expected, spent, clock)}", flush=True)
+        started = time.perf_counter()
+        _execute(NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb", variant)
+        spent += expected.get(name, 0)
+        done[name] = {"key": _key(variant, name), "seconds": round(time.perf_counter() - started, 1)}
+        records.write_json(folder / "record.json", done)
+        print(f"      {done[name]['seconds']:.0f} s", flush=True)
+
+
+def _time_left(names: list[str], expected: dict[str, float], spent: float, clock: float) -> str:
+    """How long the rest should take, from the published run's seconds scaled to this machine's speed so far."""
+    if not expected:
+        return ""
+    pace = (time.perf_counter() - clock) / spent if spent > 20 else 1.0
+    left = [expected.get(name, 0) * pace for name in names]
+    return f", about {max(left[0] / 60, 0.1):.1f} min; {sum(left) / 60:.0f} min left in all"
+
+
+def _execute(source: Path, target: Path, variant: Variant) -> None:
+    import logging
+
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    # The committed notebooks name their variant; only another one is injected, and the notebook stays as it reads.
+    parameters = {} if default_variant(source) == variant.name else {"VARIANT": variant.name}
+    partial = target.with_suffix(".partial.ipynb")
+    try:
+        papermill.execute_notebook(
+            source,
+            partial,
+            parameters=parameters,
+            kernel_name="python3",
+            cwd=str(source.parent),
+            progress_bar=False,
+            stderr_file=sys.stderr,  # the stages' own progress bars, with their time left
+        )
+    except PapermillExecutionError as error:
+        if error.ename == "UserError":
+            raise UserError(error.evalue) from None
+        raise UserError(
+            f"{source.stem} failed with {error.ename}: {error.evalue} (see {partial.name} beside the run)"
+        ) from None
+    partial.rename(target)
+
+
+def default_variant(notebook: Path) -> str:
+    """The variant that a notebook names in its `parameters` cell."""
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        if "parameters" in cell["metadata"].get("tags", []):
+            return "".join(cell["source"]).split("=", 1)[1].strip().strip("\"'")
+    raise UserError(f"{notebook.name}: no cell is tagged `parameters`")
+
+
+def _key(variant: Variant, name: str) -> str:
+    """What a notebook's result depends on: its cells, the recipe, the documents and the results of its stages."""
+    cells = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    parts = ["".join(cell["source"]) for cell in cells] + [variant.recipe.model_dump_json()]
+    parts += [records.sha256(path) for path in sorted(variant.pdfs.glob("*.pdf"))]
+    for stage, folder in variant.stage_folders.items():
+        record = records.valid_record(folder, stage)
+        parts.append(record["key"] if record else "")
+        if stage == LAST_STAGE.get(name[:2], "figures"):
+            break
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def systems_table(metrics: dict):
+    """One row a system: perplexities and ROUGE."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "system": [system["name"] for system in metrics["systems"]],
+            "perplexity, text": [round(s["perplexity"]["domain"]["perplexity"], 2) for s in metrics["systems"]],
+            "perplexity, general": [round(s["perplexity"]["general"]["perplexity"], 2) for s in metrics["systems"]],
+            "ROUGE-1": [round(s["rouge"]["rouge1"], 3) for s in metrics["systems"]],
+            "ROUGE-2": [round(s["rouge"]["rouge2"], 3) for s in metrics["systems"]],
+            "ROUGE-L": [round(s["rouge"]["rougeL"], 3) for s in metrics["systems"]],
+        }
+    )
+
+
+def summary(variant: Variant) -> str:
+    """The table at the end of a run: scores before and after, seconds per stage, where the figures are."""
+    from llama_qna.evaluation import read_metrics
+
+    systems = read_metrics(variant)["systems"]
+    base = systems[0]
+    pretrained = [s for s in systems if s["stage"] == "pretraining"][-1]
+    finetuned = [s for s in systems if s["stage"] == "finetuning"][-1]
+
+    def row(name, before, after, digits):
+        return f"{name:42}{before:>10.{digits}f}{after:>10.{digits}f}"
+
+    lines = [f"{variant.name}: {variant.recipe.description}", "", f"{'':42}{'before':>10}{'after':>10}"]
+    for kind, text in (("domain", "perplexity of the text, pretraining"), ("general", "perplexity of general text")):
+        values = [system["perplexity"][kind]["perplexity"] for system in (base, pretrained)]
+        lines.append(row(text, *values, 2))
+    for key, name in (("rouge1", "ROUGE-1"), ("rouge2", "ROUGE-2"), ("rougeL", "ROUGE-L")):
+        lines.append(row(f"{name}, fine-tuning", pretrained["rouge"][key], finetuned["rouge"][key], 3))
+    lines += ["", "These scores are on the text and questions that were trained on.", "", "seconds per stage"]
+    for stage, folder in variant.stage_folders.items():
+        record = records.valid_record(folder, stage)
+        lines.append(f"  {stage:12}{record['seconds']:>8.0f}" if record else f"  {stage:12}       -")
+    lines += ["", "figures"]
+    lines += [f"  {path.relative_to(variant.root)}" for path in sorted(variant.figures.glob("*.png"))]
+    return "\n".join(lines)

@@ -1,0 +1,294 @@
+"""Tests of llama_qna/cli.py: the real command, mostly with something wrong. A user's error is one line and status 2."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from llama_qna import __version__, cli
+from llama_qna.variants import REPOSITORY
+
+VERBS = ["variants", "load", "generate", "pretrain", "finetune", "evaluate", "figures", "run", "ask", "publish"]
+
+
+def files(root):
+    """Every file below the root, with its content."""
+    return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def refused(run_cli, toy_root):
+    """Run a command that must be refused, and return its complaint."""
+
+    def run(*arguments):
+        before = files(toy_root)
+        done = run_cli(*arguments)
+        assert done.returncode == 2, done
+        assert "Traceback" not in done.stdout + done.stderr
+        lines = done.stderr.splitlines()
+        assert len(lines) == 1 and lines[0].startswith("llama-qna: "), done.stderr
+        assert files(toy_root) == before, "a refused command writes nothing"
+        return lines[0].removeprefix("llama-qna: ")
+
+    return run
+
+
+@pytest.fixture
+def pdf(toy_root):
+    return toy_root / "data" / "pdfs" / "paper" / "wicketfold.pdf"
+
+
+# --- it stays quick --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["load", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments):
+    program = (
+        "import sys\nfrom llama_qna import cli\n"
+        f"try: cli.main({arguments!r})\nexcept SystemExit as end: assert end.code == 0\n"
+        "heavy = 'torch transformers pandas numpy matplotlib peft bitsandbytes pydantic'.split()\n"
+        "print('heavy:', [name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
+def test_a_refused_variant_imports_nothing_heavy(toy_root):
+    program = (
+        "import sys\nfrom llama_qna import cli\nassert cli.main(['ask', 'nothing', 'Why?']) == 2\n"
+        "print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done
+
+
+# --- it does what it says --------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_verb(run_cli):
+    done = run_cli("--help")
+    assert done.returncode == 0
+    assert [verb for verb in VERBS if f"\n    {verb} " not in done.stdout] == []
+
+
+def test_version(run_cli):
+    assert run_cli("--version").stdout == f"llama-qna {__version__}\n"
+
+
+def test_variants_are_listed_with_what_they_are(run_cli):
+    done = run_cli("variants")
+    assert done.stdout.split() == ["paper_135m", *"SmolLM2-135M-Instruct on the Wicketfold paper".split()]
+
+
+def test_variants_of_the_repository(run_cli):
+    listed = run_cli("variants", LLAMA_QNA_ROOT=str(REPOSITORY)).stdout
+    names = [line.split()[0] for line in listed.splitlines()]
+    assert names == ["paper_135m", "paper_13b", "paper_7b", "physics_books_135m", "physics_mk_books_7b"]
+
+
+def test_load_and_load_again(run_cli, toy_root):
+    first = run_cli("load", "paper_135m")
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout.endswith("tokens, in runs/paper_135m/chunks\n")
+    made = files(toy_root)
+    again = run_cli("load", "paper_135m")
+    assert again.returncode == 0 and "nothing has changed" in again.stdout
+    assert files(toy_root) == made
+
+
+def test_usage_error_is_status_2(run_cli):
+    for arguments in ([], ["lod", "paper_135m"], ["load"], ["load", "paper_135m", "--wibble"], ["ask", "paper_135m"]):
+        done = run_cli(*arguments)
+        assert done.returncode == 2 and done.stderr.startswith("usage: llama-qna")
+
+
+# --- recipe ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "variants"])
+def test_unknown_variant(verb, refused):
+    question = ["Why?"] if verb == "ask" else []
+    assert refused(verb, "paper_153m", *question).endswith("did you mean paper_135m?")
+
+
+def test_misspelt_key(refused, edit_recipe):
+    edit_recipe("chunk_overlap:", "chunk_overlp:")
+    complaint = "paper_135m/variant.yaml: unknown key `chunking.chunk_overlp`; did you mean `chunk_overlap`?"
+    assert refused("load", "paper_135m") == complaint
+    assert refused("variants") == complaint
+
+
+def test_broken_yaml(refused, edit_recipe):
+    edit_recipe("seed: 42", "seed: [42")
+    assert "paper_135m/variant.yaml line" in refused("run", "paper_135m")
+
+
+# --- documents -------------------------------------------------------------------------------------------------------
+
+
+def test_missing_pdf(refused, pdf):
+    pdf.unlink()
+    assert refused("load", "paper_135m") == "no PDF in data/pdfs/paper/: put the documents there and run again"
+
+
+def test_missing_corpus_folder(refused, pdf):
+    shutil.rmtree(pdf.parent)
+    assert "no PDF in data/pdfs/paper/" in refused("run", "paper_135m")
+
+
+def test_refused_command_leaves_no_empty_folders(refused, pdf, toy_root):
+    pdf.unlink()
+    refused("load", "paper_135m")
+    assert not list(toy_root.glob("runs/paper_135m/*"))
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b"just a note", "not a PDF"),
+        (b"", "empty"),
+        ((REPOSITORY / "tests" / "data" / "encrypted.pdf").read_bytes(), "encrypted"),
+    ],
+    ids=["no PDF", "empty", "encrypted"],
+)
+def test_bad_pdf(content, reason, refused, pdf):
+    pdf.write_bytes(content)
+    complaint = refused("load", "paper_135m")
+    assert complaint.startswith("wicketfold.pdf: ") and reason in complaint
+
+
+def test_damaged_pdf_is_one_line_whatever_its_library_logs(refused, pdf, edit_recipe):
+    edit_recipe("extractor: pypdfium2", "extractor: pdfminer")
+    content = pdf.read_bytes()
+    pdf.write_bytes(content[: len(content) // 2])
+    assert refused("load", "paper_135m").startswith("wicketfold.pdf: the PDF is damaged")
+
+
+def test_pdf_with_nothing_but_page_numbers(refused, pdf, make_pdf):
+    make_pdf(pdf, ["1"], ["2"], ["3"])
+    assert "wicketfold.pdf" in refused("load", "paper_135m")
+
+
+# --- base model ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("nobody/nothing", "base_model nobody/nothing cannot be reached"),
+        ("/nowhere/at/all", "base_model /nowhere/at/all"),
+        ("embedded/llama-70b", "the only embedded model is embedded/smollm2-135m-instruct"),
+        ("not a name at all!", "base_model not a name at all!"),
+    ],
+)
+def test_base_model_that_cannot_be_had(name, reason, refused, edit_recipe):
+    edit_recipe("base_model: embedded/smollm2-135m-instruct", f'base_model: "{name}"')
+    assert reason in refused("load", "paper_135m")
+
+
+@pytest.mark.parametrize("config", [None, "not json", '{"model_type": "nothing_known"}'])
+def test_base_model_folder_without_a_model(config, refused, edit_recipe, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    if config is not None:
+        (folder / "config.json").write_text(config)
+    edit_recipe("base_model: embedded/smollm2-135m-instruct", f"base_model: {folder}")
+    assert f"base_model {folder}: no model could be loaded from this folder" in refused("load", "paper_135m")
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_gated_model(wrapped, toy_root, monkeypatch, capsys, edit_recipe):
+    """The hub's answer is the one thing that cannot be had here; transformers wraps it in an OSError."""
+    import httpx
+    from huggingface_hub.errors import GatedRepoError
+    from transformers import AutoTokenizer
+
+    def gated(*args, **kwargs):
+        response = httpx.Response(
+            403, request=httpx.Request("GET", "https://huggingface.co/meta-llama/Llama-2-7b-chat-hf")
+        )
+        error = GatedRepoError("403 Client Error.\nCannot access gated repo.", response=response)
+        if wrapped:
+            raise OSError("You are trying to access a restricted repo.\nMake sure to have access.") from error
+        raise error
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", gated)
+    edit_recipe("embedded/smollm2-135m-instruct", "meta-llama/Llama-2-7b-chat-hf")
+    assert cli.main(["load", "paper_135m"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "llama-qna: base_model meta-llama/Llama-2-7b-chat-hf is gated: ask for access at "
+        "https://huggingface.co/meta-llama/Llama-2-7b-chat-hf, then run `hf auth login`"
+    )
+
+
+# --- stages in the wrong order ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments, first",
+    [
+        (["generate", "paper_135m"], "load"),
+        (["pretrain", "paper_135m"], "load"),
+        (["finetune", "paper_135m"], "generate"),
+        (["evaluate", "paper_135m"], "generate"),
+        (["figures", "paper_135m"], "evaluate"),
+        (["ask", "paper_135m", "What is a wicket?"], "run"),
+        (["publish", "paper_135m"], "run"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else value,
+)
+def test_stage_before_the_one_that_it_needs(arguments, first, refused):
+    assert f"run `llama-qna {first} paper_135m` first" in refused(*arguments)
+
+
+def test_unknown_notebook(refused):
+    assert refused("run", "paper_135m", "--notebooks", "99_nothing").startswith("no notebook 99_nothing")
+
+
+# --- a Q&A file of the user's ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (None, "no such file"),
+        ("question,reply\nWhat?,That.\n", "no column Question or Answer"),
+        ("Question,Answer\n", "no row has both"),
+        ("", "not readable as CSV"),
+    ],
+)
+def test_bad_qna_file(content, reason, refused, toy_root, edit_recipe):
+    edit_recipe("  reference_questions: true", "  reference_questions: true\n  qna_file: mine.csv")
+    if content is not None:
+        (toy_root / "mine.csv").write_text(content)
+    assert cli.main(["load", "paper_135m"]) == 0
+    complaint = refused("generate", "paper_135m")
+    assert complaint.startswith("Q&A file mine.csv: ") and reason in complaint
+
+
+def test_good_qna_file_needs_no_model(run_cli, toy_root, edit_recipe):
+    edit_recipe("  reference_questions: true", "  reference_questions: true\n  qna_file: mine.csv")
+    (toy_root / "mine.csv").write_text("Question,Answer\nWhat is a wicket?,A small door.\n")
+    assert cli.main(["load", "paper_135m"]) == 0
+    done = run_cli("generate", "paper_135m")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "36 pairs in runs/paper_135m/qna\n"
+    record = json.loads((toy_root / "runs" / "paper_135m" / "qna" / "run.json").read_text())
+    assert "mine.csv" in record["inputs"]
+
+
+# --- arXiv -----------------------------------------------------------------------------------------------------------
+
+
+def test_number_that_is_no_arxiv_number(refused):
+    assert refused("load", "paper_135m", "--arxiv", "12.34") == "'12.34' is no arXiv number; they look like 2405.11913"
+
+
+def test_paper_that_is_there_is_not_fetched_again(run_cli, pdf, make_pdf):
+    make_pdf(pdf.parent / "2405.11913.pdf", ["This one was fetched another day."])
+    done = run_cli("load", "paper_135m", "--arxiv", "2405.11913")
+    assert done.returncode == 0 and "fetched 2405.11913.pdf\n" in done.stdout
