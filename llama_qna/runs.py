@@ -87,7 +87,8 @@ def _execute(source: Path, target: Path, variant: Variant) -> None:
             kernel_name="python3",
             cwd=str(source.parent),
             progress_bar=False,
-            stderr_file=sys.stderr,  # the stages' own progress bars, with their time left
+            stderr_file=_BarsOnly(),
+            extra_arguments=["--IPKernelApp.log_level=40"],
         )
     except PapermillExecutionError as error:
         if error.ename == "UserError":
@@ -96,6 +97,18 @@ def _execute(source: Path, target: Path, variant: Variant) -> None:
             f"{source.stem} failed with {error.ename}: {error.evalue} (see {partial.name} beside the run)"
         ) from None
     partial.rename(target)
+
+
+class _BarsOnly:
+    """Passes the stages' progress bars, with their time left, on to the terminal, and no library's warnings."""
+
+    def write(self, text: str) -> None:
+        if "%|" in text:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+    def flush(self) -> None:
+        pass
 
 
 def default_variant(notebook: Path) -> str:

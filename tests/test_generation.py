@@ -15,12 +15,16 @@ QUESTIONS = [
     "How many days does a week have, and which of them is the first one in most calendars of Europe?",
     "Who wrote the play Hamlet?",
 ]
-LONG_BEGINNING = "I have read a long book about the cities and rivers of Europe and have one question about it: "
+LONG_BEGINNING = "Please answer in one short sentence, without any introduction and without repeating the question itself: "
 
 
 @pytest.fixture(scope="module")
 def model():
-    return shared.float32_base()
+    """On one thread: in steps of one token, two threads on a busy machine mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield shared.float32_base()
+    torch.set_num_threads(threads)
 
 
 def prompts_of(questions):
