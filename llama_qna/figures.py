@@ -73,7 +73,7 @@ def results_table(metrics: dict, published: dict, about: str = "") -> str:
     heads += [f"{m['variant']} ({m['base_model']}, {m['text']}, {HARDWARE})" for m in known[1:]]
     rows = [(f"Text perplexity, {STATES[stage]}", "domain", stage) for stage in ("base", "pretraining")]
     rows += [(f"{name}, {state}", key, stage) for key, name in ROUGE.items() for stage, state in STATES.items()]
-    rows += [(f"General-text perplexity, {STATES[stage]}", "general", stage) for stage in ("base", "pretraining")]
+    rows += [(f"General-text perplexity, {state}", "general", stage) for stage, state in STATES.items()]
     table = [(name, 3 if key in ROUGE else 2, [_last(m, stage, key) for m in known]) for name, key, stage in rows]
     factors = [before / after for before, after in zip(table[0][2], table[1][2], strict=True)]
     table.insert(2, ("Text perplexity falls by a factor of", 2, factors))

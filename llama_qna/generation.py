@@ -139,7 +139,8 @@ class _Choices(StoppingCriteria):
     def __init__(self, tokenizer, choices: list[list[str]], prompt_length: int):
         self.start, self.eos = prompt_length, tokenizer.eos_token_id
         self.left = [
-            [(text, tokenizer(f" {text}", add_special_tokens=False)["input_ids"]) for text in row] for row in choices
+            [(text, tokenizer(f" {text}", add_special_tokens=False)["input_ids"]) for text in dict.fromkeys(row)]
+            for row in choices
         ]
 
     def allowed(self, row: int, input_ids: torch.Tensor) -> list[int]:

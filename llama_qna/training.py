@@ -111,22 +111,24 @@ def _recipe(variant: Variant, stage: str) -> dict:
 def _train(variant: Variant, stage: TrainingStage, model, tokenizer, rows: list[dict], folder: Path) -> dict:
     """Train an adapter on rows of `input_ids` and `labels` and write its checkpoints and its log into `folder`."""
     import torch
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
     from tqdm import tqdm
     from transformers import PrinterCallback, TrainerCallback
     from trl import SFTConfig
 
     from llama_qna import models
 
+    def check(loss: float, state) -> None:
+        if not math.isfinite(loss):
+            raise UserError(
+                f"{variant.name}: the loss became {loss} at step {state.global_step}; try a lower learning_rate"
+            )
+
     class StopOnNan(TrainerCallback):
         """A loss that is no number never recovers; going on would only cost hours."""
 
         def on_log(self, args, state, control, logs=None, **kwargs):
-            if not math.isfinite(float((logs or {}).get("loss", 0.0))):
-                raise UserError(
-                    f"{variant.name}: the loss became {logs['loss']} at step {state.global_step}; "
-                    "try a lower learning_rate"
-                )
+            check(float((logs or {}).get("loss", 0.0)), state)
 
     class Bar(TrainerCallback):
         """One line with the loss and the time left, in a terminal as in a notebook."""
@@ -144,6 +146,7 @@ def _train(variant: Variant, stage: TrainingStage, model, tokenizer, rows: list[
         def on_train_end(self, args, state, control, **kwargs):
             self.bar.close()
 
+    disable_progress_bars()  # of preparing the rows: seconds, and lines between the bars that matter
     torch.manual_seed(variant.recipe.seed)
     on_cpu = models.device() == "cpu"
     half = models.compute_dtype(variant.recipe.quantization) is torch.float16
@@ -189,6 +192,7 @@ def _train(variant: Variant, stage: TrainingStage, model, tokenizer, rows: list[
             parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
     trained, total = trainer.model.get_nb_trainable_parameters()
     outcome = trainer.train()
+    check(outcome.training_loss, trainer.state)  # the mean over all steps: finds what fell between two logs
     keys = ("step", "epoch", "loss", "learning_rate", "grad_norm")
     log = [{key: row[key] for key in keys if key in row} for row in trainer.state.log_history if "loss" in row]
     records.write_json(folder / "log.json", log)

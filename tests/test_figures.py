@@ -190,6 +190,7 @@ def test_results_table_holds_the_values_of_both(metrics):
         ["ROUGE-L, after fine-tuning", "0.680", "0.692", "0.375"],
         ["General-text perplexity, base model", "12.00", "-", "-"],
         ["General-text perplexity, after pretraining", "15.00", "10.33", "-"],
+        ["General-text perplexity, after fine-tuning", "21.00", "-", "-"],
     ]
     assert "paper_135m (embedded/smollm2-135m-instruct)" in figures.results_table(metrics, PUBLISHED)
 

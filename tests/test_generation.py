@@ -15,7 +15,9 @@ QUESTIONS = [
     "How many days does a week have, and which of them is the first one in most calendars of Europe?",
     "Who wrote the play Hamlet?",
 ]
-LONG_BEGINNING = "Please answer in one short sentence, without any introduction and without repeating the question itself: "
+LONG_BEGINNING = (
+    "Please answer in one short sentence, without any introduction and without repeating the question itself: "
+)
 
 
 @pytest.fixture(scope="module")
