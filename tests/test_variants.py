@@ -57,7 +57,7 @@ def test_a_run_never_writes_into_the_committed_folder(toy_root):
         ("corpus:", "corpsu:", "corpsu", "corpus"),
         ("chunk_size:", "chunk_sise:", "chunking.chunk_sise", "chunk_size"),
         ("dequantize_once:", "dequantise_once:", "quantization.dequantise_once", "dequantize_once"),
-        ("save_steps: 12", "save_step: 12", "pretraining.save_step", "save_steps"),
+        ("save_steps: 14", "save_step: 14", "pretraining.save_step", "save_steps"),
         ("  window:", "  windows:", "evaluation.windows", "window"),
     ],
 )
@@ -106,7 +106,7 @@ def test_largest_overlap_is_accepted(edit_recipe):
     assert Variant.load("paper_135m").recipe.chunking.chunk_overlap == 1023
 
 
-@pytest.mark.parametrize("old, key", [("corpus: paper\n", "corpus"), ("  alpha: 64\n", "lora.alpha")])
+@pytest.mark.parametrize("old, key", [("corpus: paper\n", "corpus"), ("  alpha: 64 ", "lora.alpha")])
 def test_missing_key_is_named(old, key, edit_recipe):
     edit_recipe(old, "")
     assert complaint() == f"paper_135m/variant.yaml: the key `{key}` is missing"
