@@ -55,10 +55,11 @@ def run_notebooks(variant: Variant, names: list[str]) -> None:
         started = time.perf_counter()
         _execute(NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb", variant)
         spent += expected.get(name, 0)
-        seconds = max(time.perf_counter() - started, _stage_seconds(variant, name))
+        elapsed = time.perf_counter() - started
+        seconds = max(elapsed, _stage_seconds(variant, name))
         done[name] = {"key": _key(variant, name), "seconds": round(seconds, 1)}
         records.write_json(folder / "record.json", done)
-        print(f"      {done[name]['seconds']:.0f} s", flush=True)
+        print(f"      {elapsed:.0f} s", flush=True)
 
 
 def _stage_seconds(variant: Variant, name: str) -> float:
