@@ -176,8 +176,8 @@ def _model_pairs(variant: Variant, chunks: pd.DataFrame) -> pd.DataFrame:
 def _two_step(variant, model, tokenizer, passages, seeds, description) -> list[tuple[int, str, str]]:
     """One question for each passage, then its answer: the sentence of the passage that the model chooses.
 
-    A model of 135M parameters asks sensibly but answers freely with inventions (two thirds of 136 answers were not
-    supported by their passage), so its answer is held to the passage's own sentences.
+    A model of 135M parameters asks sensibly but answers freely with inventions (67 of 136 answers were not
+    supported by their chunk), so its answer is held to the passage's own sentences.
     """
     from llama_qna.generation import generate_texts
 
