@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -39,6 +39,31 @@ class Chunking(_Strict):
         return self
 
 
+class Heldout(_Strict):
+    """Sections that no stage trains on, chosen whole and before any chunking."""
+
+    fraction: float = Field(0.0, ge=0, lt=1)  # of the characters of each document
+    seed: int = Field(0, ge=0)
+
+
+class ReadLimits(_Strict):
+    """What reading one document may cost; a file that needs more is reported and left out."""
+
+    seconds: float = Field(120, gt=0)
+    memory_gb: float = Field(2.0, gt=0)
+
+
+class Endpoint(_Strict):
+    """An OpenAI-compatible server that writes the pairs in place of a model in this process."""
+
+    url: str  # such as http://localhost:8000/v1
+    model: str  # the name that the server knows
+    api_key_variable: str = "OPENAI_API_KEY"  # the environment variable that holds the key; the recipe never does
+    concurrency: int = Field(8, gt=0)  # requests at a time
+    timeout_seconds: float = Field(120, gt=0)
+    max_retries: int = Field(5, ge=0)
+
+
 class Generation(_Strict):
     """How chunks become question-answer pairs."""
 
@@ -49,6 +74,7 @@ class Generation(_Strict):
     max_new_tokens: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     load_in_4bit: bool = False
+    endpoint: Endpoint | None = None  # None: the base model in this process
     reference_questions: bool = False  # add "What is reference [n]?" for every entry of the reference list
     qna_file: str | None = None  # a CSV of your own with Question,Answer instead of generated pairs
 
@@ -104,12 +130,14 @@ class Recipe(_Strict):
     """Everything that decides what a variant becomes."""
 
     description: str
-    corpus: str  # reads data/pdfs/<corpus>/*.pdf
+    corpus: str  # reads data/pdfs/<corpus>/: *.pdf, *.txt, *.md
     base_model: str  # embedded/smollm2-135m-instruct, a name on the Hugging Face hub, or a local folder
     seed: int = Field(42, ge=0)
     notebooks: list[str]
     extractor: Literal["pypdfium2", "pdfminer"] = "pypdfium2"
+    read_limits: ReadLimits = ReadLimits()
     chunking: Chunking = Chunking()
+    heldout: Heldout = Heldout()
     generation: Generation
     quantization: Quantization = Quantization()
     lora: Lora
@@ -259,5 +287,6 @@ def _explain(error: ValidationError) -> str:
 def _keys_beside(location: tuple) -> list[str]:
     model: type[BaseModel] = Recipe
     for part in location[:-1]:
-        model = model.model_fields[part].annotation
+        annotation = model.model_fields[part].annotation
+        model = next((branch for branch in get_args(annotation) if branch is not type(None)), annotation)
     return list(model.model_fields)
