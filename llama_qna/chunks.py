@@ -13,7 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from llama_qna import UserError, records
-from llama_qna.documents import Document, read_folder
+from llama_qna.cleaning import Document
+from llama_qna.documents import read_folder
 from llama_qna.variants import Chunking, Variant
 
 COLUMNS = ["chunk_id", "document", "page", "section", "kind", "split", "text", "tokens"]

@@ -30,7 +30,7 @@ PACKAGES = (
 
 # the modules that decide what a stage makes: when one of them changes, the stage is no longer done
 CODE = {
-    "load": "documents chunks",
+    "load": "documents cleaning chunks",
     "generate": "prompts generation qna",
     "pretrain": "prompts models training",
     "finetune": "prompts models training",

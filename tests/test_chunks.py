@@ -7,7 +7,8 @@ import pypdfium2
 import pytest
 
 from llama_qna import chunks, models, records
-from llama_qna.documents import Document, Paragraph, read_pdf
+from llama_qna.cleaning import Document, Paragraph
+from llama_qna.documents import read_pdf
 from llama_qna.variants import REPOSITORY, Chunking, Variant
 
 PAPER = REPOSITORY / "data" / "pdfs" / "paper" / "wicketfold.pdf"

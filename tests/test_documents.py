@@ -8,7 +8,8 @@ import pypdfium2
 import pytest
 
 from llama_qna import UserError
-from llama_qna.documents import HYPHEN, clean, read_folder, read_pdf
+from llama_qna.cleaning import HYPHEN, clean
+from llama_qna.documents import read_folder, read_pdf
 from llama_qna.variants import REPOSITORY
 
 DATA = REPOSITORY / "data"
