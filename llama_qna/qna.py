@@ -11,29 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from llama_qna import UserError, prompts, records
+from llama_qna import UserError, pair_filters, pair_parser, prompts, records
 from llama_qna.chunks import read_chunks
 from llama_qna.variants import Variant
 
 COLUMNS = ["Question", "Answer", "chunk_id", "document", "page", "split", "method", "model"]
-POINTS_AT_TEXT = re.compile(
-    r"\b(the|this|that) (text|passage|author|authors|article|excerpt|paragraph|above|sentence)\b|\b(above|below)\b",
-    re.I,
-)
-# A label begins a line (behind list marks, a number, bold) or follows a sentence. A single letter needs a colon, a
-# bracket or a number, or else initials ("A. Graves") and "vitamin A." would be labels.
-_PLACE = r"(?:^[ \t]*(?:[-*•>#(]+[ \t]*)*(?:\d+[.)][ \t]*)?[*(]*|(?<=[.?!])[ \t]+[*(]*)"
-_END = r"[ \t]*\**\)?[ \t]*(?:[:.)]|(?=\n))\**[ \t]*"
-_LETTER_END = r"(?:[ \t]*\d+[ \t]*[:.)]|[ \t]*[:)])[ \t]*"
-QUESTION_LABEL = rf"{_PLACE}(?:(?i:question)[ \t]*#?\d*{_END}|Q{_LETTER_END})"
-ANSWER_LABEL = rf"{_PLACE}(?:(?i:answer)[ \t]*#?\d*{_END}|A{_LETTER_END})"
-LISTED_QUESTION = r"^[ \t]*\d+[.)][ \t]+(?=[^\n]*\?\**[ \t]*$)"
-STOPWORDS = set(
-    "a about after all also an and any are as at be because been before between both but by can did do does each for "
-    "from had has have he her his how if in into is it its may more most must no not of on one only or other out over "
-    "she so some such than that the their them then there these they this those to two under up very was we were what "
-    "when where which who why will with would you your".split()
-)
 
 
 def generate(variant: Variant) -> pd.DataFrame:
@@ -112,8 +94,8 @@ def read_qna_file(path: Path) -> pd.DataFrame:
         raise UserError(
             f"Q&A file {path.name}: no column {' or '.join(missing)}; it has {', '.join(map(str, table.columns))}"
         )
-    table["Question"] = table.Question.map(lambda text: re.sub(rf"\A{QUESTION_LABEL}", "", text).strip())
-    table["Answer"] = table.Answer.map(lambda text: re.sub(rf"\A{ANSWER_LABEL}", "", text).strip())
+    table["Question"] = table.Question.map(lambda text: re.sub(rf"\A{pair_parser.QUESTION_LABEL}", "", text).strip())
+    table["Answer"] = table.Answer.map(lambda text: re.sub(rf"\A{pair_parser.ANSWER_LABEL}", "", text).strip())
     table = table[(table.Question != "") & (table.Answer != "")]
     if table.empty:
         raise UserError(f"Q&A file {path.name}: no row has both a question and an answer")
@@ -164,7 +146,7 @@ def _model_pairs(variant: Variant, chunks: pd.DataFrame) -> pd.DataFrame:
             for i, question, answer in found
         ]
         tries = pd.concat([tries, pd.DataFrame(rows, columns=[*COLUMNS, "passage"])], ignore_index=True)
-        tries["reason"] = filter_pairs(tries, texts)
+        tries["reason"] = pair_filters.filter_pairs(tries, texts)
         answered = set(tries[tries.reason == ""].passage.dropna())
         waiting = [item for i, item in enumerate(waiting) if i not in answered]
         tries["passage"] = None  # numbers are good for one attempt
@@ -219,7 +201,7 @@ def _multi_pair(variant, model, tokenizer, chunks, seeds, description) -> list[t
         batch_size=settings.batch_size,
         description=f"pairs, {description}",
     )
-    return [(i, question, answer) for i, text in enumerate(texts) for question, answer in parse_pairs(text)]
+    return [(i, question, answer) for i, text in enumerate(texts) for question, answer in pair_parser.parse_pairs(text)]
 
 
 def sentences_of(text: str) -> list[str]:
@@ -237,72 +219,3 @@ def passages_of(text: str, count: int) -> list[str]:
     if len(passages) > 1 and len(passages[-1]) <= 40:  # too short to ask about
         passages[-2:] = [" ".join(passages[-2:])]
     return passages
-
-
-def parse_pairs(text: str) -> list[tuple[str, str]]:
-    """The pairs in a chat model's free text; a pair without its second half is left out."""
-    text = text.replace("\r\n", "\n")
-    label = re.compile(rf"(?P<question>{QUESTION_LABEL}|{LISTED_QUESTION})|(?P<answer>{ANSWER_LABEL})", re.M)
-    found = list(label.finditer(text))
-    ends = [match.start() for match in found[1:]] + [len(text)]
-    pairs, question = [], None
-    for match, end in zip(found, ends, strict=False):  # without labels there is no pair, but one end
-        body = text[match.end() : end].strip().split("\n\n")[0]  # what follows a blank line is chatter
-        body = " ".join(body.replace("**", " ").split())
-        if match["question"] is not None:
-            question = body
-        elif question and body:
-            pairs.append((question, body))
-            question = None
-    return pairs
-
-
-def filter_pairs(pairs: pd.DataFrame, texts: dict[str, str]) -> list[str]:
-    """Why each pair is rejected; an empty string for those that are kept. Cheap reasons come first."""
-    reasons, seen = [], []
-    for pair in pairs.itertuples():
-        reason = reject_reason(pair.Question, pair.Answer, texts[pair.chunk_id])
-        words = content_words(pair.Question)
-        if not reason and any(len(words & other) > 0.8 * len(words | other) for other in seen):
-            reason = "near duplicate"
-        if not reason:
-            seen.append(words)
-        reasons.append(reason)
-    return reasons
-
-
-def reject_reason(question: str, answer: str, text: str) -> str:
-    """The first reason to reject a pair, or an empty string."""
-    if not question.endswith("?") or len(question.split()) < 4:
-        return "not a question"
-    if len(answer.split()) < 2:
-        return "answer too short"
-    if not re.search(r"[.!?)\"”]$", answer):
-        return "answer cut off"
-    if POINTS_AT_TEXT.search(question) or POINTS_AT_TEXT.search(answer):
-        return "refers to the text"
-    asked, answered, source = content_words(question), content_words(answer), content_words(text)
-    if answered <= asked:
-        return "answer repeats the question"
-    if len(answer.split()) > 70:
-        return "answer too long"
-    if not claims(answer) <= source or len(answered & source) < 0.75 * len(answered):
-        return "answer not supported by the chunk"
-    if not claims(question) <= source or len(asked & source) < 0.6 * len(asked):
-        return "question not about the chunk"
-    if len(asked & answered) < min(2, len(asked)) or len(asked & answered) < 0.34 * len(asked):
-        return "answer not about the question"
-    return ""
-
-
-def claims(text: str) -> set[str]:
-    """Numbers, and names: words with a capital that do not begin a sentence."""
-    names = re.findall(r"(?<=[a-z,;] )[A-Z]\w+", text)
-    numbers = re.findall(r"\d[\d.,]*\d|\d", text)
-    return content_words(" ".join(names + numbers))
-
-
-def content_words(text: str) -> set[str]:
-    """Words that carry meaning, in lower case, with a plural's s cut off; numbers whole."""
-    words = re.findall(r"\d[\d.,]*\d|\w+", re.sub(r"['’]s\b", "", text.lower()))
-    return {word.rstrip("s") if len(word) > 3 else word for word in words} - STOPWORDS

@@ -31,7 +31,7 @@ PACKAGES = (
 # the modules that decide what a stage makes: when one of them changes, the stage is no longer done
 CODE = {
     "load": "documents cleaning chunks",
-    "generate": "prompts generation qna",
+    "generate": "prompts generation pair_parser pair_filters qna",
     "pretrain": "prompts models training",
     "finetune": "prompts models training",
     "evaluate": "prompts models generation metrics evaluation",

@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-from llama_qna import UserError, chunks, qna, records
+from llama_qna import UserError, chunks, pair_filters, pair_parser, qna, records
 from llama_qna.documents import read_pdf
 from llama_qna.variants import REPOSITORY, Variant
 
@@ -72,7 +72,7 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 def test_pairs_are_found_in_what_a_model_writes(shape):
     raw, pairs = SHAPES[shape]
-    assert qna.parse_pairs(raw.format(q=A[0], a=A[1], p=B[0], b=B[1])) == pairs
+    assert pair_parser.parse_pairs(raw.format(q=A[0], a=A[1], p=B[0], b=B[1])) == pairs
 
 
 TEXT = (
@@ -93,7 +93,7 @@ HOW_MUCH = "How much flash does the runtime Latchkey take?"
     ],
 )
 def test_good_pair_is_kept(question, answer):
-    assert qna.reject_reason(question, answer, TEXT) == ""
+    assert pair_filters.reject_reason(question, answer, TEXT) == ""
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_good_pair_is_kept(question, answer):
     ],
 )
 def test_bad_pair_is_rejected_with_its_reason(question, answer, reason):
-    assert qna.reject_reason(question, answer.strip(), TEXT) == reason
+    assert pair_filters.reject_reason(question, answer.strip(), TEXT) == reason
 
 
 def pairs_table(*pairs):
@@ -136,13 +136,13 @@ def test_near_duplicates_are_kept_once():
         ("What, then, is the traffic of stages?", GOOD),
         ("What fraction of inputs is the traffic of a stage?", GOOD),
     )
-    assert qna.filter_pairs(table, {"c": TEXT}) == ["", "near duplicate", ""]
+    assert pair_filters.filter_pairs(table, {"c": TEXT}) == ["", "near duplicate", ""]
 
 
 def test_rejected_pair_does_not_make_a_good_one_a_duplicate():
     question = "What is the traffic of a stage?"
     table = pairs_table((question, "A jam of lorries."), (question, GOOD))
-    assert qna.filter_pairs(table, {"c": TEXT}) == ["answer not supported by the chunk", ""]
+    assert pair_filters.filter_pairs(table, {"c": TEXT}) == ["answer not supported by the chunk", ""]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
