@@ -1,68 +1,139 @@
 """Clean documents become chunks: the unit that is trained on, asked about and retrieved.
 
-Stage `load`. Text is split inside its section by LangChain's `RecursiveCharacterTextSplitter`, 1024 characters with an
-overlap of 100 as in the study; every reference entry is a chunk of its own.
+Stage `load`. Whole sections are held out first; then text is split inside its section by LangChain's
+`RecursiveCharacterTextSplitter`, 1024 characters with an overlap of 100 as in the study; every reference entry is a
+chunk of its own.
 """
 
 from __future__ import annotations
 
+import json
+import random
 from bisect import bisect_right
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
 
-from llama_qna import UserError, records
+from llama_qna import UserError, records, references
 from llama_qna.cleaning import Document
-from llama_qna.documents import read_folder
-from llama_qna.variants import Chunking, Variant
+from llama_qna.documents import document_hashes, read_folder
+from llama_qna.variants import Chunking, Heldout, Variant
 
 COLUMNS = ["chunk_id", "document", "page", "section", "kind", "split", "text", "tokens"]
 
 
 def load(variant: Variant) -> pd.DataFrame:
-    """Stage 1: read the PDFs of the variant's corpus and split them into chunks.
+    """Stage 1: read the documents of the variant's corpus and split them into chunks.
 
-    Writes `chunks.csv`, `text.txt` (all text once, for perplexity) and `documents.json` (what was repaired or dropped).
+    Writes `chunks.csv`; `text.txt` and `heldout.txt` (the text of the training and of the held-out sections, each once,
+    for perplexity); and `documents.json` (what was repaired or dropped, and the files left out with their reasons).
+    Prints one line for every file that was left out and for every document with pages that need OCR.
 
     Returns:
-        One row a chunk with the columns of `COLUMNS`; `kind` is `body` or `reference`, `page` counts from 1.
+        One row a chunk with the columns of `COLUMNS`; `kind` is `body` or `reference`, `split` is `train` or `heldout`,
+        `page` counts from 1.
 
     Raises:
-        UserError: a PDF is missing or cannot be read, or the base model's tokenizer cannot be had.
+        UserError: there is no document, none can be read, or the base model's tokenizer cannot be had.
     """
     from llama_qna.models import model_identity
 
     recipe = variant.recipe
-    paths = sorted(variant.pdfs.glob("*.pdf")) if variant.pdfs.is_dir() else []
     records.once(
         variant,
         "load",
-        recipe=recipe.model_dump(include={"extractor", "chunking"}) | {"tokenizer": recipe.base_model},
-        inputs={path.name: records.sha256(path) for path in paths} | model_identity(recipe.base_model),
+        recipe=recipe.model_dump(include={"extractor", "read_limits", "chunking", "heldout"})
+        | {"tokenizer": recipe.base_model},
+        inputs=document_hashes(variant.pdfs) | model_identity(recipe.base_model),
         work=lambda folder: _load(variant, folder),
     )
+    reports = json.loads((variant.chunks / "documents.json").read_text(encoding="utf-8"))
+    print("".join(f"{line}\n" for line in shortfalls(reports)), end="")
     return read_chunks(variant)
 
 
 def _load(variant: Variant, folder: Path) -> dict:
     from llama_qna.models import load_tokenizer
 
-    documents = read_folder(variant.pdfs, variant.recipe.extractor)
-    tokenizer = load_tokenizer(variant.recipe.base_model)
-    table = pd.DataFrame([row for document in documents for row in split(document, variant.recipe.chunking)])
+    recipe = variant.recipe
+    documents, left_out = read_folder(variant.pdfs, recipe.extractor, recipe.read_limits)
+    tokenizer = load_tokenizer(recipe.base_model)
+    heldout = {document.name: heldout_sections(document, recipe.heldout) for document in documents}
+    rows = [row for document in documents for row in split(document, recipe.chunking, heldout[document.name])]
+    table = pd.DataFrame(rows)
     # document text is data: a control token that it spells out must not become one (split_special_tokens)
     encoded = tokenizer(list(table.text), add_special_tokens=False, split_special_tokens=True)
     table["tokens"] = [len(ids) for ids in encoded["input_ids"]]
     table[COLUMNS].to_csv(folder / "chunks.csv", index=False)
-    (folder / "text.txt").write_text("\n\n".join(document.text() for document in documents), encoding="utf-8")
-    reports = {document.name: document.report for document in documents}
-    records.write_json(folder / "documents.json", reports)
-    return {"documents": len(documents), "chunks": len(table), "tokens": int(table.tokens.sum())}
+    parts = [parted(document, heldout[document.name]) for document in documents]
+    for file, texts in zip(("text.txt", "heldout.txt"), zip(*parts, strict=True), strict=True):
+        (folder / file).write_text("\n\n".join(filter(None, texts)), encoding="utf-8")
+    reports = {document.name: document.report | {"heldout": heldout[document.name]} for document in documents}
+    records.write_json(folder / "documents.json", {"documents": reports, "left_out": left_out})
+    return {
+        "documents": len(documents),
+        "chunks": len(table),
+        "tokens": int(table.tokens.sum()),
+        "heldout_sections": sum(map(len, heldout.values())),
+        "left_out": len(left_out),
+    }
 
 
-def split(document: Document, chunking: Chunking) -> list[dict]:
-    """Split one document inside its sections; the overlap never crosses a section's border."""
+def shortfalls(reports: dict) -> list[str]:
+    """What the stage could not read, one line a file, from the content of `documents.json`."""
+    lines = [f"left out: {name}: {reason}" for name, reason in reports["left_out"].items()]
+    for report in reports["documents"].values():
+        pages = ", ".join(map(str, report["needs_ocr"]))
+        if pages:
+            lines.append(
+                f"{report['file']}: " + (f"pages {pages} need OCR" if "," in pages else f"page {pages} needs OCR")
+            )
+    return lines
+
+
+def heldout_sections(document: Document, heldout: Heldout) -> list[str]:
+    """Choose the sections of one document that nothing is trained on, by their titles, in the order of the document.
+
+    Sections are drawn in random order, and each is taken that brings their characters nearer to the fraction asked for;
+    if even the smallest is far too much, it is taken alone. A document keeps at least one section to train on.
+    What stands before the first heading, and the references, are never held out. The choice depends on nothing but the
+    document and the recipe's fraction and seed.
+    """
+    sizes = Counter()
+    for paragraph in document.paragraphs:
+        if paragraph.section and not references.HEADING.fullmatch(paragraph.section):
+            sizes[paragraph.section] += len(paragraph.text)
+    if not heldout.fraction or len(sizes) < 2:
+        return []
+    target = heldout.fraction * sum(len(paragraph.text) for paragraph in document.paragraphs)
+    titles = sorted(sizes)
+    random.Random(f"{heldout.seed} {document.name}").shuffle(titles)
+    chosen, characters = set(), 0
+    for title in titles:
+        if abs(characters + sizes[title] - target) < abs(characters - target) and len(chosen) < len(titles) - 1:
+            chosen.add(title)
+            characters += sizes[title]
+    chosen = chosen or {min(titles, key=sizes.get)}
+    return [title for title in sizes if title in chosen]
+
+
+def parted(document: Document, heldout: list[str]) -> tuple[str, str]:
+    """The text of the training sections, references included, and that of the held-out ones."""
+    kept = [paragraph for paragraph in document.paragraphs if paragraph.section not in heldout]
+    held = [paragraph for paragraph in document.paragraphs if paragraph.section in heldout]
+    return replace(document, paragraphs=kept).text(), replace(document, paragraphs=held, references=[]).text()
+
+
+def split(document: Document, chunking: Chunking, heldout: Collection[str] = ()) -> list[dict]:
+    """Split one document inside its sections; the overlap never crosses a section's border.
+
+    Args:
+        heldout: titles of the sections whose chunks are marked `heldout`; the others are marked `train`.
+    """
     from langchain_text_splitters import RecursiveCharacterTextSplitter
 
     splitter = RecursiveCharacterTextSplitter(
@@ -77,12 +148,15 @@ def split(document: Document, chunking: Chunking) -> list[dict]:
             position += len(paragraph.text) + len("\n\n")
         text = "\n\n".join(paragraph.text for paragraph in paragraphs)
         for piece in splitter.create_documents([text]):
-            page = paragraphs[bisect_right(starts, piece.metadata["start_index"]) - 1].page
+            start = piece.metadata["start_index"]
+            index = bisect_right(starts, start) - 1
+            page = paragraphs[index].page_at(start - starts[index])
             rows.append({"page": page, "section": section, "kind": "body", "text": piece.page_content})
     for number, entry, page in document.references:
         rows.append({"page": page, "section": "References", "kind": "reference", "text": f"[{number}] {entry}"})
     for n, row in enumerate(rows):
-        row |= {"chunk_id": f"{document.name}-{n:04d}", "document": document.name, "split": "train"}
+        row |= {"chunk_id": f"{document.name}-{n:04d}", "document": document.name}
+        row["split"] = "heldout" if row["kind"] == "body" and row["section"] in heldout else "train"
     return rows
 
 

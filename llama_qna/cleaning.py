@@ -1,27 +1,49 @@
-"""Raw page texts become clean paragraphs, each with its page and section; every repair is counted."""
+"""Raw page texts become clean paragraphs, each with its pages and section; every repair is counted."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
 
-HYPHEN = "\ufffe"  # how a hyphen at a line's end is marked until `_join_lines` decides what it was
+from llama_qna import references
+from llama_qna.furniture import drop_page_furniture
+from llama_qna.headings import Headings, heading_key
+from llama_qna.words import HYPHEN, Vocabulary, close_up_capitals, join_lines
+
+__all__ = ["HYPHEN", "Document", "Paragraph", "clean", "clean_line", "heading_key"]
+
 LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "ft", "ﬆ": "st"}
-REFERENCES_HEADING = re.compile(r"(\d+\.?\s+)?(references|bibliography)", re.IGNORECASE)
-NUMBERED_HEADING = re.compile(r"\d{1,2}(\.\d{1,2}){0,2}\.?\s+[A-Z][^.!?]{2,80}")
-NAMED_HEADING = re.compile(r"(abstract|introduction|conclusions?|acknowledge?ments?)", re.IGNORECASE)
-PAGE_NUMBER = re.compile(r"[-–\s]*(\d{1,4}|[ivxl]{1,6})[-–\s]*")
-CONTENTS_LINE = re.compile(r"(\.\s*){5,}\d*$")
-FORMULA_LETTERS = re.compile("[\U0001d400-\U0001d7ff\u210e\u2112]")
-DROPPED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufe00-\ufe0f\ue000-\uf8ff]")  # control, selectors, private use
+LIGATURE = re.compile("[ﬀ-ﬆ]")
+FORMULA_LETTER = re.compile("[\U0001d400-\U0001d7ff\u210e\u2112]")
+NO_BREAK_SPACE = re.compile("[\u00a0\u2007\u202f]")
+SOFT_LINE_END_HYPHEN = re.compile("(?<=\\w)\u00ad(?=[ ]*[\r\n])")
+DROPPED = {  # joiners (U+200C, U+200D) are spared: some scripts spell with them; U+FFFE is HYPHEN
+    "control characters": "\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f",
+    "private-use glyphs": "\ue000-\uf8ff\U000f0000-\U0010ffff",
+    "variation selectors": "\ufe00-\ufe0f\U000e0100-\U000e01ef",
+    "zero-width spaces": "\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff",
+    "soft hyphens": "\u00ad",
+    "unreadable characters": "\ufffd\uffff\ud800-\udfff",
+}
+DROPPED_KINDS = {kind: re.compile(f"[{characters}]") for kind, characters in DROPPED.items()}
+ANY_DROPPED = re.compile(f"[{''.join(DROPPED.values())}]")
+PARAGRAPH_END = re.compile(r"[.!?:][\"'”’)\]]*$")
 
 
 @dataclass(frozen=True)
 class Paragraph:
     text: str
-    page: int  # counted from 1
+    page: int  # where it begins, counted from 1
     section: str
+    pages: tuple[tuple[int, int], ...] = ()  # (offset in the text, page) for every page; empty: all on `page`
+
+    def page_at(self, offset: int) -> int:
+        """The page of the character at an offset in the text."""
+        place = bisect_right(self.pages, offset, key=lambda start: start[0])
+        return self.pages[place - 1][1] if place else self.page
 
 
 @dataclass
@@ -47,139 +69,91 @@ def clean(name: str, pages: list[str], headings: dict[str, int | None]) -> Docum
         pages: raw text, one string a page.
         headings: section titles known from the PDF's outline, with their pages; empty: found by their look.
     """
-    report = Counter()
-    lines = [[_clean_line(line, report) for line in page.splitlines()] for page in pages]
-    lines = [[line for line in page if line] for page in lines]
-    lines = _drop_page_furniture(lines, headings, report)
-    vocabulary = Counter(word.lower() for page in lines for line in page for word in re.findall(r"[\w-]+", line))
-
-    paragraphs: list[Paragraph] = []
-    reference_lines: list[tuple[str, int]] = []
-    section, block, block_page = "", [], 1
-
-    def flush():
-        if block:
-            text = _join_lines(block, vocabulary, report)
-            paragraphs.append(Paragraph(text, block_page, section))
-            block.clear()
-
-    for number, page in enumerate(lines, start=1):
-        width = sorted(map(len, page))[int(len(page) * 0.8)] if page else 0
-        for line in page:
-            if _is_heading(line, headings):
-                flush()
-                section = line
-            elif REFERENCES_HEADING.fullmatch(section):
-                reference_lines.append((line, number))
-            else:
-                if not block:
-                    block_page = number
-                block.append(line)
-                if re.search(r"[.!?:][\"')\]]*$", line) and len(line) < 0.85 * width:
-                    flush()
-    flush()
-    references = _parse_references(reference_lines, vocabulary, report)
+    repairs = Counter()
+    texts = [_clean_characters(page, repairs) for page in pages]
+    vocabulary = Vocabulary(texts)
+    lines = [
+        [" ".join(close_up_capitals(line, vocabulary, repairs).split()) for line in text.splitlines() if line.strip()]
+        for text in texts
+    ]
+    lines = drop_page_furniture(lines, headings, repairs)
+    paragraphs, entries = _paragraphs(lines, Headings(headings), vocabulary, repairs)
     characters = sum(map(len, pages))
     return Document(
         name=name,
         pages=len(pages),
         paragraphs=paragraphs,
-        references=references,
+        references=entries,
         report={
             "pages": len(pages),
             "characters": characters,
             "characters_per_page": round(characters / len(pages)),
             "pages_without_text": [n for n, page in enumerate(pages, start=1) if not page.strip()],
             "sections": len({paragraph.section for paragraph in paragraphs}),
-            "reference_entries": len(references),
-            "repairs": dict(sorted(report.items())),
+            "reference_entries": len(entries),
+            "repairs": dict(sorted(repairs.items())),
         },
     )
 
 
-def _clean_line(line: str, report: Counter) -> str:
-    for ligature, letters in LIGATURES.items():
-        if ligature in line:
-            report["ligatures"] += line.count(ligature)
-            line = line.replace(ligature, letters)
-    if FORMULA_LETTERS.search(line):
-        # italic formula letters are code points of their own; a model knows the plain ones
-        import unicodedata
-
-        line, count = FORMULA_LETTERS.subn(lambda m: unicodedata.normalize("NFKC", m.group()), line)
-        report["formula letters"] += count
-    kept = "".join(c for c in line if c == HYPHEN or not DROPPED.match(c))
-    report["control and private-use characters dropped"] += len(line) - len(kept)
-    return " ".join(kept.replace("\u00ad", "").split())
+def clean_line(line: str, repairs: Counter) -> str:
+    """One line without what only its typesetting needed (`DROPPED`, `LIGATURES`), and with plain single spaces."""
+    return " ".join(_clean_characters(line, repairs).split())
 
 
-def _drop_page_furniture(pages: list[list[str]], headings: dict, report: Counter) -> list[list[str]]:
-    """Drop running headers, footers, page numbers and the dotted lines of a table of contents.
+def _paragraphs(
+    pages: list[list[str]], headings: Headings, vocabulary: Vocabulary, repairs: Counter
+) -> tuple[list[Paragraph], list[tuple[int, str, int]]]:
+    """Part lines at headings, and after a short line that ends a sentence; reference lists become entries."""
+    paragraphs: list[Paragraph] = []
+    entries: list[tuple[int, str, int]] = []
+    section, block = "", []
 
-    Digits aside, a line is furniture if it stands on most pages, or stands at a page's edge and on another page too. So
-    is a bare number at an edge. The place where a heading itself stands is spared.
-    """
+    def flush():
+        if block:
+            text, places = join_lines(block, vocabulary, repairs)
+            paragraphs.append(Paragraph(text, block[0][1], section, tuple(places)))
+            block.clear()
 
-    def masked(line):
-        return re.sub(r"\d+", "#", line)
+    def close_section():
+        if references.HEADING.fullmatch(section):
+            block[:], found = references.parse(block, vocabulary, repairs)
+            entries.extend(found)
+        flush()
 
-    on_pages = Counter(form for page in pages for form in {masked(line) for line in page})
-    most = max(3, len(pages) // 2)
-    kept = []
-    for index, page in enumerate(pages):
-        # lines without letters repeat in tables: only one at an edge, the page number, is taken for furniture
-        repeats = [line for line in page if on_pages[masked(line)] > 1 and re.search(r"[^\W\d]", line)]
-        repeats = {line for line in repeats if headings.get(heading_key(line), -1) != index}
-        lines = [
-            line
-            for line in page
-            if line not in repeats or on_pages[masked(line)] < most or heading_key(line) in headings
-        ]
-        for edge in (0, -1):
-            numbers = 0
-            while lines and (lines[edge] in repeats or (not numbers and PAGE_NUMBER.fullmatch(lines[edge]))):
-                numbers += lines[edge] not in repeats
-                del lines[edge]
-        report["running headers, footers, page numbers"] += len(page) - len(lines)
-        body = [line for line in lines if not CONTENTS_LINE.search(line)]
-        report["contents lines"] += len(lines) - len(body)
-        kept.append(body)
-    return kept
-
-
-def heading_key(title: str) -> str:
-    """A heading without its number and with plain quotes: outline and page differ in both."""
-    return re.sub(r"^[\d.]+\s+", "", " ".join(title.replace("’", "'").split()))
-
-
-def _is_heading(line: str, headings: dict) -> bool:
-    if headings:
-        return heading_key(line) in headings or bool(NAMED_HEADING.fullmatch(line))
-    return any(p.fullmatch(line) for p in (NUMBERED_HEADING, NAMED_HEADING, REFERENCES_HEADING))
+    for number, page in enumerate(pages, start=1):
+        width = sorted(map(len, page))[int(len(page) * 0.8)] if page else 0
+        for line, after in zip(page, [*page[1:], ""], strict=False):
+            in_references = bool(references.HEADING.fullmatch(section))
+            before = block[-1][0] if block else ""
+            if headings.is_heading(line, after, in_references) or (
+                in_references and references.is_list_end(line, before)
+            ):
+                close_section()
+                section = line
+                continue
+            block.append((line, number))
+            if not in_references and PARAGRAPH_END.search(line) and len(line) < 0.85 * width:
+                flush()
+    close_section()
+    return paragraphs, entries
 
 
-def _join_lines(lines: list[str], vocabulary: Counter, report: Counter) -> str:
-    """Join lines to running text, and the halves of a word that was broken at a line's end."""
-
-    def join(match):
-        head, tail = match.groups()
-        whole, hyphenated = (head + tail).lower(), f"{head}-{tail}".lower()
-        is_word = vocabulary[whole] >= vocabulary[hyphenated] and head.isalpha() and tail[:1].islower()
-        report["line-end hyphens joined" if is_word else "line-end hyphens kept"] += 1
-        return head + tail if is_word else f"{head}-{tail}"
-
-    # pdfium marks a broken word and drops the line break; pdfminer keeps both
-    text = re.sub(rf"([\w-]+)(?:{HYPHEN}\s*|-\n)([\w-]+)", join, "\n".join(lines))
-    return text.replace(HYPHEN, "-").replace("\n", " ")
-
-
-def _parse_references(lines: list[tuple[str, int]], vocabulary: Counter, report: Counter) -> list[tuple[int, str, int]]:
-    """Entries that begin with `[n]`, in order; a line that begins otherwise goes on with the entry before it."""
-    entries: list[tuple[int, list[str], int]] = []
-    for line, page in lines:
-        start = re.match(r"\[(\d{1,3})\]\s*", line)
-        if start and int(start.group(1)) == len(entries) + 1:
-            entries.append((int(start.group(1)), [line[start.end() :]], page))
-        elif entries:
-            entries[-1][1].append(line)
-    return [(number, _join_lines(parts, vocabulary, report), page) for number, parts, page in entries]
+def _clean_characters(text: str, repairs: Counter) -> str:
+    """Replace or drop single characters. Nothing else is normalised: exponents and fractions keep their meaning."""
+    if LIGATURE.search(text):
+        text, count = LIGATURE.subn(lambda match: LIGATURES[match.group()], text)
+        repairs["ligatures"] += count
+    # italic formula letters are code points of their own; a model knows the plain ones
+    text, count = FORMULA_LETTER.subn(lambda match: unicodedata.normalize("NFKC", match.group()), text)
+    repairs["formula letters"] += count
+    text = SOFT_LINE_END_HYPHEN.sub(HYPHEN, text)
+    text, count = NO_BREAK_SPACE.subn(" ", text)
+    repairs["no-break spaces"] += count
+    if ANY_DROPPED.search(text):
+        for kind, pattern in DROPPED_KINDS.items():
+            text, count = pattern.subn("", text)
+            repairs["control and private-use characters dropped"] += count
+            if count:
+                repairs[f"dropped: {kind}"] += count
+    return text

@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     verb("variants", _variants, "list the variants", variant=False)
-    load = verb("load", _load, "1. read the PDFs, clean the text, split it into chunks")
+    load = verb("load", _load, "1. read the documents, clean the text, split it into chunks")
     load.add_argument("--arxiv", metavar="NUMBER", help="fetch this paper from arXiv into the corpus first")
     verb("generate", _generate, "2. make question-answer pairs from the chunks")
     verb("pretrain", _pretrain, "3. train an adapter on the text")

@@ -1,87 +1,132 @@
-"""A document of the user's is read from its file, whatever the file holds.
+"""The documents of a corpus are read, each in a child process that may take only so long and so much memory.
 
-Two extractors: pypdfium2 (quick) and pdfminer.six (the study's). What they return goes through the same repairs
-(`cleaning`).
+A PDF can be damaged, hostile or endless, and no library reads every one of them safely. What happens in the child
+(`extraction`) therefore cannot hang or exhaust this process: the file is left out with its reason, the others go on.
 """
 
 from __future__ import annotations
 
-import re
+import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
-from llama_qna import UserError
-from llama_qna.cleaning import HYPHEN, Document, clean, heading_key
+from llama_qna import UserError, records
+from llama_qna.cleaning import Document, Paragraph
+from llama_qna.extraction import OUT_OF_MEMORY
+from llama_qna.variants import REPOSITORY, ReadLimits
+
+SUFFIXES = (".pdf", ".txt", ".md")
+DEFAULT_LIMITS = ReadLimits()
 
 
-def read_folder(folder: Path, extractor: str) -> list[Document]:
-    """Read every PDF of a corpus, in the order of their names.
-
-    Raises:
-        UserError: no folder, no PDF in it, or a PDF that cannot be read (named, with its reason).
-    """
-    paths = sorted(folder.glob("*.pdf")) if folder.is_dir() else []
-    if not paths:
-        shown = "/".join(folder.parts[-3:])
-        raise UserError(f"no PDF in {shown}/: put the documents there and run again")
-    return [read_pdf(path, extractor) for path in paths]
+def document_paths(folder: Path) -> list[Path]:
+    """The documents of a corpus: its PDFs, then its text and Markdown files, each kind in the order of names."""
+    paths = [path for path in folder.glob("[!.]*") if path.suffix.lower() in SUFFIXES and not path.is_dir()]
+    return sorted(paths, key=lambda path: (path.suffix.lower() != ".pdf", path.name))
 
 
-def read_pdf(path: Path, extractor: str = "pypdfium2") -> Document:
-    """Read and clean one PDF.
+def document_hashes(folder: Path) -> dict[str, str]:
+    """File name and sha256 of every document of a corpus; a file that cannot be opened has the hash "unreadable"."""
+    return {path.name: _hash(path) for path in document_paths(folder)}
 
-    Raises:
-        UserError: the file is no PDF, is damaged, encrypted, empty, or holds no text (scanned pages).
-    """
-    if not path.is_file():
-        raise UserError(f"{path.name}: no such file")
-    with open(path, "rb") as file:
-        head = file.read(1024)
-    if not head:
-        raise UserError(f"{path.name}: the file is empty")
-    if b"%PDF-" not in head:  # readers accept the mark anywhere in the first kilobyte
-        raise UserError(f"{path.name}: not a PDF file")
+
+def _hash(path: Path) -> str:
     try:
-        pages, headings = (_extract_pdfium if extractor == "pypdfium2" else _extract_pdfminer)(path)
-    except Exception as error:  # a damaged file makes the extractors raise whatever they please
-        raise _unreadable(path, error) from None
-    if not pages:
-        raise UserError(f"{path.name}: the PDF has no pages")
-    if not any(page.strip() for page in pages):
-        raise UserError(f"{path.name}: no text on any of its {len(pages)} pages; a scanned document needs OCR first")
-    document = clean(path.stem, pages, headings)
-    if not document.paragraphs and not document.references:
-        raise UserError(f"{path.name}: nothing but page numbers and running headers on its {len(pages)} pages")
-    return document
+        return records.sha256(path) if path.is_file() else "unreadable"
+    except OSError:
+        return "unreadable"
 
 
-def _extract_pdfium(path: Path) -> tuple[list[str], dict[str, int | None]]:
-    """Text per page, and the titles of the PDF's outline with the page (from 0) that each points to."""
-    import pypdfium2
+def read_folder(
+    folder: Path, extractor: str = "pypdfium2", limits: ReadLimits = DEFAULT_LIMITS
+) -> tuple[list[Document], dict[str, str]]:
+    """Read every document of a corpus; one that cannot be read does not stop the others.
 
-    with pypdfium2.PdfDocument(path) as pdf:
-        headings = {}
-        for bookmark in pdf.get_toc():
-            target = bookmark.get_dest()
-            headings.setdefault(heading_key(bookmark.get_title()), target.get_index() if target else None)
-        pages = [page.get_textpage().get_text_bounded().replace("\x02", HYPHEN) for page in pdf]
-    # a word broken at the end of a page is joined to what comes next, the page number: part them again
-    pages = [re.sub(rf"{HYPHEN}(\d+\s*)$", rf"{HYPHEN}\n\1", page) for page in pages]
-    return pages, headings
+    Args:
+        extractor: `pypdfium2` or `pdfminer`, for PDFs.
+        limits: what one document may cost.
+
+    Returns:
+        The documents, each with a name of its own (the file's name without suffix, with it where that is taken), and
+        by file name the reason why a document was left out.
+
+    Raises:
+        UserError: no folder, no document in it, or none that can be read.
+    """
+    shown = "/".join(folder.parts[-3:])
+    paths = document_paths(folder)
+    if not paths:
+        raise UserError(f"no document (*.pdf, *.txt, *.md) in {shown}/: put the documents there and run again")
+    documents, left_out, names = [], {}, set()
+    for path in paths:
+        name = path.stem
+        while name in names:
+            name += path.suffix
+        names.add(name)
+        outcome = _read(path, extractor, limits)
+        if isinstance(outcome, str):
+            left_out[path.name] = outcome
+        else:
+            outcome.name = name
+            documents.append(outcome)
+    if not documents:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise UserError(reasons if len(paths) == 1 else f"none of the {len(paths)} documents can be read: {reasons}")
+    return documents, left_out
 
 
-def _extract_pdfminer(path: Path) -> tuple[list[str], dict[str, int | None]]:
-    import logging
+def read_document(path: Path, extractor: str = "pypdfium2", limits: ReadLimits = DEFAULT_LIMITS) -> Document:
+    """Read and clean one PDF, text or Markdown file in a child process.
 
-    from pdfminer.high_level import extract_text
+    Args:
+        extractor: `pypdfium2` or `pdfminer`, for PDFs.
+        limits: what the child may cost.
 
-    logging.getLogger("pdfminer").setLevel(logging.ERROR)  # it warns of every oddity of a damaged file
-    pages = extract_text(path).split("\f")[:-1]
-    return [re.sub(r"-[ ]*\n", HYPHEN + "\n", page) for page in pages], {}
+    Raises:
+        UserError: the file's name and why it cannot be read: not what its suffix says, damaged, encrypted, empty,
+            without text (scanned pages), or too costly.
+    """
+    outcome = _read(path, extractor, limits)
+    if isinstance(outcome, str):
+        raise UserError(f"{path.name}: {outcome}")
+    return outcome
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
-    kind = f"{type(error).__name__} {error}".lower()
-    if "password" in kind or "encrypt" in kind:
-        return UserError(f"{path.name}: the PDF is encrypted; save a copy without a password")
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return UserError(f"{path.name}: the PDF is damaged and cannot be read ({reason})")
+read_pdf = read_document  # the earlier name, for callers that still use it
+
+
+def _read(path: Path, extractor: str, limits: ReadLimits) -> Document | str:
+    """The document, or the reason why there is none. However this ends, `subprocess.run` leaves no child behind."""
+    command = [sys.executable, "-m", "llama_qna.extraction"]
+    command += [str(path.absolute()), extractor, str(limits.seconds), str(limits.memory_gb)]
+    try:
+        child = subprocess.run(
+            command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, timeout=limits.seconds
+        )
+    except subprocess.TimeoutExpired:
+        return f"reading it takes more than {limits.seconds:g} seconds (read_limits.seconds in the recipe)"
+    too_much = f"more than {limits.memory_gb:g} GB of memory (read_limits.memory_gb in the recipe)"
+    if child.returncode == OUT_OF_MEMORY:
+        return f"reading it takes {too_much}"
+    if child.returncode < 0:  # PDFium aborts where memory is refused, and may crash over a damaged file
+        name = signal.Signals(-child.returncode).name
+        return f"its reader crashed ({name}): the file is damaged, or reading it takes {too_much}"
+    if child.returncode > 0:
+        last = (child.stderr.decode(errors="replace").splitlines() or ["no message"])[-1]
+        return f"reading it failed ({last})"
+    answer = json.loads(child.stdout)
+    return answer["reason"] if "reason" in answer else _document(answer["document"])
+
+
+def _document(fields: dict) -> Document:
+    """JSON is passed and not a pickle: what a hostile file can make the child say is never more than text."""
+    paragraphs = [Paragraph(**_tuples(paragraph)) for paragraph in fields["paragraphs"]]
+    references = [tuple(entry) for entry in fields["references"]]
+    return Document(**fields | {"paragraphs": paragraphs, "references": references})
+
+
+def _tuples(fields: dict) -> dict:
+    """Lists back to tuples, which JSON does not know."""
+    return {key: tuple(map(tuple, value)) if isinstance(value, list) else value for key, value in fields.items()}

@@ -20,7 +20,7 @@ def generate_texts(
     temperature: float = 0.0,
     seeds: list[str] | None = None,
     stop_at_newline: bool = False,
-    choices: list[list[str]] | None = None,
+    words: list[tuple[str, ...]] | None = None,
     description: str = "generating",
     done: Callable[[int], None] | None = None,
 ) -> list[str]:
@@ -31,7 +31,8 @@ def generate_texts(
         temperature: 0 is greedy decoding.
         seeds: one string a prompt; with it a sampled text does not depend on what else is in its batch.
         stop_at_newline: end a text at the first line break.
-        choices: a list of texts for each prompt; its continuation is the one that greedy decoding leads to.
+        words: the words that each prompt's continuation may use, which ends with a question mark.
+        done: called with the number of finished texts in place of a progress bar.
 
     Returns:
         The N texts in the order of the prompts, without prompt, special tokens and surrounding space.
@@ -41,14 +42,14 @@ def generate_texts(
     cache = _prefill(model, prefix) if len(prefix) >= 32 else None
     newline = [_StopAtNewline(tokenizer, model.device)] if stop_at_newline else []
     texts = [""] * len(prompts)
-    with tqdm(total=len(prompts), desc=description, unit="text") as bar:
+    with tqdm(total=len(prompts), desc=description, unit="text", disable=done is not None) as bar:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             input_ids, attention_mask = _pad_after_prefix(
                 [prompts[i] for i in rows], len(prefix), tokenizer.pad_token_id
             )
             noise = [_GumbelNoise(temperature, [seeds[i] for i in rows])] if temperature else []
-            chosen = _Choices(tokenizer, [choices[i] for i in rows], input_ids.shape[1]) if choices else None
+            held = [_Words(tokenizer, [words[i] for i in rows], input_ids.shape[1])] if words else []
             with torch.inference_mode():
                 output = model.generate(
                     input_ids=input_ids.to(model.device),
@@ -61,13 +62,10 @@ def generate_texts(
                     top_k=None,
                     pad_token_id=tokenizer.pad_token_id,
                     eos_token_id=tokenizer.eos_token_id,
-                    logits_processor=LogitsProcessorList(noise),
-                    prefix_allowed_tokens_fn=chosen.allowed if chosen else None,
-                    stopping_criteria=StoppingCriteriaList(newline + ([chosen] if chosen else [])),
+                    logits_processor=LogitsProcessorList(held + noise),
+                    stopping_criteria=StoppingCriteriaList(newline),
                 )
             new = tokenizer.batch_decode(output[:, input_ids.shape[1] :], skip_special_tokens=True)
-            if chosen:
-                new = [texts[0][0] for texts in chosen.left]
             for i, text in zip(rows, new, strict=True):
                 texts[i] = (text.split("\n", 1)[0] if stop_at_newline else text).strip()
             bar.update(len(rows))
@@ -133,23 +131,81 @@ class _StopAtNewline(StoppingCriteria):
         return self.breaks[input_ids[:, -1]]
 
 
-class _Choices(StoppingCriteria):
-    """Holds each row to a list of texts, and ends it as soon as only one of them is left."""
+class _Words(LogitsProcessor):
+    """Holds each row to whole words of its own list, until it ends with a question mark."""
 
-    def __init__(self, tokenizer, choices: list[list[str]], prompt_length: int):
+    def __init__(self, tokenizer, words: list[tuple[str, ...]], prompt_length: int):
         self.start, self.eos = prompt_length, tokenizer.eos_token_id
-        self.left = [
-            [(text, tokenizer(f" {text}", add_special_tokens=False)["input_ids"]) for text in dict.fromkeys(row)]
-            for row in choices
-        ]
+        self.question_mark = tokenizer("?", add_special_tokens=False)["input_ids"][-1]
+        self.trees = [self._tree(tokenizer, row) for row in words]
+        self.places = list(self.trees)
 
-    def allowed(self, row: int, input_ids: torch.Tensor) -> list[int]:
-        depth = len(input_ids) - self.start
-        return sorted({ids[depth] for _, ids in self.left[row] if depth < len(ids)}) or [self.eos]
+    @staticmethod
+    def _tree(tokenizer, words: tuple[str, ...]) -> dict:
+        """The tokens of the words as a tree; the key None marks where a word may end."""
+        tree = {}
+        for ids in tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]:
+            place = tree
+            for token in ids:
+                place = place.setdefault(token, {})
+            place[None] = {}
+        return tree
 
-    def __call__(self, input_ids, scores, **kwargs):  # (B, T) -> (B,)
-        newest = input_ids.shape[1] - self.start - 1
-        for row, token in enumerate(input_ids[:, -1].tolist()):
-            if len(self.left[row]) > 1:
-                self.left[row] = [choice for choice in self.left[row] if choice[1][newest : newest + 1] == [token]]
-        return torch.tensor([len(texts) == 1 for texts in self.left], device=input_ids.device)
+    def __call__(self, input_ids, scores):  # (B, T), (B, V) -> (B, V)
+        held = torch.full_like(scores, -torch.inf)
+        for row, tree in enumerate(self.trees):
+            newest = int(input_ids[row, -1])
+            if input_ids.shape[1] > self.start and self.places[row] is not None:
+                if newest == self.question_mark:
+                    self.places[row] = None
+                else:
+                    self.places[row] = self.places[row].get(newest) or tree[newest]
+            allowed = self._allowed(row)
+            held[row, allowed] = scores[row, allowed]
+        return held
+
+    def _allowed(self, row: int) -> list[int]:
+        place, tree = self.places[row], self.trees[row]
+        if place is None:
+            return [self.eos]
+        allowed = set(place)
+        if place is tree or None in place:
+            allowed |= set(tree)
+        if None in place:
+            allowed.add(self.question_mark)
+        return sorted(allowed - {None})
+
+
+def log_likelihoods(model, tokenizer, prompts: list[list[int]], texts: list[str], batch_size: int) -> list[float]:
+    """Mean log-probability per token (natural logarithm) of each text after its prompt; N floats.
+
+    Args:
+        prompts: `input_ids` of each prompt, ragged: N lists of (T_i,); a beginning that all share is computed once.
+    """
+    ends = tokenizer([f" {text}" for text in texts], add_special_tokens=False)["input_ids"]
+    rows = [prompt + end for prompt, end in zip(prompts, ends, strict=True)]
+    prefix = _shared_prefix(rows) if len(rows) > 1 else []
+    prefix = prefix[: min(map(len, prompts)) - 1]  # the token before each text must be in the batch
+    cache = _prefill(model, prefix) if len(prefix) >= 32 else None
+    known = len(prefix) if cache else 0
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
+    likelihoods = [0.0] * len(rows)
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        longest = len(rows[batch[0]])
+        input_ids = torch.tensor([rows[i][known:] + [tokenizer.pad_token_id] * (longest - len(rows[i])) for i in batch])
+        mask = torch.tensor([[1] * len(rows[i]) + [0] * (longest - len(rows[i])) for i in batch])
+        with torch.inference_mode():
+            hidden = model.get_decoder()(
+                input_ids=input_ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                past_key_values=_expand(cache, len(batch)) if cache else None,
+                use_cache=cache is not None,
+            ).last_hidden_state  # (B, T, H)
+            before = [hidden[r, len(prompts[i]) - known - 1 : len(rows[i]) - known - 1] for r, i in enumerate(batch)]
+            logits = model.lm_head(torch.cat(before)).float()  # (tokens of the texts, V)
+            target = torch.tensor([token for i in batch for token in ends[i]], device=logits.device)
+            scores = logits.gather(1, target[:, None])[:, 0] - logits.logsumexp(-1)
+        for i, part in zip(batch, scores.split([len(ends[i]) for i in batch]), strict=True):
+            likelihoods[i] = part.mean().item()
+    return likelihoods

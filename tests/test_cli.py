@@ -131,12 +131,13 @@ def test_broken_yaml(refused, edit_recipe):
 
 def test_missing_pdf(refused, pdf):
     pdf.unlink()
-    assert refused("load", "paper_135m") == "no PDF in data/pdfs/paper/: put the documents there and run again"
+    complaint = "no document (*.pdf, *.txt, *.md) in data/pdfs/paper/: put the documents there and run again"
+    assert refused("load", "paper_135m") == complaint
 
 
 def test_missing_corpus_folder(refused, pdf):
     shutil.rmtree(pdf.parent)
-    assert "no PDF in data/pdfs/paper/" in refused("run", "paper_135m")
+    assert " in data/pdfs/paper/: put the documents there" in refused("run", "paper_135m")
 
 
 def test_refused_command_leaves_no_empty_folders(refused, pdf, toy_root):

@@ -1,79 +1,13 @@
-"""Tests of llama_qna/qna.py: the tolerant parser, the filters, the user's own file; no text is generated here."""
+"""Tests of llama_qna/qna.py: the filters, the user's own file; no text is generated here."""
 
 import re
 
 import pandas as pd
 import pytest
 
-from llama_qna import UserError, chunks, pair_filters, pair_parser, qna, records
+from llama_qna import UserError, chunks, pair_filters, qna, records
 from llama_qna.documents import read_pdf
 from llama_qna.variants import REPOSITORY, Variant
-
-A = ("What is a wicket?", "A small door.")
-B = ("What is a fold?", "A group of stages.")
-Q = A[0]
-
-# raw text of a chat model, with {q} answered by {a} and {p} by {b}, and the pairs that a person reads in it
-SHAPES = {
-    "plain": ("Question: {q}\nAnswer: {a}", [A]),
-    "two": ("Question: {q}\nAnswer: {a}\n\nQuestion: {p}\nAnswer: {b}", [A, B]),
-    "numbered label": ("Question 1: {q}\nAnswer: {a}\nQuestion 2: {p}\nAnswer: {b}", [A, B]),
-    "both numbered": ("Question 1: {q}\nAnswer 1: {a}", [A]),
-    "short": ("Q: {q}\nA: {a}", [A]),
-    "short, numbered": ("Q1: {q}\nA1: {a}\nQ2: {p}\nA2: {b}", [A, B]),
-    "short, dots": ("Q1. {q}\nA1. {a}", [A]),
-    "bold with colon": ("**Question:** {q}\n**Answer:** {a}", [A]),
-    "bold before colon": ("**Question**: {q}\n**Answer**: {a}", [A]),
-    "bold, numbered": ("**Question 1:** {q}\n\n**Answer 1:** {a}", [A]),
-    "bold line": ("**Question 1: {q}**\n**Answer:** {a}", [A]),
-    "list of pairs": ("1. Question: {q}\n   Answer: {a}\n2. Question: {p}\n   Answer: {b}", [A, B]),
-    "list, brackets": ("1) Q: {q}\nA: {a}\n2) Q: {p}\nA: {b}", [A, B]),
-    "heading": ("### Question 1:\n{q}\n### Answer 1:\n{a}", [A]),
-    "one line": ("Question: {q} Answer: {a} Question: {p} Answer: {b}", [A, B]),
-    "one line, short": ("Q: {q} A: {a} Q: {p} A: {b}", [A, B]),
-    "last question without answer": ("Question: {q}\nAnswer: {a}\nQuestion: {p}", [A]),
-    "last answer empty": ("Question: {q}\nAnswer: {a}\nQuestion: {p}\nAnswer:", [A]),
-    "chatter before": ("Sure! Here is a question about the text:\n\nQuestion: {q}\nAnswer: {a}", [A]),
-    "answer without question": ("Answer: Nobody knows.\nQuestion: {q}\nAnswer: {a}", [A]),
-    "question asked again": ("Question: What was it?\nQuestion: {q}\nAnswer: {a}", [A]),
-    "lower case": ("question: {q}\nanswer: {a}", [A]),
-    "upper case": ("QUESTION: {q}\nANSWER: {a}", [A]),
-    "in brackets": ("(Q) {q}\n(A) {a}", [A]),
-    "space before colon": ("Question : {q}\nAnswer : {a}", [A]),
-    "star bullets": ("* Question: {q}\n* Answer: {a}", [A]),
-    "over two lines": ("Question: What is\na wicket?\nAnswer: A small\ndoor.", [A]),
-    "label on its own line": ("Question:\n{q}\n\nAnswer:\n{a}", [A]),
-    "Windows lines": ("Question: {q}\r\nAnswer: {a}\r\n", [A]),
-    "nothing": ("", []),
-    "refusal": ("I cannot help with that.", []),
-    # harder
-    "chatter after": ("Question: {q}\nAnswer: {a}\n\nI hope that helps!", [A]),
-    "dash bullets": ("- Question: {q}\n- Answer: {a}", [A]),
-    "pairs with a title": ("Pair 1:\nQuestion: {q}\nAnswer: {a}\n\nPair 2:\nQuestion: {p}\nAnswer: {b}", [A, B]),
-    "heading without colon": ("### Question 1\n{q}\n### Answer 1\n{a}", [A]),
-    "number sign": ("Question #1: {q}\nAnswer #1: {a}", [A]),
-    "list without the word": ("1. {q}\nAnswer: {a}\n2. {p}\nAnswer: {b}", [A, B]),
-    "the letter A in an answer": (
-        "Question: {q}\nAnswer: It needs vitamin A. It is rare.",
-        [(Q, "It needs vitamin A. It is rare.")],
-    ),
-    "class A: in an answer": ("Question: {q}\nAnswer: In class A: the best one.", [(Q, "In class A: the best one.")]),
-    "the letter Q in an answer": (
-        "Question: {q}\nAnswer: The factor is Q. It is 3.",
-        [(Q, "The factor is Q. It is 3.")],
-    ),
-    "choices in a question": (
-        "Question: Is it (A) or (B) there?\nAnswer: {a}",
-        [("Is it (A) or (B) there?", "A small door.")],
-    ),
-}
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_pairs_are_found_in_what_a_model_writes(shape):
-    raw, pairs = SHAPES[shape]
-    assert pair_parser.parse_pairs(raw.format(q=A[0], a=A[1], p=B[0], b=B[1])) == pairs
-
 
 TEXT = (
     "The Brisling-7 is a microcontroller board with a single core at 200 MHz. Both run our runtime Latchkey, which "
