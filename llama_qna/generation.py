@@ -37,8 +37,10 @@ def generate_texts(
     Returns:
         The N texts in the order of the prompts, without prompt, special tokens and surrounding space.
     """
+    if not prompts:
+        return []
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
-    prefix = _shared_prefix(prompts) if len(prompts) > batch_size else []
+    prefix = _shared_prefix(prompts) if len(prompts) > 1 else []
     cache = _prefill(model, prefix) if len(prefix) >= 32 else None
     newline = [_StopAtNewline(tokenizer, model.device)] if stop_at_newline else []
     texts = [""] * len(prompts)
@@ -132,46 +134,61 @@ class _StopAtNewline(StoppingCriteria):
 
 
 class _Words(LogitsProcessor):
-    """Holds each row to whole words of its own list, until it ends with a question mark."""
+    """Holds each row to whole words of its own list, until it ends with a question mark.
+
+    A word of more than three letters may be used once: small models repeat themselves.
+    """
 
     def __init__(self, tokenizer, words: list[tuple[str, ...]], prompt_length: int):
         self.start, self.eos = prompt_length, tokenizer.eos_token_id
         self.question_mark = tokenizer("?", add_special_tokens=False)["input_ids"][-1]
-        self.trees = [self._tree(tokenizer, row) for row in words]
-        self.places = list(self.trees)
+        self.left = [dict(zip(row, self._ids(tokenizer, row), strict=True)) for row in words]
+        self.trees = [self._tree(left) for left in self.left]
+        self.places = list(self.trees)  # where in its tree each row stands; None when it has ended
 
     @staticmethod
-    def _tree(tokenizer, words: tuple[str, ...]) -> dict:
-        """The tokens of the words as a tree; the key None marks where a word may end."""
+    def _ids(tokenizer, words: tuple[str, ...]) -> list[list[int]]:
+        return tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
+
+    @staticmethod
+    def _tree(left: dict[str, list[int]]) -> dict:
+        """The tokens of the words as a tree; the key None holds the word that ends there."""
         tree = {}
-        for ids in tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]:
+        for word, ids in left.items():
             place = tree
             for token in ids:
                 place = place.setdefault(token, {})
-            place[None] = {}
+            place[None] = word
         return tree
 
     def __call__(self, input_ids, scores):  # (B, T), (B, V) -> (B, V)
         held = torch.full_like(scores, -torch.inf)
-        for row, tree in enumerate(self.trees):
-            newest = int(input_ids[row, -1])
+        for row, newest in enumerate(input_ids[:, -1].tolist()):
             if input_ids.shape[1] > self.start and self.places[row] is not None:
-                if newest == self.question_mark:
-                    self.places[row] = None
-                else:
-                    self.places[row] = self.places[row].get(newest) or tree[newest]
+                self._step(row, newest)
             allowed = self._allowed(row)
             held[row, allowed] = scores[row, allowed]
         return held
 
+    def _step(self, row: int, token: int) -> None:
+        place = self.places[row]
+        if token in place:  # goes on with the word
+            self.places[row] = place[token]
+            return
+        word = place[None]
+        if len(word) > 3:
+            del self.left[row][word]
+            self.trees[row] = self._tree(self.left[row])
+        self.places[row] = None if token == self.question_mark else self.trees[row][token]
+
     def _allowed(self, row: int) -> list[int]:
-        place, tree = self.places[row], self.trees[row]
+        place = self.places[row]
         if place is None:
             return [self.eos]
         allowed = set(place)
-        if place is tree or None in place:
-            allowed |= set(tree)
-        if None in place:
+        if None in place:  # the word may end here, and the next one begin
+            others = self.left[row].items()
+            allowed |= {ids[0] for word, ids in others if word != place[None] or len(word) <= 3}
             allowed.add(self.question_mark)
         return sorted(allowed - {None})
 
@@ -182,6 +199,8 @@ def log_likelihoods(model, tokenizer, prompts: list[list[int]], texts: list[str]
     Args:
         prompts: `input_ids` of each prompt, ragged: N lists of (T_i,); a beginning that all share is computed once.
     """
+    if not prompts:
+        return []
     ends = tokenizer([f" {text}" for text in texts], add_special_tokens=False)["input_ids"]
     rows = [prompt + end for prompt, end in zip(prompts, ends, strict=True)]
     prefix = _shared_prefix(rows) if len(rows) > 1 else []

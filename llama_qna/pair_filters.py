@@ -3,67 +3,149 @@
 from __future__ import annotations
 
 import re
-
-import pandas as pd
+from collections import Counter
+from functools import cache
+from itertools import pairwise
 
 POINTS_AT_TEXT = re.compile(
     r"\b(the|this|that) (text|passage|author|authors|article|excerpt|paragraph|above|sentence)\b|\b(above|below)\b",
+    re.I,
+)
+QUESTION_WORD = re.compile(
+    r"\b(what|when|where|who|whom|whose|why|which|how)\b|^(is|are|was|were|do|does|did|can|could|has|have|will|would)\b",
     re.I,
 )
 STOPWORDS = set(
     "a about after all also an and any are as at be because been before between both but by can did do does each for "
     "from had has have he her his how if in into is it its may more most must no not of on one only or other out over "
     "she so some such than that the their them then there these they this those to two under up very was we were what "
-    "when where which who why will with would you your".split()
+    "when where which who why will with would you your many much long year percentage".split()
 )
 
 
-def filter_pairs(pairs: pd.DataFrame, texts: dict[str, str]) -> list[str]:
-    """Why each pair is rejected; an empty string for those that are kept. Cheap reasons come first."""
-    reasons, seen = [], []
-    for pair in pairs.itertuples():
-        reason = reject_reason(pair.Question, pair.Answer, texts[pair.chunk_id])
-        words = content_words(pair.Question)
-        if not reason and any(len(words & other) > 0.8 * len(words | other) for other in seen):
-            reason = "near duplicate"
-        if not reason:
-            seen.append(words)
-        reasons.append(reason)
-    return reasons
+FORMED = 0.5  # how much less likely a question may be of which a form left no word to the model
+
+# Every reason to reject a pair, in the order in which it is looked for: the cheap ones first.
+REASONS = [
+    "no pair in the response",
+    "cut off",
+    "not a question",
+    "refers to the text",
+    "not supported by the chunk",
+    "answer repeats the question",
+    "question repeats itself",
+    "answer not about the question",
+    "vague question",
+    "unlikely question",
+    "the model answers otherwise",
+    "duplicate",
+    "more pairs than wanted",
+]
 
 
-def reject_reason(question: str, answer: str, text: str) -> str:
-    """The first reason to reject a pair, or an empty string."""
-    if not question.endswith("?") or len(question.split()) < 4:
-        return "not a question"
-    if len(answer.split()) < 2:
-        return "answer too short"
-    if not re.search(r"[.!?)\"”]$", answer):
-        return "answer cut off"
-    if POINTS_AT_TEXT.search(question) or POINTS_AT_TEXT.search(answer):
-        return "refers to the text"
-    asked, answered, source = content_words(question), content_words(answer), content_words(text)
-    if answered <= asked:
-        return "answer repeats the question"
-    if len(answer.split()) > 70:
-        return "answer too long"
-    if not claims(answer) <= source or len(answered & source) < 0.75 * len(answered):
-        return "answer not supported by the chunk"
-    if not claims(question) <= source or len(asked & source) < 0.6 * len(asked):
-        return "question not about the chunk"
-    if len(asked & answered) < min(2, len(asked)) or len(asked & answered) < 0.34 * len(asked):
-        return "answer not about the question"
-    return ""
+class Filters:
+    """The rules for one set of chunks.
+
+    Args:
+        texts: every chunk of the corpus; they tell which words are common in it.
+        min_score: the least mean log-probability per token of a question; see `Candidate.score`.
+    """
+
+    def __init__(self, texts: list[str], min_score: float):
+        self.min_score = min_score
+        chunks = Counter(word for text in texts for word in content_words(text))
+        self.rare = {word for word, count in chunks.items() if count <= max(2, 0.04 * len(texts))}
+
+    def reason(self, candidate, text: str) -> str:
+        """The first reason to reject a candidate about a chunk's text, or an empty string."""
+        if candidate.problem:
+            return "no pair in the response"
+        question, answer = candidate.question, candidate.answer
+        asked, answered, source = content_words(question), content_words(answer), content_words(text)
+        rules = {
+            "cut off": not re.search(r"[.!?)\"”]$", answer) or not question.endswith("?"),
+            "not a question": not QUESTION_WORD.search(question) or not 4 <= len(question.split()) <= 40,
+            "refers to the text": bool(POINTS_AT_TEXT.search(f"{question} {answer}")),
+            "not supported by the chunk": not supported(answer, answered, source, 0.75)
+            or not supported(question, asked, source, 0.6),
+            "answer repeats the question": answered <= asked,
+            "question repeats itself": _repeats(question, answer),
+            "answer not about the question": len(asked & answered) < max(min(2, len(asked)), 0.34 * len(asked)),
+            "vague question": len(asked) < 2 or not asked & self.rare,
+            "unlikely question": candidate.score is not None
+            and candidate.score < self.min_score - (not candidate.free) * FORMED,
+            "the model answers otherwise": similarity(answer, candidate.check) < 0.5,
+        }
+        return next((reason for reason in REASONS if rules.get(reason)), "")
 
 
-def claims(text: str) -> set[str]:
+class Duplicates:
+    """Finds questions that were nearly asked before: MinHash over pairs of neighbouring words.
+
+    Locality-sensitive hashing (Broder 1997; Indyk and Motwani 1998, as in `datasketch`) proposes, and the exact Jaccard
+    similarity decides.
+    """
+
+    THRESHOLD = 0.6
+
+    def __init__(self):
+        from datasketch import MinHashLSH
+
+        self.index, self.shingles = MinHashLSH(threshold=self.THRESHOLD - 0.15, num_perm=64), {}
+
+    def add(self, text: str) -> bool:
+        """Take a text in, and say whether a near duplicate of it was there before; then it is not taken in."""
+        from datasketch import MinHash
+
+        words = [word.rstrip("s") for word in re.findall(r"\w+", text.lower())]
+        shingles = {" ".join(pair) for pair in pairwise(["", *words])}
+        signature = MinHash(num_perm=64, seed=1)
+        signature.update_batch([shingle.encode() for shingle in shingles])
+        for key in self.index.query(signature):
+            other = self.shingles[key]
+            if len(shingles & other) >= self.THRESHOLD * len(shingles | other):
+                return True
+        key = str(len(self.shingles))
+        self.shingles[key] = shingles
+        self.index.insert(key, signature)
+        return False
+
+
+def supported(text: str, words: frozenset[str], source: frozenset[str], share: float) -> bool:
+    """Whether numbers, names and at least a share of the content words of a text stand in its source."""
+    return claims(text) <= source and len(words & source) >= share * len(words)
+
+
+def similarity(first: str, second: str) -> float:
+    """F1 of the content words of two answers, from 0 to 1."""
+    one, other = content_words(first), content_words(second)
+    return 2 * len(one & other) / max(1, len(one) + len(other))
+
+
+def _repeats(question: str, answer: str) -> bool:
+    """Whether the question has a content word more often than a person would ask it."""
+    asked, said = (
+        Counter(w for w in re.findall(r"\w+", text.lower()) if w not in STOPWORDS) for text in (question, answer)
+    )
+    return any(count > max(1, said[word]) for word, count in asked.items())
+
+
+def claims(text: str) -> frozenset[str]:
     """Numbers, and names: words with a capital that do not begin a sentence."""
     names = re.findall(r"(?<=[a-z,;] )[A-Z]\w+", text)
     numbers = re.findall(r"\d[\d.,]*\d|\d", text)
     return content_words(" ".join(names + numbers))
 
 
-def content_words(text: str) -> set[str]:
-    """Words that carry meaning, in lower case, with a plural's s cut off; numbers whole."""
+@cache
+def content_words(text: str) -> frozenset[str]:
+    """The stems (Porter's) of the words that carry meaning, in lower case; numbers whole."""
     words = re.findall(r"\d[\d.,]*\d|\w+", re.sub(r"['’]s\b", "", text.lower()))
-    return {word.rstrip("s") if len(word) > 3 else word for word in words} - STOPWORDS
+    return frozenset(_stem(word) for word in words if word not in STOPWORDS)
+
+
+@cache
+def _stem(word: str) -> str:
+    from nltk.stem.porter import PorterStemmer
+
+    return PorterStemmer().stem(word)

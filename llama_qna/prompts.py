@@ -19,7 +19,7 @@ PLAIN_TEMPLATE = (
 
 def question_ids(tokenizer, question: str) -> list[int]:
     """`input_ids` of a question, ready for the answer; (T,)."""
-    return _prompt_ids(tokenizer, _turn("system", SYSTEM) + _turn("user", question))
+    return chat_ids(tokenizer, _turn("system", SYSTEM) + _turn("user", question))
 
 
 def training_row(tokenizer, question: str, answer: str, max_length: int) -> dict[str, list[int]]:
@@ -46,7 +46,7 @@ def encode_document(tokenizer, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
-def _prompt_ids(tokenizer, messages: list[dict[str, str]], beginning: str = "") -> list[int]:
+def chat_ids(tokenizer, messages: list[dict[str, str]], beginning: str = "") -> list[int]:
     """`input_ids` of messages in the model's chat template, ready for its turn, which may be begun; (T,).
 
     The control tokens of the template are the model's; those that a message spells out, as a document may, are not.
@@ -78,49 +78,49 @@ def _adds_bos(tokenizer) -> bool:
 
 # --- making questions from a chunk -----------------------------------------------------------------------------------
 
-# Both examples ask for one fact by its name and answer in the passage's words; a small model copies their manner.
+# The examples of the two calls: a question asks for one fact by its name, and the answer says it in a whole sentence.
 _EXAMPLES = [
     (
-        "The Kestrel rover carries two lithium cells, and a full charge takes 95 minutes. Its left wheel motor failed "
-        "in the second winter because fine dust had worn out the seal.",
-        "Why did the left wheel motor of the Kestrel rover fail?",
-        "Its left wheel motor failed in the second winter because fine dust had worn out the seal.",
+        "In a trial at three mills in 1984 the Dunmore method lowered the waste of grain to 5 percent.",
+        "In what year did the Dunmore method lower the waste of grain?",
     ),
     (
-        "The Dunmore method sorts grain by weight before milling. In a trial at three mills it lowered the waste from "
-        "8% to 5%.",
-        "By how much did the Dunmore method lower the waste?",
-        "In a trial at three mills it lowered the waste from 8% to 5%.",
+        "The Kestrel rover stopped in its second winter because fine dust had worn out the seal of a wheel motor.",
+        "Why did the Kestrel rover stop in its second winter?",
     ),
 ]
 
 
-def write_question_prompt(tokenizer, passage: str) -> list[int]:
-    """First of two calls: two fixed examples, the passage, and a begun turn `Question:`; `input_ids` (T,)."""
-    messages = _turn(
-        "system", "You write one clear question that the passage answers. Name the subject in the question."
-    )
-    for text, question, _ in _EXAMPLES:
-        messages += _turn("user", f"Passage: {text}") + _turn("assistant", f"Question: {question}")
-    return _prompt_ids(tokenizer, messages + _turn("user", f"Passage: {passage}"), "Question:")
+def write_question_prompt(tokenizer, sentence: str, beginning: str = "") -> list[int]:
+    """First of the two calls: two fixed examples, the sentence, and the begun question; `input_ids` (T,)."""
+    begun = f"Question: {beginning}".strip()
+    return chat_ids(tokenizer, question_messages(sentence), begun)
 
 
-def write_answer_prompt(tokenizer, passage: str, question: str) -> list[int]:
-    """Second call: the same examples with answers, the passage with its question, and a begun turn `Answer:`."""
-    messages = _turn("system", "You answer the question with words from the passage.")
-    for text, asked, answer in _EXAMPLES:
-        messages += _turn("user", f"Passage: {text}\nQuestion: {asked}") + _turn("assistant", f"Answer: {answer}")
-    return _prompt_ids(tokenizer, messages + _turn("user", f"Passage: {passage}\nQuestion: {question}"), "Answer:")
+def question_messages(text: str) -> list[dict[str, str]]:
+    """The messages that ask for a question; two fixed examples show its manner."""
+    messages = _turn("system", "You write one clear question that the text answers. Reply with the question only.")
+    for example, question in _EXAMPLES:
+        messages += _turn("user", f"Text: {example}") + _turn("assistant", f"Question: {question}")
+    return messages + _turn("user", f"Text: {text}")
 
 
-def _turn(role: str, content: str) -> list[dict[str, str]]:
-    return [{"role": role, "content": content}]
+def answer_messages(text: str, question: str) -> list[dict[str, str]]:
+    """The messages that ask for the answer to a question about a text, after the same examples."""
+    messages = _turn("system", "You answer the question in one whole sentence, with words from the text.")
+    for example, asked in _EXAMPLES:
+        messages += _turn("user", f"Text: {example}\nQuestion: {asked}") + _turn("assistant", f"Answer: {example}")
+    return messages + _turn("user", f"Text: {text}\nQuestion: {question}")
 
 
-def write_pairs_prompt(tokenizer, passage: str, pairs: int) -> list[int]:
-    """One call for several pairs, as the study asked Llama-2-7b-chat; the text is parsed by `qna.parse_pairs`."""
+def pairs_messages(text: str, pairs: int) -> list[dict[str, str]]:
+    """The message that asks for several pairs at once, as the study asked Llama-2-7b-chat; see `pair_parser`."""
     task = (
         f"Understand the following text and write {pairs} question and answer pairs about it. Write each as a line "
         "`Question:` and a line `Answer:`. Ask about facts, and make every question clear without the text."
     )
-    return _prompt_ids(tokenizer, _turn("user", f"{task}\n\nText:\n{passage}"))
+    return _turn("user", f"{task}\n\nText:\n{text}")
+
+
+def _turn(role: str, content: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": content}]

@@ -6,16 +6,20 @@ Every pair keeps the id of its chunk; every rejected one is kept too, with the r
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
-from llama_qna import UserError, pair_filters, pair_parser, prompts, records
+from llama_qna import UserError, pair_filters, pair_parser, pair_writers, records
 from llama_qna.chunks import read_chunks
+from llama_qna.ledger import Ledger, entry_key
+from llama_qna.pair_writers import Passage, Written
 from llama_qna.variants import Variant
 
-COLUMNS = ["Question", "Answer", "chunk_id", "document", "page", "split", "method", "model"]
+COLUMNS = ["Question", "Answer", "chunk_id", "document", "page", "split", "recipe", "model"]
 
 
 def generate(variant: Variant) -> pd.DataFrame:
@@ -49,20 +53,21 @@ def generate(variant: Variant) -> pd.DataFrame:
 
 def _generate(variant: Variant, chunks: pd.DataFrame, folder: Path) -> dict:
     recipe = variant.recipe.generation
-    rejected = pd.DataFrame(columns=[*COLUMNS, "reason"])
+    rejected = pd.DataFrame(columns=[*COLUMNS, "reason", "score"])
+    cost = {}
     if recipe.qna_file:
         pairs = read_qna_file(variant.root / recipe.qna_file)
     else:
-        tries = _model_pairs(variant, chunks[chunks.kind == "body"])
-        pairs, rejected = tries[tries.reason == ""], tries[tries.reason != ""]
+        pairs, rejected, cost = _model_pairs(variant, chunks)
     if recipe.reference_questions:
         pairs = pd.concat([pairs, reference_pairs(chunks[chunks.kind == "reference"])], ignore_index=True)
     if pairs.empty:
         raise UserError(f"{variant.name}: not one usable question-answer pair came out of {len(rejected)} tries")
     pairs.reindex(columns=COLUMNS).to_csv(folder / "qna.csv", index=False)
-    rejected.reindex(columns=[*COLUMNS, "reason"]).to_csv(folder / "qna_rejected.csv", index=False)
+    rejected.reindex(columns=[*COLUMNS, "reason", "score"]).to_csv(folder / "qna_rejected.csv", index=False)
     reasons = Counter(rejected.reason)
-    return {"pairs": len(pairs), "rejected": len(rejected), "reasons": dict(reasons.most_common())}
+    found = {reason: reasons[reason] for reason in pair_filters.REASONS if reasons[reason]}
+    return {"pairs": len(pairs), "rejected": len(rejected), "reasons": found} | cost
 
 
 def read_qna(variant: Variant) -> pd.DataFrame:
@@ -94,12 +99,12 @@ def read_qna_file(path: Path) -> pd.DataFrame:
         raise UserError(
             f"Q&A file {path.name}: no column {' or '.join(missing)}; it has {', '.join(map(str, table.columns))}"
         )
-    table["Question"] = table.Question.map(lambda text: re.sub(rf"\A{pair_parser.QUESTION_LABEL}", "", text).strip())
-    table["Answer"] = table.Answer.map(lambda text: re.sub(rf"\A{pair_parser.ANSWER_LABEL}", "", text).strip())
+    table["Question"] = table.Question.map(pair_parser.strip_question_label)
+    table["Answer"] = table.Answer.map(pair_parser.strip_answer_label)
     table = table[(table.Question != "") & (table.Answer != "")]
     if table.empty:
         raise UserError(f"Q&A file {path.name}: no row has both a question and an answer")
-    return table.assign(split="train", method="file", model="")
+    return table.assign(split="train", recipe="file", model="")
 
 
 def reference_pairs(references: pd.DataFrame) -> pd.DataFrame:
@@ -119,103 +124,126 @@ def _row(question: str, answer: str, chunk, method: str, model: str) -> dict:
         "document": chunk.document,
         "page": chunk.page,
         "split": chunk.split,
-        "method": method,
+        "recipe": method,
         "model": model,
     }
 
 
-def _model_pairs(variant: Variant, chunks: pd.DataFrame) -> pd.DataFrame:
-    """Ask the base model for pairs about every chunk; every try, with the `reason` it was rejected for, or none."""
-    from llama_qna.models import load_base, load_tokenizer
+def _model_pairs(variant: Variant, chunks: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
+    """Let the model write about every chunk; the pairs that are kept, those that are not, and what was written.
 
-    recipe = variant.recipe
-    tokenizer = load_tokenizer(recipe.base_model)
-    model = load_base(recipe.base_model, recipe.quantization if recipe.generation.load_in_4bit else None)
-    method = {"two_step": _two_step, "multi_pair": _multi_pair}[recipe.generation.method]
-    texts = dict(zip(chunks.chunk_id, chunks.text, strict=True))
-    # What to ask about: a passage of a few sentences for each pair, so that the questions of a chunk differ and a small
-    # model keeps to the point; or the whole chunk, for a model that writes several pairs at once.
-    count = recipe.generation.pairs_per_chunk if recipe.generation.method == "two_step" else 1
-    waiting = [(chunk, text) for chunk in chunks.itertuples() for text in passages_of(chunk.text, count)]
-    tries = pd.DataFrame(columns=[*COLUMNS, "reason"])
-    for attempt in range(1, recipe.generation.attempts + 1):
-        seeds = [f"{recipe.seed} {attempt} {chunk.chunk_id} {text}" for chunk, text in waiting]
-        found = method(variant, model, tokenizer, waiting, seeds, f"attempt {attempt}")
-        rows = [
-            _row(question, answer, waiting[i][0], recipe.generation.method, recipe.base_model) | {"passage": i}
-            for i, question, answer in found
-        ]
-        tries = pd.concat([tries, pd.DataFrame(rows, columns=[*COLUMNS, "passage"])], ignore_index=True)
-        tries["reason"] = pair_filters.filter_pairs(tries, texts)
-        answered = set(tries[tries.reason == ""].passage.dropna())
-        waiting = [item for i, item in enumerate(waiting) if i not in answered]
-        tries["passage"] = None  # numbers are good for one attempt
-        if not waiting:
-            break
-    return tries.drop(columns="passage")
-
-
-def _two_step(variant, model, tokenizer, passages, seeds, description) -> list[tuple[int, str, str]]:
-    """One question for each passage, then its answer: the sentence of the passage that the model chooses.
-
-    A model of 135M parameters asks sensibly but answers freely with inventions (67 of 136 answers were not
-    supported by their chunk), so its answer is held to the passage's own sentences.
+    Every answer of the model goes to the ledger before the next question. Passages are asked about in groups that do
+    not depend on what the ledger holds, so that a run that was stopped ends with the pairs of an undisturbed one.
     """
-    from llama_qna.generation import generate_texts
+    recipe = variant.recipe
+    body = chunks[chunks.kind == "body"]
+    follows = body.document.eq(body.document.shift()) & body.section.eq(body.section.shift())
+    passages = [Passage(*row) for row in zip(body.chunk_id, body.text, follows, strict=True)]
+    passages.sort(key=lambda passage: (-len(passage.text), passage.chunk_id))
+    size = max(1, recipe.generation.batch_size // 4)
+    written: dict[str, list[Written]] = {passage.chunk_id: [] for passage in passages}
+    write = None
+    variant.run.mkdir(parents=True, exist_ok=True)
+    with Ledger(variant.run / "qna.ledger") as ledger:
+        for attempt in range(1, recipe.generation.attempts + 1):
+            pairs, rejected = judge(variant, body, written)
+            waiting = [passage for passage in passages if passage.chunk_id not in set(pairs.chunk_id)]
+            with Progress(len(waiting), attempt) as progress:
+                for group in (waiting[n : n + size] for n in range(0, len(waiting), size)):
+                    keys = [_key(variant, passage, attempt) for passage in group]
+                    found = [Written.of_entry(ledger.get(key)) for key in keys if key in ledger]
+                    if len(found) < len(group):
+                        write = write or pair_writers.writer(variant)
+                        found = write(group, attempt)
+                        ledger.add([w.entry() | {"key": k} for k, w in zip(keys, found, strict=True) if w.final])
+                    for passage, result in zip(group, found, strict=True):
+                        written[passage.chunk_id].append(result)
+                    pairs, rejected = judge(variant, body, written)
+                    progress.update(len(group), len(pairs), len(rejected), sum(result.tokens for result in found))
+    cost = {"tokens": sum(result.tokens for results in written.values() for result in results)}
+    return pairs, rejected, cost
 
+
+def judge(variant: Variant, body: pd.DataFrame, written: dict[str, list[Written]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The pairs that are kept of what was written about the chunks, and those that are not, each with its reason.
+
+    The training sections come first, so that of two near duplicates the one of a held-out section goes.
+    """
     settings = variant.recipe.generation
-    options = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}
-    questions = generate_texts(
-        model,
-        tokenizer,
-        [prompts.write_question_prompt(tokenizer, passage) for _, passage in passages],
-        temperature=settings.temperature,
-        seeds=seeds,
-        stop_at_newline=True,
-        description=f"questions, {description}",
-        **options,
+    filters = pair_filters.Filters(list(body.text), settings.min_score)
+    questions, answers = pair_filters.Duplicates(), pair_filters.Duplicates()
+    rows = []
+    for chunk in body.sort_values("split", ascending=False, kind="stable").itertuples():
+        candidates = [candidate for result in written[chunk.chunk_id] for candidate in result.candidates]
+        kept = 0
+        for candidate, reason in _best_first(candidates, filters, chunk.text):
+            if not reason and questions.add(candidate.question):
+                reason = "duplicate"
+            if not reason and chunk.split == "heldout" and answers.add(candidate.answer):
+                reason = "duplicate"
+            if not reason and kept == settings.pairs_per_chunk:
+                reason = "more pairs than wanted"
+            if not reason and chunk.split == "train":
+                answers.add(candidate.answer)
+            kept += not reason
+            row = _row(candidate.question, candidate.answer, chunk, settings.method, _model_name(variant))
+            rows.append(row | {"reason": reason, "score": candidate.score, "problem": candidate.problem})
+    table = pd.DataFrame(rows, columns=[*COLUMNS, "reason", "score", "problem"])
+    table["reason"] = table.reason.where(table.problem == "", table.reason + ": " + table.problem)
+    order = {chunk_id: n for n, chunk_id in enumerate(body.chunk_id)}
+    table = table.sort_values("chunk_id", key=lambda ids: ids.map(order), kind="stable")
+    return table[table.reason == ""].reset_index(drop=True), table[table.reason != ""].reset_index(drop=True)
+
+
+def _best_first(candidates: list, filters, text: str) -> list[tuple]:
+    """Candidates with their reasons, the best about each sentence before the second best about any."""
+    judged = [(candidate, filters.reason(candidate, text)) for candidate in candidates]
+    judged.sort(key=lambda item: -(item[0].score or 0))
+    seen = Counter()
+    ranked = []
+    for candidate, reason in judged:
+        ranked.append((seen[candidate.answer], candidate, reason))
+        seen[candidate.answer] += not reason
+    ranked.sort(key=lambda item: item[0])
+    return [(candidate, reason) for _, candidate, reason in ranked]
+
+
+def _model_name(variant: Variant) -> str:
+    endpoint = variant.recipe.generation.endpoint
+    return endpoint.model if endpoint else variant.recipe.base_model
+
+
+def _key(variant: Variant, passage: Passage, attempt: int) -> str:
+    """What decides the model's words about a passage; the filters and the number of pairs wanted do not."""
+    recipe = variant.recipe
+    told = recipe.generation.model_dump(exclude={"attempts", "min_score", "qna_file", "reference_questions"})
+    return entry_key(
+        passage=asdict(passage),
+        attempt=attempt,
+        seed=recipe.seed,
+        model=_model_name(variant),
+        quantization=recipe.quantization.model_dump() if recipe.generation.load_in_4bit else None,
+        generation=told,
+        code=records.code("write"),
     )
-    answers = generate_texts(
-        model,
-        tokenizer,
-        [prompts.write_answer_prompt(tokenizer, p, q) for (_, p), q in zip(passages, questions, strict=True)],
-        choices=[sentences_of(passage) for _, passage in passages],
-        description=f"answers, {description}",
-        **options,
-    )
-    return [(i, question, answer) for i, (question, answer) in enumerate(zip(questions, answers, strict=True))]
 
 
-def _multi_pair(variant, model, tokenizer, chunks, seeds, description) -> list[tuple[int, str, str]]:
-    """Several pairs for each chunk in one free text, the study's way."""
-    from llama_qna.generation import generate_texts
+class Progress:
+    """The bar of the stage: passages done, pairs accepted and rejected so far, tokens a second, time left."""
 
-    settings = variant.recipe.generation
-    texts = generate_texts(
-        model,
-        tokenizer,
-        [prompts.write_pairs_prompt(tokenizer, text, settings.pairs_per_chunk) for _, text in chunks],
-        temperature=settings.temperature,
-        seeds=seeds,
-        max_new_tokens=settings.max_new_tokens,
-        batch_size=settings.batch_size,
-        description=f"pairs, {description}",
-    )
-    return [(i, question, answer) for i, text in enumerate(texts) for question, answer in pair_parser.parse_pairs(text)]
+    def __init__(self, total: int, attempt: int):
+        from tqdm import tqdm
 
+        self.bar, self.tokens, self.started = tqdm(total=total, desc=f"attempt {attempt}", unit="chunk"), 0, time.time()
 
-def sentences_of(text: str) -> list[str]:
-    return re.split(r"(?<=[.!?])\s+(?=[A-Z\"“(])", text)
+    def update(self, passages: int, accepted: int, rejected: int, tokens: int) -> None:
+        self.tokens += tokens
+        speed = self.tokens / max(time.time() - self.started, 1e-9)
+        self.bar.set_postfix_str(f"{accepted} accepted, {rejected} rejected, {speed:.0f} tokens/s", refresh=False)
+        self.bar.update(passages)
 
+    def __enter__(self) -> Progress:
+        return self
 
-def passages_of(text: str, count: int) -> list[str]:
-    """Cut a text into up to `count` passages of neighbouring sentences, of about equal length; nothing is lost."""
-    target, passages = len(text) / count, [""]
-    for sentence in sentences_of(text):
-        full = len(passages[-1]) + len(sentence) / 2 > target
-        if len(passages[-1]) > 40 and len(passages) < count and full:
-            passages.append("")
-        passages[-1] = f"{passages[-1]} {sentence}".strip()
-    if len(passages) > 1 and len(passages[-1]) <= 40:  # too short to ask about
-        passages[-2:] = [" ".join(passages[-2:])]
-    return passages
+    def __exit__(self, *error) -> None:
+        self.bar.close()

@@ -23,7 +23,8 @@ HEDGE = "(?:about|some|only|nearly|roughly|almost|around|up to|over|at least|at 
 LEANS = re.compile(
     "(But|And|So|Then|There|Thus|Both|Neither|Each|Another|Others?|One|Yet|Still|Or|Nor|Even|If|What|Later|More|Most|Some|"
     "Many|Few|None|All|Figure|Table|The (same|other|others|result|first|second|third|two|three|rest|answer|difference|"
-    "reason|trouble|problem|number|idea|experiment|effect|figure|whole|latter))\\b"
+    "reason|trouble|problem|number|idea|experiment|effect|figure|whole|latter|program|method|"
+    "treatment|group|team|burst|event|comparison|device|machine|excess|advantage|question|trick|test|particle))\\b"
 )
 POINTS_OUTSIDE = re.compile(
     r"(?:\S+ ){0,7}?(?:it|they|them|he|she|him|its|his|her|their)\b|.*\b(?:this|these|those|we|us|you|your|our|I|my|"
@@ -43,8 +44,9 @@ BASE_FORMS = dict(
     pair.split(":")
     for pair in (
         "found:find made:make gave:give wrote:write took:take drew:draw came:come went:go saw:see knew:know grew:grow "
-        "built:build held:hold kept:keep led:lead left:leave lost:lose met:meet paid:pay sent:send sold:sell spent:spend "
-        "stood:stand taught:teach thought:think told:tell won:win brought:bring began:begin became:become broke:break "
+        "built:build held:hold kept:keep led:lead left:leave lost:lose met:meet paid:pay sent:send sold:sell "
+        "spent:spend stood:stand taught:teach thought:think told:tell won:win brought:bring began:begin "
+        "became:become broke:break "
         "chose:choose drove:drive fell:fall flew:fly rose:rise ran:run spoke:speak threw:throw wore:wear bent:bend "
         "bound:bind bought:buy caught:catch fed:feed felt:feel fought:fight heard:hear hung:hang laid:lay lent:lend "
         "meant:mean sank:sink sought:seek shook:shake shone:shine shot:shoot slept:sleep struck:strike swept:sweep "
@@ -56,24 +58,29 @@ BASE_FORMS = dict(
 
 @dataclass(frozen=True)
 class Form:
-    """How a question begins, and the words of the sentence that it may go on with; without words it is complete."""
+    """How a question begins, and the words of the sentence that it may go on with; without words it is complete.
+
+    Of the words in `verb`, if there are any, the question must have one: a number is that of its own verb.
+    """
 
     beginning: str
     words: tuple[str, ...] = ()
+    verb: tuple[str, ...] = ()
 
 
 def stands_alone(sentence: str) -> bool:
     """Whether a sentence says something that is clear without the sentences around it."""
     whole = sentence[:1].isupper() and sentence[-1:] in (".", "!") and sentence.count("(") == sentence.count(")")
-    pointing = LEANS.match(sentence) or POINTS_OUTSIDE.match(sentence)
+    footnote_mark = re.search(r"[a-z][.,]\d", sentence)
+    pointing = LEANS.match(sentence) or POINTS_OUTSIDE.match(sentence) or footnote_mark
     return whole and 7 <= len(sentence.split()) <= 40 and not pointing
 
 
 def forms(sentence: str) -> list[Form]:
     """The questions that a sentence answers, those that ask for the most definite things first."""
-    found = [*_numbers(sentence), *_durations(sentence), *_years(sentence), *_persons(sentence), *_causes(sentence)]
+    found = [*_durations(sentence), *_years(sentence), *_persons(sentence), *_causes(sentence)]
     found += [*_places(sentence), *_definitions(sentence)]
-    open_ended = [Form(beginning, question_words(rest)) for beginning, rest in found]
+    open_ended = [*_numbers(sentence), *(Form(beginning, question_words(rest)) for beginning, rest in found)]
     return [form for form in open_ended if form.words] + [Form(question) for question in _statements(sentence)]
 
 
@@ -86,10 +93,15 @@ def clause(sentence: str, start: int, end: int) -> tuple[str, str]:
 
 def _numbers(sentence: str):
     """ "takes about 64 KB" answers "How many KB"; only a number beside the verb, or in the subject, is asked for."""
-    quantity = rf"(?P<number>{NUMBER}) (?P<noun>(?:[a-z][a-z-]+ )?(?:percent|[a-z][a-z-]+s|KB|MB|MHz|GHz|mJ|ms|mW))\b"
+    unit = "percent|[a-z][a-z-]+s|[KM]B|[kMG]Hz|m?[JsW]|[MGT]eV"
+    quantity = rf"(?P<number>{NUMBER}) (?P<noun>(?:[a-z][a-z-]+ )?(?:{unit}))\b"
     part = re.match(rf"{NUMBER} of (?:the|its) ", sentence, re.IGNORECASE)
     if part:
-        yield "How many of the", sentence[part.end() :]
+        yield Form("How many of the", question_words(sentence[part.end() :]))
+    share = re.search(rf"\b(?P<verb>[a-z]+) (?:{HEDGE} )?\d[\d.]*%(?: of)?", sentence)
+    if share and is_verb(share["verb"]):
+        rest = " ".join(clause(sentence, share.end("verb"), share.end()))
+        yield Form("What percentage", question_words(rest), _verb_forms(share["verb"]))
     for match in re.finditer(rf"(?:^|\b(?P<verb>[a-z]+) (?:{HEDGE} )?){quantity}", sentence, re.IGNORECASE):
         noun = match["noun"]
         before, after = clause(sentence, match.start("number"), match.end())
@@ -99,8 +111,13 @@ def _numbers(sentence: str):
             continue
         if noun.split()[0] in FUNCTION_WORDS or noun.split()[-1] in ("times", "as", "is", "was", "has", "thus"):
             continue
-        yield ("What percentage" if noun.endswith("percent") else f"How many {noun}"), before + after
+        beginning = "What percentage" if noun.endswith("percent") else f"How many {noun}"
+        yield Form(beginning, question_words(before + after), _verb_forms(match["verb"] or ""))
         return
+
+
+def _verb_forms(verb: str) -> tuple[str, ...]:
+    return () if verb in (*BE, "") or base_forms(verb) == ["have"] else (verb, *base_forms(verb))
 
 
 def _durations(sentence: str):
@@ -122,7 +139,9 @@ def _years(sentence: str):
     # a year in a later clause may be that of another event than the sentence's
     if match and not re.search(r"[,;:]|\b(that|which|who|and)\b", sentence[: match.start()]):
         beginning = "When" if match.group().endswith("s") else "In what year"
-        yield beginning, sentence[: match.start()] + sentence[match.end() :]
+        # commas part the subject from what describes it, not one statement from another
+        rest = re.split(r"[:;]|,? and (?=[a-z]+ed\b|is\b|was\b|has\b)|, (?:but|so|while)\b", sentence[match.end() :])[0]
+        yield beginning, sentence[: match.start()] + rest
 
 
 def _persons(sentence: str):
@@ -133,7 +152,7 @@ def _persons(sentence: str):
     if match and len(match[2].split()) > 1 and not match[2].startswith(("The ", "A ", "An ")):
         verb = match[3].split()[-1]
         if is_verb(verb) and verb not in BE:
-            yield "Who", (match[1] or "") + sentence[match.end(2) :]
+            yield f"Who {match[3]}", (match[1] or "") + clause(sentence, match.end(3), match.end(3))[1]
     match = re.search(rf" (?:was|were) ([a-z]+) by {name}", f"{sentence} ")
     if match and is_verb(match[1]):
         yield "Who", " ".join([match[1], *clause(sentence, match.start(1), len(sentence))])
@@ -153,7 +172,7 @@ def _causes(sentence: str):
 
 def _places(sentence: str):
     match = re.search(rf"\b(?:in|at) (?:the )?(?!{MONTH})[A-Z][\w’-]+(?: [A-Z][\w’-]+)*", sentence)
-    if match and match.start() and not re.search(r"[,;:]|\b(that|which|who)\b", sentence[: match.start()]):
+    if match and match.start() and not re.search(r"[,;:]|\b(that|which|who|Prize)\b", sentence[: match.start()]):
         yield "Where", sentence[: match.start()] + sentence[match.end() :]
 
 
@@ -201,7 +220,8 @@ def _statements(sentence: str):
 def _lower_first(words: list[str]) -> str:
     """Words in the middle of a sentence: the first loses its capital unless it is a name."""
     name = len(words) > 1 and words[1][:1].isupper()
-    ordinary = words[0] in ("A", "An", "The") or (words[0].lower() in english() and words[0][1:].islower() and not name)
+    frequent = english().get(words[0].lower(), 0) > 1000  # the list has names too, all of them rare
+    ordinary = words[0] in ("A", "An", "The") or (frequent and words[0][1:].islower() and not name)
     return " ".join([words[0].lower() if ordinary else words[0], *words[1:]])
 
 

@@ -31,7 +31,8 @@ PACKAGES = (
 # the modules that decide what a stage makes: when one of them changes, the stage is no longer done
 CODE = {
     "load": "documents extraction layout cleaning words furniture headings references chunks",
-    "generate": "prompts generation pair_parser pair_filters qna",
+    "write": "prompts models generation words question_forms pair_parser pair_writers",
+    "generate": "prompts models generation words question_forms pair_parser pair_writers pair_filters endpoints qna",
     "pretrain": "prompts models training",
     "finetune": "prompts models training",
     "evaluate": "prompts models generation metrics evaluation",
@@ -58,7 +59,7 @@ def once(
         The record, as it stands in `run.json`. `record["skipped"]` says whether the stage was done earlier.
     """
     folder = variant.stage_folders[stage]
-    key = _digest({"stage": stage, "recipe": recipe, "inputs": inputs, "code": _code(stage)})
+    key = _digest({"stage": stage, "recipe": recipe, "inputs": inputs, "code": code(stage)})
     record = valid_record(folder, stage)
     if record and record["key"] == key:
         print(f"{stage}: done before ({record['seconds']:.0f} s, {record['finished']}), nothing has changed")
@@ -88,7 +89,7 @@ def once(
         "git": git_state(),
         "versions": versions(),
         "machine": machine(),
-        "code": _code(stage),
+        "code": code(stage),
         "outputs": {str(p.relative_to(partial)): sha256(p) for p in sorted(partial.rglob("*")) if p.is_file()},
         "key": key,
     }
@@ -109,7 +110,7 @@ def valid_record(folder: Path, stage: str) -> dict | None:
     """The record of a finished stage whose every output is still what it was, made by the code as it is; or None."""
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        if record["code"] != _code(stage):
+        if record["code"] != code(stage):
             return None
         whole = all(sha256(folder / name) == digest for name, digest in record["outputs"].items())
     except (OSError, ValueError, KeyError, TypeError):
@@ -128,7 +129,7 @@ def _digest(content: dict) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _code(stage: str) -> str:
+def code(stage: str) -> str:
     """Hash of the modules that decide what a stage makes."""
     return _digest({module: sha256(Path(__file__).with_name(f"{module}.py")) for module in CODE[stage].split()})
 

@@ -69,7 +69,9 @@ class Generation(_Strict):
 
     method: Literal["two_step", "multi_pair"]
     pairs_per_chunk: int = Field(gt=0)
-    attempts: int = Field(1, gt=0)  # a passage whose pair was rejected is asked about again, with another seed
+    attempts: int = Field(1, gt=0)  # a chunk without a single pair is asked about again, with other seeds
+    # two_step: the least mean log-probability per token of a question that is kept
+    min_score: float = Field(-1.0, lt=0)
     temperature: float = Field(0.6, ge=0)
     max_new_tokens: int = Field(gt=0)
     batch_size: int = Field(gt=0)
