@@ -169,4 +169,4 @@ def read_chunks(variant: Variant) -> pd.DataFrame:
     path = variant.chunks / "chunks.csv"
     if not path.is_file():
         raise UserError(f"no chunks yet for {variant.name}: run `llama-qna load {variant.name}` first")
-    return pd.read_csv(path, keep_default_na=False)
+    return pd.read_csv(path, keep_default_na=False, dtype={"document": str, "chunk_id": str})

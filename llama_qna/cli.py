@@ -43,7 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     verb("variants", _variants, "list the variants", variant=False)
     load = verb("load", _load, "1. read the documents, clean the text, split it into chunks")
     load.add_argument("--arxiv", metavar="NUMBER", help="fetch this paper from arXiv into the corpus first")
-    verb("generate", _generate, "2. make question-answer pairs from the chunks")
+    generate = verb("generate", _generate, "2. make question-answer pairs from the chunks")
+    generate.add_argument(
+        "--export", choices=["messages", "alpaca", "sharegpt"], help="also write the pairs as JSONL for other trainers"
+    )
     verb("pretrain", _pretrain, "3. train an adapter on the text")
     verb("finetune", _finetune, "4. train an adapter on the pairs, on top of the pretrained model")
     verb("evaluate", _evaluate, "5. perplexity and ROUGE of the base and of every checkpoint")
@@ -86,7 +89,14 @@ def _generate(options) -> None:
     from llama_qna.qna import generate
 
     variant = _variant(options)
-    print(f"{len(generate(variant))} pairs in {_shown(variant.qna)}")
+    pairs = generate(variant)
+    print(f"{len(pairs)} pairs in {_shown(variant.qna)}")
+    if options.export:
+        from llama_qna.chunks import read_chunks
+        from llama_qna.exports import export
+
+        path = variant.run / f"qna_{options.export}.jsonl"
+        print(f"{export(pairs, read_chunks(variant), options.export, path)} pairs in {_shown(path)}")
 
 
 def _pretrain(options) -> None:

@@ -94,9 +94,6 @@ def read_document(path: Path, extractor: str = "pypdfium2", limits: ReadLimits =
     return outcome
 
 
-read_pdf = read_document  # the earlier name, for callers that still use it
-
-
 def _read(path: Path, extractor: str, limits: ReadLimits) -> Document | str:
     """The document, or the reason why there is none. However this ends, `subprocess.run` leaves no child behind."""
     command = [sys.executable, "-m", "llama_qna.extraction"]

@@ -15,6 +15,11 @@ QUESTION_WORD = re.compile(
     r"\b(what|when|where|who|whom|whose|why|which|how)\b|^(is|are|was|were|do|does|did|can|could|has|have|will|would)\b",
     re.I,
 )
+# a pronoun, or "the" with one common noun: the reader has not met what it stands for
+VAGUE = re.compile(
+    r"^(?!Who).*\b([Ii]t|[Tt]hey|[Tt]heir|[Ii]ts|[Hh]is|[Hh]er|[Tt]hese|[Tt]his)\b"
+    r"|^(What|How|Why|Where) [a-z]+ (to )?the [a-z-]+( [a-z]+)?\?$"
+)
 STOPWORDS = set(
     "a about after all also an and any are as at be because been before between both but by can did do does each for "
     "from had has have he her his how if in into is it its may more most must no not of on one only or other out over "
@@ -23,7 +28,7 @@ STOPWORDS = set(
 )
 
 
-FORMED = 1.2  # how much less likely a question may be of which a form left no word to the model
+FORMED = 1.5  # how much less likely a question may be of which a form left no word to the model
 
 # Every reason to reject a pair, in the order in which it is looked for: the cheap ones first.
 REASONS = [
@@ -71,7 +76,7 @@ class Filters:
             "answer repeats the question": answered <= asked,
             "question repeats itself": _repeats(question, answer),
             "answer not about the question": len(asked & answered) < max(min(2, len(asked)), 0.34 * len(asked)),
-            "vague question": len(asked) < 2 and not asked & self.rare,
+            "vague question": bool(VAGUE.search(question)) or (len(asked) < 2 and not asked & self.rare),
             "unlikely question": candidate.score is not None
             and candidate.score < self.min_score - (not candidate.free) * FORMED,
             "the model answers otherwise": similarity(answer, candidate.check) < 0.5,
@@ -95,20 +100,30 @@ class Duplicates:
 
     def add(self, text: str) -> bool:
         """Take a text in, and say whether a near duplicate of it was there before; then it is not taken in."""
-        from datasketch import MinHash
-
-        words = [word.rstrip("s") for word in re.findall(r"\w+", text.lower())]
-        shingles = {" ".join(pair) for pair in pairwise(["", *words])}
-        signature = MinHash(num_perm=64, seed=1)
-        signature.update_batch([shingle.encode() for shingle in shingles])
-        for key in self.index.query(signature):
-            other = self.shingles[key]
-            if len(shingles & other) >= self.THRESHOLD * len(shingles | other):
-                return True
+        if text in self:
+            return True
         key = str(len(self.shingles))
-        self.shingles[key] = shingles
-        self.index.insert(key, signature)
+        self.shingles[key] = _shingles(text)
+        self.index.insert(key, _signature(self.shingles[key]))
         return False
+
+    def __contains__(self, text: str) -> bool:
+        shingles = _shingles(text)
+        others = [self.shingles[key] for key in self.index.query(_signature(shingles))]
+        return any(len(shingles & other) >= self.THRESHOLD * len(shingles | other) for other in others)
+
+
+def _shingles(text: str) -> set[str]:
+    words = [word.rstrip("s") for word in re.findall(r"\w+", text.lower())]
+    return {" ".join(pair) for pair in pairwise(["", *words])}
+
+
+def _signature(shingles: set[str]):
+    from datasketch import MinHash
+
+    signature = MinHash(num_perm=64, seed=1)
+    signature.update_batch([shingle.encode() for shingle in sorted(shingles)])
+    return signature
 
 
 def supported(text: str, words: frozenset[str], source: frozenset[str], share: float) -> bool:

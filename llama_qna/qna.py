@@ -79,7 +79,7 @@ def read_qna(variant: Variant) -> pd.DataFrame:
     path = variant.qna / "qna.csv"
     if not path.is_file():
         raise UserError(f"no questions yet for {variant.name}: run `llama-qna generate {variant.name}` first")
-    return pd.read_csv(path, keep_default_na=False)
+    return pd.read_csv(path, keep_default_na=False, dtype={"document": str, "chunk_id": str})
 
 
 def read_qna_file(path: Path) -> pd.DataFrame:
@@ -137,8 +137,11 @@ def _model_pairs(variant: Variant, chunks: pd.DataFrame) -> tuple[pd.DataFrame, 
     """
     recipe = variant.recipe
     body = chunks[chunks.kind == "body"]
-    follows = body.document.eq(body.document.shift()) & body.section.eq(body.section.shift())
-    passages = [Passage(*row) for row in zip(body.chunk_id, body.text, follows, strict=True)]
+    before = body.text.shift(fill_value="").where(body.document.eq(body.document.shift()), "")
+    passages = [
+        Passage(chunk_id, text, continues(text, previous))
+        for chunk_id, text, previous in zip(body.chunk_id, body.text, before, strict=True)
+    ]
     passages.sort(key=lambda passage: (-len(passage.text), passage.chunk_id))
     size = max(1, recipe.generation.batch_size // 4)
     written: dict[str, list[Written]] = {passage.chunk_id: [] for passage in passages}
@@ -152,16 +155,25 @@ def _model_pairs(variant: Variant, chunks: pd.DataFrame) -> tuple[pd.DataFrame, 
                 for group in (waiting[n : n + size] for n in range(0, len(waiting), size)):
                     keys = [_key(variant, passage, attempt) for passage in group]
                     found = [Written.of_entry(ledger.get(key)) for key in keys if key in ledger]
+                    tokens = 0
                     if len(found) < len(group):
                         write = write or pair_writers.writer(variant)
                         found = write(group, attempt)
                         ledger.add([w.entry() | {"key": k} for k, w in zip(keys, found, strict=True) if w.final])
+                        tokens = sum(result.tokens for result in found)
                     for passage, result in zip(group, found, strict=True):
                         written[passage.chunk_id].append(result)
                     pairs, rejected = judge(variant, body, written)
-                    progress.update(len(group), len(pairs), len(rejected), sum(result.tokens for result in found))
+                    progress.update(len(group), len(pairs), len(rejected), tokens)
     cost = {"tokens": sum(result.tokens for results in written.values() for result in results)}
     return pairs, rejected, cost
+
+
+def continues(text: str, previous: str) -> bool:
+    """Whether a chunk begins within a sentence of the chunk before it, which it may overlap."""
+    place = previous.rfind(text[:40])
+    read = (previous[:place] if place >= 0 else previous).rstrip()
+    return bool(read) and read[-1] not in '.!?:”"'
 
 
 def judge(variant: Variant, body: pd.DataFrame, written: dict[str, list[Written]]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -179,7 +191,7 @@ def judge(variant: Variant, body: pd.DataFrame, written: dict[str, list[Written]
         for candidate, reason in _best_first(candidates, filters, chunk.text):
             if not reason and questions.add(candidate.question):
                 reason = "duplicate"
-            if not reason and chunk.split == "heldout" and answers.add(candidate.answer):
+            if not reason and chunk.split == "heldout" and candidate.answer in answers:
                 reason = "duplicate"
             if not reason and kept == settings.pairs_per_chunk:
                 reason = "more pairs than wanted"

@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from llama_qna.verbs import BE, FUNCTION_WORDS, base_forms, inversions, is_verb, lower_first
+from llama_qna.verbs import BE, COUNTS, FUNCTION_WORDS, base_forms, inversions, is_verb, lower_first
 from llama_qna.words import english
 
 MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
 YEAR = r"(?:1[4-9]\d\d|20\d\d)"
-_COUNTS = "two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty|ninety"
-NUMBER = rf"(?:\d[\d,.]*\d|\d|{_COUNTS}|(?:a|one) (?:hundred|thousand|million|billion))(?: (?:hundred|[mb]illion))*"
+_WORDS = "|".join(COUNTS)
+_LARGE = "(?:hundred|thousand|million|billion|trillion)"
+NUMBER = rf"(?:\d[\d,.]*\d|\d|{_WORDS}|(?:a|one) {_LARGE})(?: {_LARGE})*"
 HEDGE = "(?:about|some|only|nearly|roughly|almost|around|up to|over|at least|at most|more than|less than|just)"
 
 # What a sentence begins with that leans on the sentence before it, and words that point out of a sentence anywhere. A
@@ -35,6 +36,10 @@ POINTS_OUTSIDE = re.compile(
 RELATIVE = re.compile(r"\b(that|which|who|whose|when|while|if|as|where)\b", re.IGNORECASE)
 
 
+PARTICLES = ("on", "to", "from", "for", "with", "of", "into", "out", "up", "off")
+NO_OBJECT = (*"by one in at as between along only over through under while because when and less far".split(), "than")
+
+
 @dataclass(frozen=True)
 class Form:
     """How a question begins, and the words of the sentence that it may go on with; without words it is complete.
@@ -50,7 +55,7 @@ class Form:
 def stands_alone(sentence: str) -> bool:
     """Whether a sentence says something that is clear without the sentences around it."""
     whole = sentence[:1].isupper() and sentence[-1:] in (".", "!") and sentence.count("(") == sentence.count(")")
-    footnote_mark = re.search(r"[a-z][.,]\d", sentence)
+    footnote_mark = re.search(r"[a-z][.,]\d|\b\d[A-Z][a-z]", sentence)
     pointing = LEANS.match(sentence) or POINTS_OUTSIDE.match(sentence) or footnote_mark
     return whole and 7 <= len(sentence.split()) <= 40 and not pointing
 
@@ -61,7 +66,7 @@ def forms(sentence: str) -> list[Form]:
     found = [*_numbers(sentence), *_persons(sentence), *_definitions(leading_phrase(sentence)[1])]
     found += [Form(beginning, question_words(rest)) for beginning, rest in adverbs]
     found += [Form(question) for adverb in adverbs for question in whole_questions(*adverb)]
-    found += [Form(question) for question in _statements(sentence)]
+    found += [Form(question) for question in (*_statements(sentence), *_passives(sentence))]
     return [form for form in found if form.words or form.beginning.endswith("?")]
 
 
@@ -195,13 +200,25 @@ def _statements(sentence: str):
     date = re.search(rf"\bin (?:{MONTH} )?{YEAR}\b", f"{lead[:1].lower()}{lead[1:]}" or sentence)
     when = f" {date.group()}" if date and "," not in sentence[len(lead) : date.start()] else ""
     for inversion in inversions(body):
-        after = inversion.rest.split()[0]
-        if inversion.verb and after not in ("by", "one", "in", "at", "as"):
-            particle = (
-                f" {after}" if after in ("on", "to", "from", "for", "with", "of", "into", "out", "up", "off") else ""
-            )
+        rest = re.sub(rf"^in (?:{MONTH} )?{YEAR} |^(?:in|at) (?:[A-Z]\w+ )+", "", inversion.rest)
+        after, following = (rest.split() + ["by", ""])[:2]
+        nothing_counted = inversion.verb == "have" and not re.match(rf"(?:{HEDGE} )?{NUMBER}\b", rest)
+        turns_out = after in ("out", "up", "off") and following in (*PARTICLES, *NO_OBJECT)
+        if inversion.verb and after not in NO_OBJECT and not nothing_counted and not turns_out:
+            particle = f" {after}" if after in PARTICLES else ""
             past = when if inversion.auxiliary == "did" else ""
             yield f"What {inversion.auxiliary} {inversion.subject} {inversion.verb}{particle}{past}?"
+
+
+def _passives(sentence: str):
+    """ "The channels with the lowest rank are removed" answers "What happens to the channels with the lowest rank?"."""
+    lead, body = leading_phrase(sentence)
+    for inversion in inversions(body):
+        participle = inversion.rest.split()[0].strip(",.;") if inversion.rest else ""
+        if inversion.auxiliary in BE and is_verb(participle) and participle.endswith(("ed", "n", "t", "d")):
+            happens = "happens" if inversion.auxiliary in ("is", "are") else "happened"
+            lead = f" {lead[0].lower()}{lead[1:].strip(' ,')}" if lead else ""
+            yield f"What {happens} to {inversion.subject}{lead}?"
 
 
 LEADS = re.compile(
@@ -227,7 +244,8 @@ def whole_questions(beginning: str, statement: str):
     lead, body = leading_phrase(statement.strip(" ,.") + " ")
     for inversion in list(inversions(body))[:1]:
         rest = inversion.rest.split(",")
-        rest = rest[0] if len(rest[0].split()) > 2 or not rest[0].strip() else inversion.rest
+        whole = " that " in f" {rest[0]}" or 0 < len(rest[0].split()) < 3
+        rest = inversion.rest if whole else rest[0]
         parts = [beginning, inversion.auxiliary, inversion.subject, inversion.verb, rest]
         lead = f" {lead[0].lower()}{lead[1:].strip(' ,')}" if lead else ""
         question = " ".join(" ".join(parts).split()).rstrip(" ,.") + lead + "?"

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from llama_qna import UserError, records
+from llama_qna.documents import document_hashes
 from llama_qna.variants import REPOSITORY, Variant
 
 NOTEBOOKS = REPOSITORY / "notebooks"
@@ -134,7 +135,7 @@ def _key(variant: Variant, name: str) -> str:
     """What a notebook's result depends on: its cells, the recipe, the documents and the results of its stages."""
     cells = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     parts = ["".join(cell["source"]) for cell in cells] + [variant.recipe.model_dump_json()]
-    parts += [records.sha256(path) for path in sorted(variant.pdfs.glob("*.pdf"))]
+    parts += [f"{name} {digest}" for name, digest in document_hashes(variant.pdfs).items()]
     for stage, folder in variant.stage_folders.items():
         record = records.valid_record(folder, stage)
         parts.append(record["key"] if record else "")

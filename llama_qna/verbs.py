@@ -14,11 +14,15 @@ FUNCTION_WORDS = (
     "while where how much many long no only"
 ).split()
 BE = ("is", "are", "was", "were")
+NO_SUBJECT = (*(word for word in FUNCTION_WORDS if word not in ("a", "an", "the")), "nobody", "nothing", "few")
+COUNTS = (
+    "two three four five six seven eight nine ten eleven twelve fifteen twenty thirty forty fifty sixty ninety".split()
+)
 OBJECTS = (
-    "a an the its their his her no both all each every some any one two three four five six seven eight nine ten that "
-    "how what when where why whether which to from on in into with for at by up out off about nearly only almost more less "
-    "another other many most several between over"
-).split()
+    "a an the its their his her no both all each every some any one that how what when where why whether about nearly "
+    "only almost more less another other many most several up out off"
+).split() + COUNTS
+INTRANSITIVE = "depends consists comes falls rises belongs leads refers relies works rides travels starts goes".split()
 MODALS = ("can", "could", "must", "will", "would", "should", "may", "might", "do", "does", "did")
 BASE_FORMS = dict(
     pair.split(":")
@@ -59,9 +63,12 @@ def inversions(statement: str) -> Iterator[Inversion]:
         before, verb, after = words[i - 1], words[i], words[i + 1]
         if before.endswith((",", ";", ":")) or RELATIVE.search(" ".join(words[:i])) or tried == 2:
             return
-        if before.lower() in FUNCTION_WORDS or before[0].isdigit() or verb != verb.strip('.,;:()“”"'):
+        quantity = any(word[0].isdigit() or word in COUNTS for word in words[max(0, i - 2) : i])
+        if before.lower() in FUNCTION_WORDS or quantity or verb != verb.strip('.,;:()“”"'):
             continue
-        subject, rest = lower_first(words[:i]), " ".join(words[i + 1 :])
+        subject, rest = " ".join(_without_adverbs(words[:i])), " ".join(words[i + 1 :])
+        if subject.split()[0] in NO_SUBJECT:
+            return
         if verb in MODALS or verb in BE or (verb in ("has", "have", "had") and is_verb(after)):
             verb_after = after if verb in MODALS and after in english() and after not in ("be", "not", "have") else ""
             yield Inversion(verb, subject, verb_after, rest.removeprefix(verb_after).strip())
@@ -70,17 +77,35 @@ def inversions(statement: str) -> Iterator[Inversion]:
             continue
         tried += 1
         past = verb not in ("has", "have", "does") and (verb in BASE_FORMS or verb.endswith("ed"))
-        yield Inversion("did" if past else "do" if verb == "have" else "does", subject, base_forms(verb)[0], rest)
+        base = "have" if verb == "have" else base_forms(verb)[0]
+        yield Inversion("did" if past else "do" if verb == "have" else "does", subject, base, rest)
+
+
+def _without_adverbs(subject: list[str]) -> list[str]:
+    """A subject as a question says it, without the adverbs that tie its sentence to the one before."""
+    words = lower_first(subject).split()
+    while len(words) > 1 and words[-1] in (
+        "then",
+        "thus",
+        "therefore",
+        "also",
+        "later",
+        "merely",
+        "typically",
+        "often",
+    ):
+        words.pop()
+    return words
 
 
 def _acts(words: list[str], i: int) -> bool:
     """Whether a word that looks like a verb is one here: not a plural noun, and not a participle of the subject."""
     verb, after = words[i], words[i + 1]
-    if verb in ("has", "have", "had"):
+    if verb in ("has", "have", "had") or (verb in BASE_FORMS and verb.endswith("s")):
         return True
     if verb.endswith("s") and verb not in BASE_FORMS:
         goes_on = after.lower() in OBJECTS or after[0].isdigit() or after[0].isupper() or after.endswith("ing")
-        return goes_on or words[0] in ("A", "An", "Each", "Every")
+        return goes_on or verb in INTRANSITIVE or words[0] in ("A", "An", "Each", "Every")
     clause = RELATIVE.split(re.split("[,;:]", " ".join(words[i + 1 :]))[0])[0]
     return not re.search(r"\b(is|are|was|were|has|have|had)\b", clause)
 
@@ -95,6 +120,8 @@ def lower_first(words: list[str]) -> str:
 
 def is_verb(word: str) -> bool:
     """Whether a word looks like a finite verb: "measured", "found", "takes"; plural nouns may pass for one."""
+    if word == "have":
+        return True
     regular = word.islower() and (word.endswith("ed") or (word.endswith("s") and not word.endswith("ss")))
     return word in BE or word in BASE_FORMS or (regular and bool(base_forms(word)))
 

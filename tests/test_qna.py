@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from llama_qna import UserError, chunks, pair_filters, qna, records
-from llama_qna.documents import read_pdf
+from llama_qna.documents import read_document
 from llama_qna.variants import REPOSITORY, Variant
 
 TEXT = (
@@ -90,7 +90,7 @@ def test_passages_lose_no_sentence(count):
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_passages_of_the_paper_lose_nothing_but_fragments(count):
     """All paragraphs of more than 40 letters: a passage shorter than that is no matter for a question."""
-    for paragraph in read_pdf(REPOSITORY / "data" / "pdfs" / "paper" / "wicketfold.pdf").paragraphs:
+    for paragraph in read_document(REPOSITORY / "data" / "pdfs" / "paper" / "wicketfold.pdf").paragraphs:
         passages = qna.passages_of(paragraph.text, count)
         lost = len(" ".join(paragraph.text.split())) - len(" ".join(passages))
         assert len(passages) <= count
