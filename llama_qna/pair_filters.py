@@ -18,8 +18,9 @@ QUESTION_WORD = re.compile(
 # a pronoun, or "the" with one common noun: the reader has not met what it stands for
 VAGUE = re.compile(
     r"^(?!Who).*\b([Ii]t|[Tt]hey|[Tt]heir|[Ii]ts|[Hh]is|[Hh]er|[Tt]hese|[Tt]his)\b"
-    r"|^(What|How|Why|Where) [a-z]+ (to )?the [a-z-]+( [a-z]+)?\?$"
+    r"|^(What|Why) [a-z]+ (to )?the [a-z-]+( [a-z]+)?\?$"
 )
+AFTER_NOUN = "and|or|to|in|on|at|by|from|with|into|through|is|was|are|were|be|have|has|can|when|while|under|over|after"
 STOPWORDS = set(
     "a about after all also an and any are as at be because been before between both but by can did do does each for "
     "from had has have he her his how if in into is it its may more most must no not of on one only or other out over "
@@ -28,7 +29,7 @@ STOPWORDS = set(
 )
 
 
-FORMED = 1.5  # how much less likely a question may be of which a form left no word to the model
+FORMED = 1.6  # how much less likely a question may be of which a form left no word to the model
 
 # Every reason to reject a pair, in the order in which it is looked for: the cheap ones first.
 REASONS = [
@@ -60,6 +61,12 @@ class Filters:
         self.min_score = min_score
         chunks = Counter(word for text in texts for word in content_words(text))
         self.rare = {word for word, count in chunks.items() if count <= max(2, 0.04 * len(texts))}
+        nouns = Counter(pair for text in texts for pair in re.findall(r"\b(an?|the) ([a-z-]+)", text.lower()))
+        self.introduced = {
+            noun
+            for article, noun in nouns
+            if article != "the" and 3 * (nouns["a", noun] + nouns["an", noun]) >= nouns["the", noun]
+        }
 
     def reason(self, candidate, text: str) -> str:
         """The first reason to reject a candidate about a chunk's text, or an empty string."""
@@ -68,7 +75,8 @@ class Filters:
         question, answer = candidate.question, candidate.answer
         asked, answered, source = content_words(question), content_words(answer), content_words(text)
         rules = {
-            "cut off": not re.search(r"[.!?)\"”]$", answer) or not question.endswith("?"),
+            "cut off": not re.search(r"[.!?)\"”]$", answer)
+            or not re.search(r"(?<! and)(?<! or)(?<! the)\?$", question),
             "not a question": not QUESTION_WORD.search(question) or not 3 <= len(question.split()) <= 40,
             "refers to the text": bool(POINTS_AT_TEXT.search(f"{question} {answer}")),
             "not supported by the chunk": not supported(answer, answered, source, 0.75)
@@ -76,12 +84,24 @@ class Filters:
             "answer repeats the question": answered <= asked,
             "question repeats itself": _repeats(question, answer),
             "answer not about the question": len(asked & answered) < max(min(2, len(asked)), 0.34 * len(asked)),
-            "vague question": bool(VAGUE.search(question)) or (len(asked) < 2 and not asked & self.rare),
+            "vague question": self._is_vague(question, asked),
             "unlikely question": candidate.score is not None
             and candidate.score < self.min_score - (not candidate.free) * FORMED,
             "the model answers otherwise": similarity(answer, candidate.check) < 0.5,
         }
         return next((reason for reason in REASONS if rules.get(reason)), "")
+
+    def _is_vague(self, question: str, asked: frozenset[str]) -> bool:
+        """Whether a reader without the passage could not tell what is asked.
+
+        "the hole" points back where the documents say "a hole" about as often: things that are introduced with "a" are
+        not the only ones of their kind, as "the universe" is.
+        """
+        named = re.search(r"\b[A-Z]", question[1:])  # a name says more than a common noun
+        bare = 3 if re.match("What did\\b" if named else "What (did|does|do)\\b", question) else 2
+        definite = re.findall(r"\bthe ([a-z-]+)(?=\?| (?:" + AFTER_NOUN + r")\b| \w+ed\b| \w+\?)", question)
+        few = len(asked) < bare and not (bare == 2 and asked & self.rare)
+        return bool(VAGUE.search(question)) or few or any(noun in self.introduced for noun in definite)
 
 
 class Duplicates:

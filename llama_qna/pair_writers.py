@@ -58,13 +58,13 @@ def writer(variant: Variant):
     """The function `write(passages, attempt) -> list[Written]` of a variant; loads its model unless a server has it."""
     settings = variant.recipe.generation
     if settings.endpoint:
-        engine = _Server(settings, variant.recipe.seed)
-        return {"two_step": _TwoCalls, "multi_pair": _MultiPair}[settings.method](engine, settings)
-    engine = _LocalModel(variant)
-    return {"two_step": _TwoStep, "multi_pair": _MultiPair}[settings.method](engine, settings)
+        engine = Server(settings, variant.recipe.seed)
+        return {"two_step": TwoCalls, "multi_pair": MultiPair}[settings.method](engine, settings)
+    engine = LocalModel(variant)
+    return {"two_step": TwoStep, "multi_pair": MultiPair}[settings.method](engine, settings)
 
 
-class _TwoStep:
+class TwoStep:
     """One question for each form of each sentence, then the sentence of the passage that answers it best.
 
     Answers written freely by a model of 135M parameters were unsupported in 67 of 136 tries, and questions written
@@ -73,7 +73,7 @@ class _TwoStep:
     likely (the noisy channel of Lewis and Fan 2019, "Generative Question Answering").
     """
 
-    def __init__(self, engine: _LocalModel, settings: Generation):
+    def __init__(self, engine: LocalModel, settings: Generation):
         self.engine, self.settings = engine, settings
 
     def __call__(self, passages: list[Passage], attempt: int) -> list[Written]:
@@ -128,7 +128,7 @@ class _TwoStep:
         return written
 
 
-class _MultiPair:
+class MultiPair:
     """Several pairs for each passage in one text, parsed, and each question answered once more for the check."""
 
     def __init__(self, engine, settings: Generation):
@@ -147,7 +147,7 @@ class _MultiPair:
         return _checked(self.engine, passages, written, seeds)
 
 
-class _TwoCalls:
+class TwoCalls:
     """Two calls to a server for each part of a passage: a question, then its answer."""
 
     def __init__(self, engine, settings: Generation):
@@ -171,7 +171,7 @@ class _TwoCalls:
         for (index, _), question, first, second in zip(parts, questions, asked, answered, strict=True):
             if first.error or second.error:
                 written[index] = _refused(first if first.error else second)
-            else:
+            elif written[index].final:
                 answer = pair_parser.strip_answer_label(second.text)
                 written[index].candidates.append(Candidate(question, answer))
                 written[index].tokens += first.tokens + second.tokens
@@ -185,22 +185,24 @@ def _refused(text) -> Written:
 def _checked(engine, passages, written, seeds) -> list[Written]:
     """Let the model answer every question once more, with the whole chunk before it."""
     rows = [
-        (candidate, passage, seed)
+        (result, candidate, passage, seed)
         for passage, result, seed in zip(passages, written, seeds, strict=True)
         for candidate in result.candidates
         if not candidate.problem
     ]
     texts = engine.texts(
-        [prompts.answer_messages(passage.text, candidate.question) for candidate, passage, _ in rows],
-        [f"{seed} {candidate.question}" for candidate, _, seed in rows],
+        [prompts.answer_messages(passage.text, candidate.question) for _, candidate, passage, _ in rows],
+        [f"{seed} {candidate.question}" for _, candidate, _, seed in rows],
         stop=["\n"],
     )
-    for (candidate, _, _), text in zip(rows, texts, strict=True):
+    for (result, candidate, _, _), text in zip(rows, texts, strict=True):
         candidate.check = pair_parser.strip_answer_label(text.text)
+        if text.error:
+            candidate.problem, result.final = f"refused by the server: {text.error}", False
     return written
 
 
-class _LocalModel:
+class LocalModel:
     """The base model of the recipe in this process."""
 
     def __init__(self, variant: Variant):
@@ -245,7 +247,7 @@ class _LocalModel:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-class _Server:
+class Server:
     """An OpenAI-compatible server that has a model."""
 
     def __init__(self, settings: Generation, seed: int):
@@ -267,7 +269,7 @@ class _Server:
 
 def sentences_of(text: str) -> list[str]:
     """The sentences of a text, without citation marks and line breaks."""
-    return re.split(r"(?<=[.!?])\s+(?=[A-Z\"“(])", " ".join(CITATION.sub("", text).split()))
+    return re.split(r"(?<=[.!?])(?<!\b[A-Z]\.)(?<!et al\.)\s+(?=[A-Z\"“(])", " ".join(CITATION.sub("", text).split()))
 
 
 def parts_of(text: str, count: int) -> list[str]:

@@ -9,6 +9,7 @@ import re
 import time
 from collections import Counter
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ from llama_qna import UserError, pair_filters, pair_parser, pair_writers, record
 from llama_qna.chunks import read_chunks
 from llama_qna.ledger import Ledger, entry_key
 from llama_qna.pair_writers import Passage, Written
-from llama_qna.variants import Variant
+from llama_qna.variants import Endpoint, Variant
 
 COLUMNS = ["Question", "Answer", "chunk_id", "document", "page", "split", "recipe", "model"]
 
@@ -145,7 +146,7 @@ def _model_pairs(variant: Variant, chunks: pd.DataFrame) -> tuple[pd.DataFrame, 
     passages.sort(key=lambda passage: (-len(passage.text), passage.chunk_id))
     size = max(1, recipe.generation.batch_size // 4)
     written: dict[str, list[Written]] = {passage.chunk_id: [] for passage in passages}
-    write = None
+    write = cache(lambda: pair_writers.writer(variant))  # the model is loaded when it is first needed
     variant.run.mkdir(parents=True, exist_ok=True)
     with Ledger(variant.run / "qna.ledger") as ledger:
         for attempt in range(1, recipe.generation.attempts + 1):
@@ -153,20 +154,29 @@ def _model_pairs(variant: Variant, chunks: pd.DataFrame) -> tuple[pd.DataFrame, 
             waiting = [passage for passage in passages if passage.chunk_id not in set(pairs.chunk_id)]
             with Progress(len(waiting), attempt) as progress:
                 for group in (waiting[n : n + size] for n in range(0, len(waiting), size)):
-                    keys = [_key(variant, passage, attempt) for passage in group]
-                    found = [Written.of_entry(ledger.get(key)) for key in keys if key in ledger]
-                    tokens = 0
-                    if len(found) < len(group):
-                        write = write or pair_writers.writer(variant)
-                        found = write(group, attempt)
-                        ledger.add([w.entry() | {"key": k} for k, w in zip(keys, found, strict=True) if w.final])
-                        tokens = sum(result.tokens for result in found)
+                    found, tokens = _write(variant, write, ledger, group, attempt)
                     for passage, result in zip(group, found, strict=True):
                         written[passage.chunk_id].append(result)
                     pairs, rejected = judge(variant, body, written)
                     progress.update(len(group), len(pairs), len(rejected), tokens)
     cost = {"tokens": sum(result.tokens for results in written.values() for result in results)}
     return pairs, rejected, cost
+
+
+def _write(variant: Variant, write, ledger: Ledger, group: list[Passage], attempt: int) -> tuple[list[Written], int]:
+    """What the model writes about a group of passages, the ledger's where it has that; and the tokens that are new.
+
+    A group is written whole by a model in this process, whose texts depend on their batch in the last bits.
+    """
+    keys = [_key(variant, passage, attempt) for passage in group]
+    asked = [n for n, key in enumerate(keys) if key not in ledger]
+    if asked and not variant.recipe.generation.endpoint:
+        asked = range(len(group))
+    new = dict(zip(asked, write()([group[n] for n in asked], attempt), strict=True)) if asked else {}
+    if new:
+        ledger.add([result.entry() | {"key": keys[n]} for n, result in new.items() if result.final])
+    found = [new.get(n) or Written.of_entry(ledger.get(key)) for n, key in enumerate(keys)]
+    return found, sum(result.tokens for result in new.values())
 
 
 def continues(text: str, previous: str) -> bool:
@@ -226,9 +236,10 @@ def _model_name(variant: Variant) -> str:
 
 
 def _key(variant: Variant, passage: Passage, attempt: int) -> str:
-    """What decides the model's words about a passage; the filters and the number of pairs wanted do not."""
+    """What decides the model's words about a passage; the filters do not, nor does the way to reach a server."""
     recipe = variant.recipe
-    told = recipe.generation.model_dump(exclude={"attempts", "min_score", "qna_file", "reference_questions"})
+    unsaid = dict.fromkeys(("attempts", "min_score", "qna_file", "reference_questions"), True)
+    told = recipe.generation.model_dump(exclude=unsaid | {"endpoint": set(Endpoint.model_fields) - {"model"}})
     return entry_key(
         passage=asdict(passage),
         attempt=attempt,

@@ -10,9 +10,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from llama_qna.verbs import BE, COUNTS, FUNCTION_WORDS, base_forms, inversions, is_verb, lower_first
+from llama_qna.verbs import BE, COUNTS, FUNCTION_WORDS, THING, base_forms, inversions, is_verb, lower_first
 from llama_qna.words import english
 
+LEANS_BACK = re.compile(
+    r"\bthen\b|\bboth \w+(?! \w* ?and\b)|\bthe (?:two|same|other)\b(?! \w)|\bthere\b(?! (?:is|are|was|were))"
+    r"|\b(?:at|around|of|in|for|from|by|with|to|on|over) that\b"
+)
 MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
 YEAR = r"(?:1[4-9]\d\d|20\d\d)"
 _WORDS = "|".join(COUNTS)
@@ -36,6 +40,14 @@ POINTS_OUTSIDE = re.compile(
 RELATIVE = re.compile(r"\b(that|which|who|whose|when|while|if|as|where)\b", re.IGNORECASE)
 
 
+TIME_UNIT = r"(?:\w*seconds?|ms|minutes?|hours?|days?|weeks?|months?|years?)"
+LASTING = {"take", "last", "need", "require", "spend", "run"}
+# "What happens to" is asked where something does, and "What does ... have" or "let" would leave the question open
+CHANGES = (
+    "removed replaced added merged dropped mixed destroyed absorbed released lost converted divided split spoiled "
+    "reduced lowered raised moved bent heated cooled emitted closed opened copied erased stopped doubled frozen melted"
+).split()
+LIGHT = ("have", "let", "make", "treat", "put")
 PARTICLES = ("on", "to", "from", "for", "with", "of", "into", "out", "up", "off")
 NO_OBJECT = (*"by one in at as between along only over through under while because when and less far".split(), "than")
 
@@ -56,13 +68,13 @@ def stands_alone(sentence: str) -> bool:
     """Whether a sentence says something that is clear without the sentences around it."""
     whole = sentence[:1].isupper() and sentence[-1:] in (".", "!") and sentence.count("(") == sentence.count(")")
     footnote_mark = re.search(r"[a-z][.,]\d|\b\d[A-Z][a-z]", sentence)
-    pointing = LEANS.match(sentence) or POINTS_OUTSIDE.match(sentence) or footnote_mark
+    pointing = LEANS.match(sentence) or POINTS_OUTSIDE.match(sentence) or LEANS_BACK.search(sentence) or footnote_mark
     return whole and 7 <= len(sentence.split()) <= 40 and not pointing
 
 
 def forms(sentence: str) -> list[Form]:
     """The questions that a sentence answers, those that ask for the most definite things first."""
-    adverbs = [*_durations(sentence), *_years(sentence), *_causes(sentence), *_places(sentence)]
+    adverbs = [*_durations(sentence), *_years(sentence), *_causes(sentence), *_times(sentence)]
     found = [*_numbers(sentence), *_persons(sentence), *_definitions(leading_phrase(sentence)[1])]
     found += [Form(beginning, question_words(rest)) for beginning, rest in adverbs]
     found += [Form(question) for adverb in adverbs for question in whole_questions(*adverb)]
@@ -73,7 +85,8 @@ def forms(sentence: str) -> list[Form]:
 def clause(sentence: str, start: int, end: int) -> tuple[str, str]:
     """What stands before and after a span in its own clause, so that a question does not mix two statements."""
     before = re.split(r"[:;]|, (?:and|but|so|while|whereas|which|where)\b", sentence[:start])[-1]
-    after = re.split(r"[,:;]| and (?=[a-z]+ed\b|is\b|was\b|has\b)|\b(?:but|while|which|where|so)\b", sentence[end:])[0]
+    ends = r"[,:;]| and (?=\w+(?:ed|s)\b|\d|cost\b)|\b(?:but|while|which|where|so|if|when)\b"
+    after = re.split(ends, sentence[end:])[0]
     return before, after
 
 
@@ -97,13 +110,19 @@ def _numbers(sentence: str):
             continue
         if noun.split()[0] in FUNCTION_WORDS or noun.split()[-1] in ("times", "as", "is", "was", "has", "thus"):
             continue
-        beginning = "What percentage" if noun.endswith("percent") else f"How many {noun}"
+        lasts = re.search(rf"{TIME_UNIT}$", noun) and match["verb"] and set(base_forms(match["verb"])) & LASTING
+        beginning = "What percentage" if noun.endswith("percent") else "How long" if lasts else f"How many {noun}"
         if match["verb"]:
-            turned = [
-                x for x in inversions(f"{leading_phrase(before)[1]}{after}") if x.verb in base_forms(match["verb"])
-            ]
-            for x in turned[:1]:
-                question = " ".join(f"{beginning} {x.auxiliary} {x.subject} {x.verb} {x.rest}".split()).rstrip(" .,")
+            # the counted thing stands where the verb's object did
+            lead, body = leading_phrase(
+                sentence[: match.start("verb")][len(sentence[: match.start("number")]) - len(before) :]
+            )
+            for x in inversions(f"{body}{match['verb']} {THING} {after}"):
+                if not x.rest.startswith(THING):
+                    continue
+                rest = x.rest.removeprefix(THING)
+                question = " ".join(f"{beginning} {x.auxiliary} {x.subject} {x.verb} {rest}".split()).rstrip(" .,")
+                question += f" {lead[:1].lower()}{lead[1:].strip(' ,')}" if lead else ""
                 yield Form(re.sub(rf" ({HEDGE})(?= |$)", "", question) + "?")
         yield Form(beginning, question_words(before + after), _verb_forms(match["verb"] or ""))
         return
@@ -114,8 +133,7 @@ def _verb_forms(verb: str) -> tuple[str, ...]:
 
 
 def _durations(sentence: str):
-    unit = r"(?:\w*seconds?|minutes?|hours?|days?|weeks?|months?|years?)"
-    match = re.search(rf"\bfor (?:{HEDGE} )?{NUMBER} {unit}\b", sentence)
+    match = re.search(rf"\bfor (?:{HEDGE} )?{NUMBER} {TIME_UNIT}\b", sentence)
     if match and not RELATIVE.search(clause(sentence, match.start(), match.end())[0]):
         yield "How long", " ".join(clause(sentence, match.start(), match.end()))
     match = re.search(rf"\bat (?:{HEDGE} )?{NUMBER} (?:\w+ per second|(kelvin|degrees)\b)", sentence)
@@ -164,18 +182,17 @@ def _causes(sentence: str):
     match = re.search(r",? because\b", sentence)
     if match:
         yield "Why", clause(sentence, match.start(), len(sentence))[0]
-    match = re.search(r", so (?!that\b)", sentence)
-    if match:
-        yield "Why", clause(sentence, match.end(), match.end())[1]
     match = re.search(r",? by [a-z]+ing\b", sentence)
     if match:
         yield "How", clause(sentence, match.start(), len(sentence))[0]
 
 
-def _places(sentence: str):
-    match = re.search(rf"\b(?:in|at) (?:the )?(?!{MONTH})[A-Z][\w’-]+(?: [A-Z][\w’-]+)*", sentence)
-    if match and match.start() and not re.search(r"[,;:]|\b(that|which|who|Prize)\b", sentence[: match.start()]):
-        yield "Where", sentence[: match.start()] + sentence[match.end() :]
+def _times(sentence: str):
+    """ "lowers the thresholds when the battery is weak" answers "When"."""
+    match = re.search(r",? (?:when|while|until|before|after|during|if) ", sentence)
+    before = leading_phrase(sentence[: match.start()])[1] if match else ""
+    if before and not RELATIVE.search(before) and not re.search(r"[,;:]| and ", before):
+        yield "When", sentence[: match.start()]
 
 
 def _definitions(sentence: str):
@@ -202,12 +219,14 @@ def _statements(sentence: str):
     for inversion in inversions(body):
         rest = re.sub(rf"^in (?:{MONTH} )?{YEAR} |^(?:in|at) (?:[A-Z]\w+ )+", "", inversion.rest)
         after, following = (rest.split() + ["by", ""])[:2]
-        nothing_counted = inversion.verb == "have" and not re.match(rf"(?:{HEDGE} )?{NUMBER}\b", rest)
+        counted = re.match(rf"(?:{HEDGE} )?{NUMBER}(?!\w)", rest)  # then "How many" is the question
+        open_ended = inversion.verb in LIGHT or (counted and inversion.verb in (*LASTING, "reach", "draw", "cost"))
         turns_out = after in ("out", "up", "off") and following in (*PARTICLES, *NO_OBJECT)
-        if inversion.verb and after not in NO_OBJECT and not nothing_counted and not turns_out:
+        if inversion.verb and after not in NO_OBJECT and not open_ended and not turns_out:
             particle = f" {after}" if after in PARTICLES else ""
             past = when if inversion.auxiliary == "did" else ""
-            yield f"What {inversion.auxiliary} {inversion.subject} {inversion.verb}{particle}{past}?"
+            what = f"hat {inversion.auxiliary} {inversion.subject} {inversion.verb}{particle}{past}?"
+            yield f"{lead.strip(' ,')}, w{what}" if lead and not date else f"W{what}"
 
 
 def _passives(sentence: str):
@@ -215,7 +234,7 @@ def _passives(sentence: str):
     lead, body = leading_phrase(sentence)
     for inversion in inversions(body):
         participle = inversion.rest.split()[0].strip(",.;") if inversion.rest else ""
-        if inversion.auxiliary in BE and is_verb(participle) and participle.endswith(("ed", "n", "t", "d")):
+        if inversion.auxiliary in BE and participle in CHANGES:
             happens = "happens" if inversion.auxiliary in ("is", "are") else "happened"
             lead = f" {lead[0].lower()}{lead[1:].strip(' ,')}" if lead else ""
             yield f"What {happens} to {inversion.subject}{lead}?"
@@ -238,9 +257,8 @@ def leading_phrase(sentence: str) -> tuple[str, str]:
 def whole_questions(beginning: str, statement: str):
     """Questions that go on with all of a statement, turned round: "Why" and "energy is conserved" give both verbs their
     places. None where the verb is not found."""
-    statement = re.split(r"[:;]|, (?:and|but|so|while|whereas|which|where|provided)\b| and (?=[a-z]+ed\b)", statement)[
-        0
-    ]
+    ends = r"[:;]|, (?:and|but|so|while|whereas|which|where|provided)\b| and (?=[a-z]+ed\b)"
+    statement = re.split(ends, statement)[0]
     lead, body = leading_phrase(statement.strip(" ,.") + " ")
     for inversion in list(inversions(body))[:1]:
         rest = inversion.rest.split(",")
@@ -249,7 +267,7 @@ def whole_questions(beginning: str, statement: str):
         parts = [beginning, inversion.auxiliary, inversion.subject, inversion.verb, rest]
         lead = f" {lead[0].lower()}{lead[1:].strip(' ,')}" if lead else ""
         question = " ".join(" ".join(parts).split()).rstrip(" ,.") + lead + "?"
-        if 5 <= len(question.split()) <= 30:
+        if 4 <= len(question.split()) <= 30:
             yield question
 
 

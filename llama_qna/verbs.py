@@ -18,10 +18,11 @@ NO_SUBJECT = (*(word for word in FUNCTION_WORDS if word not in ("a", "an", "the"
 COUNTS = (
     "two three four five six seven eight nine ten eleven twelve fifteen twenty thirty forty fifty sixty ninety".split()
 )
+THING = "§"  # stands for an object that was taken out of a statement
 OBJECTS = (
     "a an the its their his her no both all each every some any one that how what when where why whether about nearly "
     "only almost more less another other many most several up out off"
-).split() + COUNTS
+).split() + [*COUNTS, THING]
 INTRANSITIVE = "depends consists comes falls rises belongs leads refers relies works rides travels starts goes".split()
 MODALS = ("can", "could", "must", "will", "would", "should", "may", "might", "do", "does", "did")
 BASE_FORMS = dict(
@@ -34,7 +35,7 @@ BASE_FORMS = dict(
         "chose:choose drove:drive fell:fall flew:fly rose:rise ran:run spoke:speak threw:throw wore:wear bent:bend "
         "bound:bind bought:buy caught:catch fed:feed felt:feel fought:fight heard:hear hung:hang laid:lay lent:lend "
         "meant:mean sank:sink sought:seek shook:shake shone:shine shot:shoot slept:sleep struck:strike swept:sweep "
-        "understood:understand wound:wind shown:show bore:bear put:put set:set cut:cut hit:hit has:have had:have "
+        "understood:understand wound:wind shown:show bore:bear has:have had:have "
         "does:do did:do"
     ).split()
 )
@@ -59,15 +60,16 @@ def inversions(statement: str) -> Iterator[Inversion]:
     # a description between commas does not belong to the question: "Kardashev, an astronomer, classified"
     statement = re.sub(r"^((?:[A-Z][\w.’-]*\s?)+), (?:an?|the|then|later|himself) [^,]*, ", r"\1 ", statement)
     words, tried = statement.split(), 0
-    for i in range(1, min(len(words) - 1, 12)):
-        before, verb, after = words[i - 1], words[i], words[i + 1]
+    for i in range(1, min(len(words), 12)):
+        before, verb, after = words[i - 1], words[i], (words[i + 1 :] or [THING])[0]
         if before.endswith((",", ";", ":")) or RELATIVE.search(" ".join(words[:i])) or tried == 2:
             return
         quantity = any(word[0].isdigit() or word in COUNTS for word in words[max(0, i - 2) : i])
         if before.lower() in FUNCTION_WORDS or quantity or verb != verb.strip('.,;:()“”"'):
             continue
         subject, rest = " ".join(_without_adverbs(words[:i])), " ".join(words[i + 1 :])
-        if subject.split()[0] in NO_SUBJECT:
+        past = any(word in BASE_FORMS or word.endswith("ed") for word in words[1:i])  # so that was the verb
+        if subject.split()[0].lower() in NO_SUBJECT or past:
             return
         if verb in MODALS or verb in BE or (verb in ("has", "have", "had") and is_verb(after)):
             verb_after = after if verb in MODALS and after in english() and after not in ("be", "not", "have") else ""
@@ -100,12 +102,14 @@ def _without_adverbs(subject: list[str]) -> list[str]:
 
 def _acts(words: list[str], i: int) -> bool:
     """Whether a word that looks like a verb is one here: not a plural noun, and not a participle of the subject."""
-    verb, after = words[i], words[i + 1]
+    verb, after = words[i], (words[i + 1 :] or [THING])[0]
     if verb in ("has", "have", "had") or (verb in BASE_FORMS and verb.endswith("s")):
         return True
     if verb.endswith("s") and verb not in BASE_FORMS:
         goes_on = after.lower() in OBJECTS or after[0].isdigit() or after[0].isupper() or after.endswith("ing")
         return goes_on or verb in INTRANSITIVE or words[0] in ("A", "An", "Each", "Every")
+    if verb in ("named", "called") and after[0].isupper():
+        return False
     clause = RELATIVE.split(re.split("[,;:]", " ".join(words[i + 1 :]))[0])[0]
     return not re.search(r"\b(is|are|was|were|has|have|had)\b", clause)
 

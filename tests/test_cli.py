@@ -271,15 +271,23 @@ def test_bad_qna_file(content, reason, refused, toy_root, edit_recipe):
     assert complaint.startswith("Q&A file mine.csv: ") and reason in complaint
 
 
-def test_good_qna_file_needs_no_model(run_cli, toy_root, edit_recipe):
+def test_good_qna_file_needs_no_model_and_is_exported(run_cli, toy_root, edit_recipe):
+    """Labels of several shapes are stripped; the reference questions know their chunks."""
     edit_recipe("  reference_questions: true", "  reference_questions: true\n  qna_file: mine.csv")
-    (toy_root / "mine.csv").write_text("Question,Answer\nWhat is a wicket?,A small door.\n")
+    rows = ["Question 3: What is a wicket?,Answer: A small door.", "**Q1.** Who?,A) Nobody.", "1. What is Δ?,A Δ."]
+    (toy_root / "mine.csv").write_text("\n".join(["Question,Answer", *rows]))
     assert cli.main(["load", "paper_135m"]) == 0
-    done = run_cli("generate", "paper_135m")
+    done = run_cli("generate", "paper_135m", "--export", "alpaca")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "36 pairs in runs/paper_135m/qna\n"
-    record = json.loads((toy_root / "runs" / "paper_135m" / "qna" / "run.json").read_text())
-    assert "mine.csv" in record["inputs"]
+    made = toy_root / "runs" / "paper_135m"
+    assert done.stdout == "".join(f"38 pairs in runs/paper_135m/{name}\n" for name in ("qna", "qna_alpaca.jsonl"))
+    assert "mine.csv" in json.loads((made / "qna" / "run.json").read_text())["inputs"]
+    own, who, delta, *_, last = map(json.loads, (made / "qna_alpaca.jsonl").read_text(encoding="utf-8").splitlines())
+    origin = {"split": "train", "recipe": "file"}
+    assert own == {"instruction": "What is a wicket?", "input": "", "output": "A small door.", "metadata": origin}
+    assert (who["instruction"], who["output"], delta["output"]) == ("Who?", "Nobody.", "A Δ.")
+    assert last["instruction"] == "What is reference [35]?"
+    assert set(last["metadata"]) == {"chunk_id", "document", "page", "split", "recipe"}
 
 
 # --- arXiv -----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from llama_qna import generation
-from llama_qna.generation import generate_texts
+from llama_qna.generation import generate_texts, log_likelihoods
 from llama_qna.prompts import question_ids
 from tests import fixtures_models as shared
 
@@ -62,10 +62,9 @@ def test_batches_equal_one_prompt_at_a_time(model, beginning, monkeypatch):
     assert len({len(prompt) for prompt in prompts}) >= 4
     wanted = [plain_greedy(model, prompt, 8) for prompt in prompts]
     assert len(set(wanted)) == len(wanted)  # so a wrong order would show
-    assert texts_of(model, prompts) == wanted
-    assert not prefilled
-    assert texts_of(model, prompts, batch_size=2) == wanted
-    assert len(prefilled) == bool(beginning)
+    for times, size in enumerate((8, 2), start=1):
+        assert texts_of(model, prompts, batch_size=size) == wanted
+        assert len(prefilled) == times * bool(beginning), "once a call"
 
 
 def test_identical_prompts_share_a_prefix(model):
@@ -138,55 +137,103 @@ def test_newline_ends_one_row_and_not_the_other(model):
     assert len(encode(both[1])["input_ids"]) > len(encode(both[0])["input_ids"])
 
 
-# --- choices ---------------------------------------------------------------------------------------------------------
+# --- held to words ---------------------------------------------------------------------------------------------------
+
+WORDS = [
+    ("scatters", "blue", "light", "does"),
+    ("Paris", "Seine", "capital", "France"),
+    ("apple", "apples", "green", "un-ripe", "3.5%"),
+    ("week", "seven", "days", "Monday"),
+    ("Hamlet", "play", "wrote", "Shakespeare"),
+]
 
 
-def test_single_choice_is_taken(model):
-    choices = [[f"Sentence number {i}."] for i in range(len(QUESTIONS))]
-    texts = texts_of(model, prompts_of(QUESTIONS), choices=choices, batch_size=2)
-    assert texts == [f"Sentence number {i}." for i in range(len(QUESTIONS))]
+def words_of(text):
+    assert text.endswith("?") and text.count("?") == 1, text
+    return text[:-1].split()
 
 
-def test_one_of_the_choices_is_taken(model):
-    choices = [
-        ["Grass is green.", "The sky scatters blue light.", "The sky is a lid."],
-        ["Rome lies on the Tiber.", "Paris lies on the Seine.", "Paris lies on the Rhine."],
-        ["A chair.", "An apple."],
-        ["Seven days.", "Seven days, and Monday is the first.", "A week is short."],
-        ["Goethe.", "Shakespeare."],
-    ]
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_text_is_a_question_of_the_given_words_each_used_once(model, temperature):
+    """However hot, and in any batch; one that has no words left ends."""
+    options = {"temperature": temperature, "seeds": list("abcde"), "max_new_tokens": 24}
+    prompts = prompts_of(QUESTIONS)
+    texts = texts_of(model, prompts, words=WORDS, **options)
+    for text, words in zip(texts, WORDS, strict=True):
+        assert words_of(text) and set(words_of(text)) <= set(words)
+        assert len(words_of(text)) == len(set(words_of(text)))
+    if temperature:
+        turned = texts_of(model, prompts[::-1], words=WORDS[::-1], **options | {"seeds": list("edcba")}, batch_size=2)
+        assert turned[::-1] == texts
+
+
+def test_short_words_may_be_used_again_until_the_text_is_cut_off(model):
+    """A text without an end holds only words of the list too, the last one perhaps in part."""
+    words = ("of", "the", "a", "kilometre")
+    (text,) = texts_of(model, prompts_of(QUESTIONS[:1]), words=[words], max_new_tokens=12)
+    *whole, last = text.removesuffix("?").split()
+    assert set(whole) <= set(words) and any(word.startswith(last) for word in words)
+    assert whole.count("kilometre") <= 1
+
+
+def test_single_word_is_taken_and_the_question_ended(model):
+    assert texts_of(model, prompts_of(QUESTIONS[:1]), words=[("Wicketfold",)], max_new_tokens=20) == ["Wicketfold?"]
+
+
+def test_the_likeliest_of_the_words_is_taken(model):
+    words = ("banana", "Shakespeare", "carpet", "Tuesday")
+    prompt = shared.tokenizer()("Who wrote the play Hamlet? It was written by William")["input_ids"]
+    for turned in (words, words[::-1]):
+        assert words_of(texts_of(model, [prompt], words=[turned], max_new_tokens=12)[0])[0] == "Shakespeare"
+
+
+@pytest.mark.parametrize("words", [("mill", "mills", "miller"), ("Wicket", "Wicketfold"), ("mill", "mill", "millet")])
+def test_words_that_begin_each_other(words, model):
+    """The tokens of one word go on to another, or end there; a word that is given twice is one word."""
+    (text,) = texts_of(model, prompts_of(["Name a trade."]), words=[words], max_new_tokens=16)
+    assert set(words_of(text)) <= set(words) and len(words_of(text)) <= len(set(words))
+
+
+# --- likelihoods -----------------------------------------------------------------------------------------------------
+
+TEXTS = ["Air scatters blue light most.", "Paris.", "A pear", "Seven, and Monday is the first of them.", "Goethe did."]
+
+
+@torch.inference_mode()
+def plain_likelihood(model, prompt, text):
+    """Mean log-probability of the text's tokens, from the logits of one whole forward pass."""
+    end = shared.tokenizer()(f" {text}", add_special_tokens=False)["input_ids"]
+    logits = model(torch.tensor([prompt + end])).logits[0, len(prompt) - 1 : -1].double()
+    return torch.log_softmax(logits, -1)[torch.arange(len(end)), end].mean().item()
+
+
+@pytest.mark.parametrize("beginning", ["", LONG_BEGINNING], ids=["no shared prefix", "shared prefix"])
+def test_likelihoods_equal_the_plain_computation(model, beginning):
+    prompts = prompts_of(beginning + question for question in QUESTIONS)
+    wanted = [plain_likelihood(model, prompt, text) for prompt, text in zip(prompts, TEXTS, strict=True)]
+    assert len({round(value, 2) for value in wanted}) == len(wanted)  # so a wrong order would show
     for size in (8, 2, 1):
-        texts = texts_of(model, prompts_of(QUESTIONS), choices=choices, batch_size=size)
-        assert all(text in row for text, row in zip(texts, choices, strict=True))
-    assert texts[4] == "Shakespeare."
+        assert log_likelihoods(model, shared.tokenizer(), prompts, TEXTS, size) == pytest.approx(wanted, abs=1e-4)
+    turned = log_likelihoods(model, shared.tokenizer(), prompts[::-1], TEXTS[::-1], 2)
+    assert turned[::-1] == pytest.approx(wanted, abs=1e-4)
 
 
-def test_choice_is_the_greedy_one(model):
-    """At the first word where two choices part, the likelier word decides."""
-    tokenizer, prompt = shared.tokenizer(), prompts_of(QUESTIONS[:1])[0]
-    words = ["Apples", "Rain", "Light", "Nothing", "Water", "Because"]
-    firsts = [tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0] for word in words]
-    assert len(set(firsts)) == len(firsts)
-    with torch.inference_mode():
-        logits = model(torch.tensor([prompt])).logits[0, -1, firsts]
-    wanted = words[logits.argmax()]
-    orders = [words, words[::-1], words[3:] + words[:3]]
-    assert texts_of(model, [prompt] * 3, choices=orders) == [wanted] * 3
+def test_likelihoods_of_texts_after_one_prompt(model):
+    """All of the prompt is shared; its last token must still be there to tell the first of each text."""
+    prompt = prompts_of([LONG_BEGINNING + QUESTIONS[1]])[0]
+    wanted = [plain_likelihood(model, prompt, text) for text in TEXTS[:3]]
+    found = log_likelihoods(model, shared.tokenizer(), [prompt] * 3, TEXTS[:3], 2)
+    assert found == pytest.approx(wanted, abs=1e-4)
+    twice = log_likelihoods(model, shared.tokenizer(), [prompt] * 2, TEXTS[:1] * 2, 2)
+    assert twice == pytest.approx(wanted[:1] * 2, abs=1e-4)
 
 
-def test_too_few_tokens_still_take_a_choice(model):
-    choices = [["The sky over the sea is blue.", "The sky over the land is grey."]]
-    texts = texts_of(model, prompts_of(QUESTIONS[:1]), choices=choices, max_new_tokens=1)
-    assert texts[0] in choices[0]
+def test_likelihood_tells_sense_from_nonsense(model):
+    prompt = prompts_of(["Which city is the capital of France?"])[0]
+    texts = ["Paris.", "Granite.", "Banana."]
+    found = log_likelihoods(model, shared.tokenizer(), [prompt] * 3, texts, 8)
+    assert max(found) == found[0] < 0
 
 
-@pytest.mark.parametrize("choices", [["It is blue.", "It is blue."], ["It is blue.", "It is blue.", "It is red."]])
-def test_repeated_choice_is_one_choice(model, choices):
-    """A passage may say the same sentence twice."""
-    for limit in (3, 12):
-        assert texts_of(model, prompts_of(QUESTIONS[:1]), choices=[choices], max_new_tokens=limit)[0] in choices
-
-
-def test_choice_that_begins_another(model):
-    choices = ["It is blue", "It is blue because of the air"]
-    assert texts_of(model, prompts_of(QUESTIONS[:1]), choices=[choices], max_new_tokens=12)[0] in choices
+def test_no_prompts_no_likelihoods(model):
+    assert log_likelihoods(model, shared.tokenizer(), [], [], 4) == []

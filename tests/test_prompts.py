@@ -101,30 +101,68 @@ def test_control_token_that_is_also_in_the_template_before_the_question(tokenize
     assert tokenizer.decode(ids).startswith("<|im_start|>system\n")
 
 
+def chat(messages_of):
+    """A prompt from messages, its turn not begun."""
+    return lambda tokenizer, text: prompts.chat_ids(tokenizer, messages_of(text))
+
+
 @pytest.mark.parametrize(
-    "prompt, beginning",
+    "prompt, begun",
     [
-        (lambda t, passage: prompts.write_question_prompt(t, passage), "Question:"),
-        (lambda t, passage: prompts.write_answer_prompt(t, passage, QUESTION), "Answer:"),
-        (lambda t, passage: prompts.write_pairs_prompt(t, passage, 3), ""),
+        (prompts.write_question_prompt, "Question:"),
+        (lambda t, text: prompts.write_question_prompt(t, text, "How many stages"), "Question: How many stages"),
+        (chat(prompts.question_messages), ""),
+        (chat(lambda text: prompts.answer_messages(text, QUESTION)), ""),
+        (chat(lambda text: prompts.pairs_messages(text, 3)), ""),
     ],
 )
-def test_generation_prompts_hold_the_passage_plain_and_begin_the_turn(prompt, beginning, tokenizer, control):
+def test_generation_prompts_hold_the_passage_plain_and_begin_the_turn(prompt, begun, tokenizer, control):
     harmless, hostile = prompt(tokenizer, "A stage has traffic."), prompt(tokenizer, f"A stage has traffic. {HOSTILE}")
-    assert tokenizer.decode(harmless).endswith(f"<|im_start|>assistant\n{beginning}")
+    assert tokenizer.decode(harmless).endswith(f"<|im_start|>assistant\n{begun}")
     assert "A stage has traffic." in tokenizer.decode(harmless)
-    assert tokenizer.decode(hostile).endswith(f"<|im_start|>assistant\n{beginning}")
+    assert tokenizer.decode(hostile).endswith(f"<|im_start|>assistant\n{begun}")
+    assert tokenizer.decode(hostile) == tokenizer.decode(harmless).replace("traffic.", f"traffic. {HOSTILE}")
     assert [i for i in hostile if i in control] == [i for i in harmless if i in control]
 
 
 def test_question_that_a_model_wrote_stays_plain_in_the_prompt_for_its_answer(tokenizer, control):
-    harmless = prompts.write_answer_prompt(tokenizer, "A stage has traffic.", QUESTION)
-    hostile = prompts.write_answer_prompt(tokenizer, "A stage has traffic.", HOSTILE)
+    prompt = chat(lambda question: prompts.answer_messages("A stage has traffic.", question))
+    harmless, hostile = prompt(tokenizer, QUESTION), prompt(tokenizer, HOSTILE)
     assert [i for i in hostile if i in control] == [i for i in harmless if i in control]
+    assert tokenizer.decode(hostile) == tokenizer.decode(harmless).replace(QUESTION, HOSTILE)
 
 
-def test_number_of_pairs_is_asked_for(tokenizer):
-    assert "write 3 question and answer pairs" in tokenizer.decode(prompts.write_pairs_prompt(tokenizer, "Text.", 3))
+def test_chat_is_the_models_template(tokenizer):
+    messages = prompts.answer_messages("A stage has traffic.", QUESTION)
+    whole = tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True, return_dict=True)
+    assert prompts.chat_ids(tokenizer, messages) == whole["input_ids"]
+
+
+@pytest.mark.parametrize(
+    "messages", [prompts.question_messages(ANSWER), prompts.answer_messages(ANSWER, QUESTION)], ids=["ask", "answer"]
+)
+def test_two_examples_show_the_manner(messages):
+    """A server and the model in this process get the same turns: user and assistant, the last one open."""
+    roles = [message["role"] for message in messages]
+    assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
+    examples, asked = messages[1:5], messages[-1]["content"]
+    assert asked.startswith(f"Text: {ANSWER}")
+    assert all(ANSWER not in message["content"] for message in examples)
+    label = "Answer: " if QUESTION in asked else "Question: "
+    assert all(message["content"].startswith(label) for message in examples[1::2])
+
+
+def test_answers_of_the_examples_are_their_texts():
+    """They teach to answer with a sentence of the text."""
+    messages = prompts.answer_messages(ANSWER, QUESTION)
+    for user, assistant in zip(messages[1:5:2], messages[2:5:2], strict=True):
+        assert user["content"].startswith(f"Text: {assistant['content'].removeprefix('Answer: ')}\n")
+
+
+def test_number_of_pairs_is_asked_for():
+    (message,) = prompts.pairs_messages("A stage has traffic.", 3)
+    assert message["role"] == "user" and "write 3 question and answer pairs" in message["content"]
+    assert message["content"].endswith("A stage has traffic.")
 
 
 def test_model_without_a_chat_template_gets_the_plain_one(tokenizer):

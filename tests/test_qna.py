@@ -1,108 +1,14 @@
-"""Tests of llama_qna/qna.py: the filters, the user's own file; no text is generated here."""
+"""Tests of llama_qna/qna.py: what is kept of what a model wrote, and the user's own file; no model runs here."""
 
 import re
 
 import pandas as pd
 import pytest
 
-from llama_qna import UserError, chunks, pair_filters, qna, records
-from llama_qna.documents import read_document
-from llama_qna.variants import REPOSITORY, Variant
-
-TEXT = (
-    "The Brisling-7 is a microcontroller board with a single core at 200 MHz. Both run our runtime Latchkey, which "
-    "takes 64 KB of flash. Traffic is the fraction of inputs that reach a stage. Energy is measured with a power meter."
-)
-
-GOOD = "Traffic is the fraction of inputs that reach a stage."
-HOW_MUCH = "How much flash does the runtime Latchkey take?"
-
-
-@pytest.mark.parametrize(
-    "question, answer",
-    [
-        ("What is the traffic of a stage?", GOOD),
-        (HOW_MUCH, "The runtime Latchkey takes 64 KB of flash."),
-        ("What is the Brisling-7?", "The Brisling-7 is a microcontroller board with a single core at 200 MHz."),
-    ],
-)
-def test_good_pair_is_kept(question, answer):
-    assert pair_filters.reject_reason(question, answer, TEXT) == ""
-
-
-@pytest.mark.parametrize(
-    "question, answer, reason",
-    [
-        ("Traffic is the fraction of inputs.", GOOD, "not a question"),
-        ("What is traffic?", GOOD, "not a question"),
-        ("What is the traffic of a stage?", "Fraction.", "answer too short"),
-        ("What is the traffic of a stage?", "Traffic is the fraction of inputs that", "answer cut off"),
-        ("What does the text say about traffic?", GOOD, "refers to the text"),
-        ("What is the traffic of a stage?", "As stated above, it is the fraction of inputs.", "refers to the text"),
-        ("What is the traffic of a stage?", "It is the traffic of a stage.", "answer repeats the question"),
-        ("What is the traffic of a stage?", f"{GOOD} " * 10, "answer too long"),
-        ("What is the traffic of a stage?", "The traffic is a jam of lorries.", "answer not supported by the chunk"),
-        (HOW_MUCH, "The runtime Latchkey takes 65 KB of flash.", "answer not supported by the chunk"),
-        (
-            "How much flash does it take on Corvane?",
-            "The runtime takes 64 KB of flash.",
-            "question not about the chunk",
-        ),
-        ("Why do elephants measure the inputs of rivers?", GOOD, "question not about the chunk"),
-        (
-            "What is the traffic of a stage?",
-            "The runtime Latchkey takes 64 KB of flash.",
-            "answer not about the question",
-        ),
-    ],
-)
-def test_bad_pair_is_rejected_with_its_reason(question, answer, reason):
-    assert pair_filters.reject_reason(question, answer.strip(), TEXT) == reason
-
-
-def pairs_table(*pairs):
-    return pd.DataFrame([{"Question": q, "Answer": a, "chunk_id": "c"} for q, a in pairs])
-
-
-def test_near_duplicates_are_kept_once():
-    table = pairs_table(
-        ("What is the traffic of a stage?", GOOD),
-        ("What, then, is the traffic of stages?", GOOD),
-        ("What fraction of inputs is the traffic of a stage?", GOOD),
-    )
-    assert pair_filters.filter_pairs(table, {"c": TEXT}) == ["", "near duplicate", ""]
-
-
-def test_rejected_pair_does_not_make_a_good_one_a_duplicate():
-    question = "What is the traffic of a stage?"
-    table = pairs_table((question, "A jam of lorries."), (question, GOOD))
-    assert pair_filters.filter_pairs(table, {"c": TEXT}) == ["answer not supported by the chunk", ""]
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
-def test_passages_lose_no_sentence(count):
-    passages = qna.passages_of(TEXT, count)
-    assert " ".join(passages) == TEXT
-    assert 1 <= len(passages) <= count
-    assert all(passage in TEXT for passage in passages)
-
-
-@pytest.mark.parametrize("count", [1, 3, 4])
-def test_passages_of_the_paper_lose_nothing_but_fragments(count):
-    """All paragraphs of more than 40 letters: a passage shorter than that is no matter for a question."""
-    for paragraph in read_document(REPOSITORY / "data" / "pdfs" / "paper" / "wicketfold.pdf").paragraphs:
-        passages = qna.passages_of(paragraph.text, count)
-        lost = len(" ".join(paragraph.text.split())) - len(" ".join(passages))
-        assert len(passages) <= count
-        if len(paragraph.text) > 40:
-            assert lost <= 42, (paragraph.text, passages)
-
-
-def test_passages_are_of_about_equal_length():
-    text = " ".join(f"This is sentence {n} of a text with twenty sentences." for n in "abcdefghijklmnopqrst")
-    lengths = [len(passage) for passage in qna.passages_of(text, 4)]
-    assert len(lengths) == 4 and max(lengths) < 1.3 * min(lengths)
-
+from llama_qna import UserError, chunks, qna, records
+from llama_qna.pair_filters import REASONS
+from llama_qna.pair_writers import Candidate, Written
+from llama_qna.variants import Variant
 
 # --- a file of the user's own ----------------------------------------------------------------------------------------
 
@@ -150,7 +56,23 @@ def test_labels_are_stripped_and_incomplete_rows_dropped(qna_file):
     )
     assert list(table.Question) == ["What?", "What is NA?", "C?"]
     assert list(table.Answer) == ["A door.", "None", "B."]
-    assert (set(table.split), set(table.method)) == ({"train"}, {"file"})
+    assert (set(table.split), set(table.recipe)) == ({"train"}, {"file"})
+
+
+@pytest.mark.parametrize(
+    "question, answer",
+    [
+        ("Question 3: What?", "Answer 3: A door."),
+        ("Q1. What?", "A1. A door."),
+        ("Q: What?", "A) A door."),
+        ("**Question:** What?", "**Answer:** A door."),
+        ("QUESTION 2: What?", "ANSWER 2: A door."),
+        ("1. What?", "(Answer) A door."),
+    ],
+)
+def test_labels_of_every_shape_are_stripped(question, answer, qna_file):
+    table = qna.read_qna_file(qna_file(f"Question,Answer\n{question},{answer}\n"))
+    assert (table.Question[0], table.Answer[0]) == ("What?", "A door.")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +88,7 @@ def test_file_that_a_spreadsheet_wrote_with_a_mark_at_its_start(qna_file):
     assert list(table.Question) == ["What is it?"]
 
 
-# --- the stage -------------------------------------------------------------------------------------------------------
+# --- the stage with such a file --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -181,7 +103,7 @@ def variant(toy_root, edit_recipe):
     return variant
 
 
-def test_reference_pairs_ask_for_every_entry(variant):
+def test_reference_pairs_ask_for_every_entry(variant, tmp_path):
     table = chunks.read_chunks(variant)
     pairs = qna.reference_pairs(table[table.kind == "reference"])
     assert list(pairs.columns) == qna.COLUMNS
@@ -192,12 +114,7 @@ def test_reference_pairs_ask_for_every_entry(variant):
         number = re.search(r"\d+", pair.Question).group()
         assert by_id.text[pair.chunk_id] == f"[{number}] {pair.Answer}"
         assert by_id.page[pair.chunk_id] == pair.page
-
-
-def test_reference_pairs_come_back_from_a_file_as_they_were(variant, tmp_path):
-    """As paper_13b/variant.yaml proposes: the pairs of one variant as the file of another."""
-    table = chunks.read_chunks(variant)
-    pairs = qna.reference_pairs(table[table.kind == "reference"])
+    # as paper_13b/variant.yaml proposes: the pairs of one variant as the file of another
     pairs.to_csv(tmp_path / "qna.csv", index=False)
     again = qna.read_qna_file(tmp_path / "qna.csv")
     assert list(again.Question) == list(pairs.Question)
@@ -213,7 +130,7 @@ def test_generate_takes_the_file_and_the_references(variant):
     record = records.valid_record(variant.qna, "generate")
     assert record["results"] == {"pairs": 37, "rejected": 0, "reasons": {}}
     rejected = pd.read_csv(variant.qna / "qna_rejected.csv")
-    assert list(rejected.columns) == [*qna.COLUMNS, "reason"] and rejected.empty
+    assert list(rejected.columns) == [*qna.COLUMNS, "reason", "score"] and rejected.empty
 
 
 def test_generate_again_is_skipped_until_the_file_changes(variant, toy_root, capsys):
@@ -229,3 +146,131 @@ def test_generate_again_is_skipped_until_the_file_changes(variant, toy_root, cap
 def test_generate_before_load_says_what_to_run(toy_root):
     with pytest.raises(UserError, match="no chunks yet for paper_135m: run `llama-qna load paper_135m` first"):
         qna.generate(Variant.load("paper_135m"))
+
+
+# --- what is kept of what a model wrote ------------------------------------------------------------------------------
+
+FACTS = {  # answer: question
+    "The Alder bridge was built in 1884 by two brothers.": "In what year was the Alder bridge built?",
+    "Ilse Brandt wrote the manual of the harbour crane.": "Who wrote the manual of the harbour crane?",
+    "The lid of the great kiln weighs three tonnes.": "How many tonnes does the lid of the great kiln weigh?",
+    "Tungsten lines the walls of the Corvane furnace.": "Which metal lines the walls of the Corvane furnace?",
+}
+
+
+def body_of(*rows):
+    """Chunks of a document `d`, each given as (split, text)."""
+    return pd.DataFrame(
+        [
+            {"chunk_id": f"d-{n:04}", "document": "d", "page": 1, "kind": "body", "split": split, "text": text}
+            for n, (split, text) in enumerate(rows)
+        ]
+    )
+
+
+def candidate(answer, question=None, score=-0.3, **details):
+    return Candidate(question or FACTS[answer], answer, **({"check": answer, "score": score} | details))
+
+
+@pytest.fixture
+def judge(toy_root, edit_recipe):
+    """Judge the candidates of every chunk, given as one list a chunk, with two pairs a chunk wanted."""
+    edit_recipe("pairs_per_chunk: 6", "pairs_per_chunk: 2")
+    variant = Variant.load("paper_135m")
+
+    def judged(body, *candidates):
+        written = {chunk_id: [Written(one)] for chunk_id, one in zip(body.chunk_id, candidates, strict=True)}
+        return qna.judge(variant, body, written)
+
+    return judged
+
+
+WHOLE = " ".join(FACTS)
+BRIDGE, MANUAL, LID, FURNACE = FACTS
+
+
+def test_every_candidate_is_kept_or_rejected_with_its_reason(judge):
+    body = body_of(("train", WHOLE), ("train", WHOLE))
+    pairs, rejected = judge(
+        body,
+        [candidate(BRIDGE), candidate(MANUAL, "What does the text say of Ilse Brandt?")],
+        [candidate(BRIDGE), candidate(LID, score=-9.0), Candidate("Sure!", "", problem="no labels")],
+    )
+    assert list(pairs.Question) == [FACTS[BRIDGE]]
+    assert set(zip(rejected.chunk_id, rejected.reason, strict=True)) == {
+        ("d-0000", "refers to the text"),
+        ("d-0001", "duplicate"),
+        ("d-0001", "unlikely question"),
+        ("d-0001", "no pair in the response: no labels"),
+    }
+    assert len(rejected) == 4 and rejected.Question[rejected.score.isna()].tolist() == ["Sure!"], "with its raw text"
+    assert set(qna.COLUMNS) <= set(pairs.columns) and set(qna.COLUMNS) <= set(rejected.columns)
+    assert {reason.split(":")[0] for reason in rejected.reason} <= set(REASONS)
+
+
+def test_the_best_question_about_each_sentence_is_kept(judge):
+    """More pairs than wanted: the second best question about a sentence goes before the best about another."""
+    pairs, rejected = judge(
+        body_of(("train", WHOLE)),
+        [
+            candidate(BRIDGE, score=-0.1),
+            candidate(BRIDGE, "Who built the Alder bridge as brothers?", score=-0.2),
+            candidate(MANUAL, score=-0.4),
+        ],
+    )
+    assert sorted(pairs.Answer) == sorted([BRIDGE, MANUAL])
+    assert list(rejected.reason) == ["more pairs than wanted"]
+    assert list(rejected.Question) == ["Who built the Alder bridge as brothers?"]
+
+
+def test_near_duplicate_of_a_training_question_goes_from_the_heldout_sections(judge):
+    """Though the held-out section comes first in the document."""
+    body = body_of(("heldout", WHOLE), ("train", WHOLE))
+    pairs, rejected = judge(
+        body,
+        [candidate(BRIDGE, "In what year was the old Alder bridge built?"), candidate(MANUAL)],
+        [candidate(BRIDGE)],
+    )
+    assert dict(zip(pairs.Question, pairs.split, strict=True)) == {FACTS[MANUAL]: "heldout", FACTS[BRIDGE]: "train"}
+    assert list(rejected.split) == ["heldout"] and list(rejected.reason) == ["duplicate"]
+
+
+def test_answer_of_a_training_pair_is_not_asked_for_in_the_heldout_sections(judge):
+    body = body_of(("train", WHOLE), ("heldout", WHOLE))
+    pairs, rejected = judge(
+        body, [candidate(BRIDGE)], [candidate(BRIDGE, "Which bridge did two brothers finish in 1884?"), candidate(LID)]
+    )
+    assert list(pairs.Answer) == [BRIDGE, LID]
+    assert list(rejected.reason) == ["duplicate"]
+
+
+def test_two_questions_about_one_sentence_of_the_training_sections_are_no_duplicates(judge):
+    pairs, rejected = judge(
+        body_of(("train", WHOLE)), [candidate(BRIDGE), candidate(BRIDGE, "Who built the Alder bridge as brothers?")]
+    )
+    assert len(pairs) == 2 and rejected.empty
+
+
+def test_nothing_written_is_nothing_kept_and_nothing_rejected(judge):
+    pairs, rejected = judge(body_of(("train", WHOLE)), [])
+    assert pairs.empty and rejected.empty
+    assert list(pairs.columns) == list(rejected.columns)
+
+
+@pytest.mark.parametrize(
+    "text, previous, wanted",
+    [
+        ("and the second half ends here.", "The first half of a sentence", True),
+        ("A new sentence begins.", "The sentence before it has ended.", False),
+        ("overlaps with the one before it, and goes on.", "This sentence overlaps with the one before it,", True),
+        (
+            "It overlaps from its very start on, and then goes on.",
+            "It ended. It overlaps from its very start on, and then goes",
+            False,
+        ),
+        ("The first chunk of a document.", "", False),
+        ("Another one.", "She said “no.”", False),
+    ],
+)
+def test_chunk_that_begins_within_a_sentence(text, previous, wanted):
+    assert qna.continues(text, previous) is wanted

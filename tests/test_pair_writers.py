@@ -1,0 +1,185 @@
+"""Tests of llama_qna/pair_writers.py: with a server on loopback that knows a small document, and the embedded model."""
+
+import pandas as pd
+import pytest
+import yaml
+
+from llama_qna import UserError, chunks, qna, records
+from llama_qna.pair_writers import Passage, parts_of, sentences_of, writer
+from llama_qna.question_forms import forms
+from llama_qna.variants import REPOSITORY, Variant
+from tests.test_endpoints import answer, serving
+
+FACTS = {  # sentence: question
+    "The Alder bridge was built in 1884 by two brothers from the valley of Marne.": "When was the Alder bridge built?",
+    "Ilse Brandt wrote the manual of the harbour crane in four weeks of winter.": "Who wrote the crane's manual?",
+    "The lid of the great kiln weighs three tonnes and is lifted once a year.": "How heavy is the great kiln's lid?",
+    "The northern sluice failed in 1921 because ice had bent its gate.": "Why did the northern sluice fail in 1921?",
+    "Tungsten lines the walls of the Corvane furnace, which reach 2,000 kelvin.": "What lines the Corvane furnace?",
+    "The Dunmore method takes eleven days from harvest to flour.": "How many days does the Dunmore method take?",
+    "The Kestrel rovers carry a drill, two cameras and a lamp over the dunes.": "What do the Kestrel rovers carry?",
+    "Salt is won at the Ness works by drying sea water on slate.": "How is salt won at the Ness works?",
+    "A guild of pilots paid for the tower on Gull island in silver.": "Who paid for the tower on Gull island?",
+    "The glass of the Orrin lamp is green from iron in the sand.": "Why is the glass of the Orrin lamp green?",
+}
+SECTIONS = [list(FACTS)[n : n + 2] for n in range(0, len(FACTS), 2)]
+
+
+def model(body, attempt=1):
+    """What a good model would say: a question to the first fact of the text, the fact for a question, or all pairs."""
+    asked = body["messages"][-1]["content"]
+    facts = [fact for fact in FACTS if fact in asked]
+    if "question and answer pairs" in asked:
+        return answer("Here they are!\n" + "\n".join(f"**Q{n}:** {FACTS[f]}\nA: {f}" for n, f in enumerate(facts)))
+    if "\nQuestion:" not in asked:
+        return answer(f"Question: {FACTS[facts[0]]}")
+    (fact,) = [fact for fact in facts if asked.endswith(FACTS[fact])]
+    return answer(f"Answer: {fact}")
+
+
+def variant_at(root, url, **generation):
+    """A loaded variant `workshop` of five chunks on that server, a chunk a ledger entry, each group with one chunk."""
+    recipe = yaml.safe_load((REPOSITORY / "paper_135m" / "variant.yaml").read_text())
+    endpoint = {"url": url, "model": "toy", "max_retries": 0, "concurrency": 2, "timeout_seconds": 60}
+    recipe |= {"corpus": "notes", "heldout": {"fraction": 0.2, "seed": 1}}
+    recipe["generation"] |= {"endpoint": endpoint, "pairs_per_chunk": 2, "batch_size": 4, "attempts": 1} | generation
+    recipe["generation"]["reference_questions"] = False
+    notes = root / "data" / "pdfs" / "notes" / "notes.md"
+    for folder in (notes.parent, root / "workshop"):
+        folder.mkdir(parents=True, exist_ok=True)
+    (root / "workshop" / "variant.yaml").write_text(yaml.safe_dump(recipe))
+    sections = (f"## Part {'ABCDE'[n]}\n\n{' '.join(facts)}\n\n" for n, facts in enumerate(SECTIONS))
+    notes.write_text("# Notes\n\n" + "".join(sections))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLAMA_QNA_ROOT", str(root))
+        variant = Variant.load("workshop")
+    assert len(chunks.load(variant)) == len(SECTIONS)
+    return variant
+
+
+def asked_about(bodies):
+    return {fact for fact in FACTS for body in bodies if fact in body["messages"][-1]["content"]}
+
+
+# --- both methods on a server ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["two_step", "multi_pair"])
+def test_pairs_of_a_server_are_kept_with_where_they_come_from(method, tmp_path):
+    with serving(model) as server:
+        variant = variant_at(tmp_path, server.url, method=method)
+        pairs = qna.generate(variant)
+    assert dict(zip(pairs.Answer, pairs.Question, strict=True)) == FACTS
+    table = chunks.read_chunks(variant).set_index("chunk_id")
+    for pair in pairs.itertuples():
+        chunk = table.loc[pair.chunk_id]
+        assert pair.Answer in chunk.text
+        assert (pair.document, pair.page, pair.split) == (chunk.document, chunk.page, chunk.split)
+        assert (pair.recipe, pair.model) == (method, "toy")
+    assert set(pairs.split) == {"train", "heldout"}
+
+
+def test_yields_add_up(tmp_path):
+    """A model whose answers are all the same sentence: what is kept and what is not is all that it wrote."""
+
+    def stubborn(body, attempt):
+        status, content = model(body)
+        if "\nQuestion:" in body["messages"][-1]["content"]:
+            return answer("Answer: The lid of the great kiln weighs three tonnes and is lifted once a year.")
+        return status, content
+
+    with serving(stubborn) as server:
+        variant = variant_at(tmp_path, server.url, method="two_step")
+        pairs = qna.generate(variant)
+    rejected = pd.read_csv(variant.qna / "qna_rejected.csv", keep_default_na=False)
+    found = records.valid_record(variant.qna, "generate")["results"]
+    assert len(pairs) + len(rejected) == len(FACTS) == found["pairs"] + found["rejected"]
+    assert sum(found["reasons"].values()) == len(rejected) == 9
+    assert found["reasons"] == rejected.reason.value_counts().to_dict()
+
+
+def test_not_one_usable_pair_is_said(tmp_path):
+    with serving(lambda body, attempt: answer("I am sorry, but I can not help with that.")) as server:
+        variant = variant_at(tmp_path, server.url, method="multi_pair")
+        with pytest.raises(UserError, match="workshop: not one usable question-answer pair came out of 5 tries"):
+            qna.generate(variant)
+
+
+def test_chunk_without_a_pair_is_asked_about_again_with_another_seed(tmp_path):
+    def second_time(body, attempt):
+        return model(body) if body["seed"] in seeds[1] else answer("I cannot say.")
+
+    with serving(lambda body, attempt: answer("I cannot say.")) as server:
+        variant = variant_at(tmp_path, server.url, method="multi_pair", attempts=2)
+        with pytest.raises(UserError, match="came out of 10 tries"):
+            qna.generate(variant)
+        seeds = [{body["seed"] for body in server.bodies[:5]}, {body["seed"] for body in server.bodies[5:]}]
+    assert len(seeds[0]) == len(seeds[1]) == 5 and seeds[0].isdisjoint(seeds[1])
+    with serving(second_time) as server:
+        variant = variant_at(tmp_path / "again", server.url, method="multi_pair", attempts=2)
+        write = writer(variant)
+        (first,), (second,) = (write([_passage(variant)], attempt) for attempt in (1, 2))
+    assert first.candidates[0].problem and first.final
+    assert [candidate.problem for candidate in second.candidates] == ["", ""]
+
+
+def _passage(variant):
+    chunk = chunks.read_chunks(variant).iloc[0]
+    return Passage(chunk.chunk_id, chunk.text)
+
+
+# --- the embedded model in this process ------------------------------------------------------------------------------
+
+
+def test_two_step_asks_for_sentences_of_the_chunk(toy_root):
+    """Two chunks: one of the paper, and one that begins in the middle of a sentence."""
+    variant = Variant.load("paper_135m")
+    table = chunks.load(variant)
+    body = table[table.text.str.contains("The threshold search takes four minutes")].head(1)
+    passage, (begun, whole) = Passage(body.chunk_id.iloc[0], body.text.iloc[0]), list(FACTS)[:2]
+    write = writer(variant)
+    first, second = write([passage, Passage("second", f"{begun} {whole}", continued=True)], attempt=1)
+    assert first.final and first.tokens > 0
+    sentences = sentences_of(passage.text)
+    for candidate in first.candidates:
+        assert candidate.answer in sentences and candidate.check in sentences
+        assert candidate.score < 0 and not candidate.problem
+        assert candidate.free or candidate.question in [form.beginning for form in forms(candidate.answer)]
+    assert {candidate.answer for candidate in second.candidates} == {whole}
+    assert any(not candidate.free for candidate in second.candidates)
+
+    pairs, rejected = qna.judge(variant, body, {passage.chunk_id: [first]})
+    assert len(pairs) >= 1 and len(pairs) + len(rejected) == len(first.candidates)
+    assert set(pairs.Answer) <= set(sentences) and all(question.endswith("?") for question in pairs.Question)
+
+    (again,) = write([Passage("second", f"{begun} {whole}", continued=True)], attempt=2)
+    assert all(candidate.free for candidate in again.candidates), "a whole question of a rule does not change"
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+def test_sentences_are_without_citation_marks_and_line_breaks():
+    text = "Early exit is old [3, 4–6].\nIt was 1.62 for W1. “Why?” she asked [12]. U.S. mills closed."
+    assert sentences_of(text) == [
+        "Early exit is old.", "It was 1.62 for W1.", "“Why?” she asked.", "U.S. mills closed."
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
+def test_parts_lose_no_sentence(count):
+    text = " ".join(FACTS)
+    parts = parts_of(text, count)
+    assert " ".join(parts) == text
+    assert 1 <= len(parts) <= count
+    assert all(len(part) > 40 for part in parts)
+
+
+def test_parts_are_of_about_equal_length():
+    text = " ".join(f"This is sentence {n} of a text with twenty sentences." for n in "abcdefghijklmnopqrst")
+    lengths = [len(part) for part in parts_of(text, 4)]
+    assert len(lengths) == 4 and max(lengths) < 1.3 * min(lengths)
+
+
+def test_short_text_is_one_part():
+    assert parts_of("A wicket is a small door.", 3) == ["A wicket is a small door."]
