@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test test-all lab pdfs publish lint clean
+.PHONY: run test test-all bench lab pdfs publish lint clean
 
 run: $(READY)
 	$(BIN)/llama-qna run $(VARIANT) --notebooks
@@ -16,6 +16,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+bench: $(READY)
+	$(BIN)/python benchmarks/generation.py
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks
@@ -27,8 +30,8 @@ publish: $(READY)
 	$(BIN)/llama-qna publish $(VARIANT)
 
 lint: $(READY)
-	$(BIN)/ruff check llama_qna tests data/sources install_gpu_driver.py
-	$(BIN)/ruff format --check llama_qna tests data/sources install_gpu_driver.py
+	$(BIN)/ruff check llama_qna tests benchmarks data/sources install_gpu_driver.py
+	$(BIN)/ruff format --check llama_qna tests benchmarks data/sources install_gpu_driver.py
 
 clean:
 	rm -rf .venv runs models

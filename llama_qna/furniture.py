@@ -88,12 +88,12 @@ def _counts_pages(numbers: list[str], others: list[str], pages: int, strictly: b
 
 
 def _strip(page: list[str], repeats: set[str], most: int, least: int = 0) -> list[str]:
-    """Take at each edge up to `most` repeating lines and one page number away, but leave `least` lines."""
+    """Take at each edge one page number and up to `most` repeating lines away; of those leave `least` lines."""
     lines = list(page)
     for edge in (0, -1):
         taken = numbers = 0
-        while len(lines) > least:
-            if taken < most and lines[edge] in repeats:
+        while lines:
+            if taken < most and lines[edge] in repeats and len(lines) > least:
                 taken += 1
             elif not numbers and PAGE_NUMBER.fullmatch(lines[edge]):
                 numbers += 1

@@ -17,7 +17,7 @@ QUESTION_WORD = re.compile(
 )
 # a pronoun, or "the" with one common noun: the reader has not met what it stands for
 VAGUE = re.compile(
-    r"^(?!Who).*\b([Ii]t|[Tt]hey|[Tt]heir|[Ii]ts|[Hh]is|[Hh]er|[Tt]hese|[Tt]his)\b"
+    r"\b([Ii]t|[Tt]hey|[Tt]heir|[Ii]ts|[Tt]hese|[Tt]his)\b|^(?!Who).*\b([Hh]is|[Hh]er)\b"
     r"|^(What|Why) [a-z]+ (to )?the [a-z-]+( [a-z]+)?\?$"
 )
 AFTER_NOUN = "and|or|to|in|on|at|by|from|with|into|through|is|was|are|were|be|have|has|can|when|while|under|over|after"

@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from llama_qna.verbs import BE, COUNTS, FUNCTION_WORDS, THING, base_forms, inversions, is_verb, lower_first
+from llama_qna.verbs import BE, COUNTS, FUNCTION_WORDS, OBJECTS, THING, base_forms, inversions, is_verb, lower_first
 from llama_qna.words import english
 
 LEANS_BACK = re.compile(
-    r"\bthen\b|\bboth \w+(?! \w* ?and\b)|\bthe (?:two|same|other)\b(?! \w)|\bthere\b(?! (?:is|are|was|were))"
+    r"\bthen\b|\bboth \w+\b(?! (?:\w+ )?and\b)|\bthe (?:two|same|other)\b(?! \w)|\bthere\b(?! (?:is|are|was|were))"
     r"|\b(?:at|around|of|in|for|from|by|with|to|on|over) that\b"
 )
 MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
@@ -47,6 +47,7 @@ CHANGES = (
     "removed replaced added merged dropped mixed destroyed absorbed released lost converted divided split spoiled "
     "reduced lowered raised moved bent heated cooled emitted closed opened copied erased stopped doubled frozen melted"
 ).split()
+REPORTING = "argue find show say suggest notice report conclude predict propose discover state claim".split()
 LIGHT = ("have", "let", "make", "treat", "put")
 PARTICLES = ("on", "to", "from", "for", "with", "of", "into", "out", "up", "off")
 NO_OBJECT = (*"by one in at as between along only over through under while because when and less far".split(), "than")
@@ -67,7 +68,7 @@ class Form:
 def stands_alone(sentence: str) -> bool:
     """Whether a sentence says something that is clear without the sentences around it."""
     whole = sentence[:1].isupper() and sentence[-1:] in (".", "!") and sentence.count("(") == sentence.count(")")
-    footnote_mark = re.search(r"[a-z][.,]\d|\b\d[A-Z][a-z]", sentence)
+    footnote_mark = re.search(r"[a-z][.,]\d|\b\d[A-Z][a-z]|\d{4}\.\d|\bcurve\b|\bschematic\b", sentence)
     pointing = LEANS.match(sentence) or POINTS_OUTSIDE.match(sentence) or LEANS_BACK.search(sentence) or footnote_mark
     return whole and 7 <= len(sentence.split()) <= 40 and not pointing
 
@@ -123,7 +124,7 @@ def _numbers(sentence: str):
                 rest = x.rest.removeprefix(THING)
                 question = " ".join(f"{beginning} {x.auxiliary} {x.subject} {x.verb} {rest}".split()).rstrip(" .,")
                 question += f" {lead[:1].lower()}{lead[1:].strip(' ,')}" if lead else ""
-                yield Form(re.sub(rf" ({HEDGE})(?= |$)", "", question) + "?")
+                yield Form(f"{question}?")
         yield Form(beginning, question_words(before + after), _verb_forms(match["verb"] or ""))
         return
 
@@ -133,7 +134,7 @@ def _verb_forms(verb: str) -> tuple[str, ...]:
 
 
 def _durations(sentence: str):
-    match = re.search(rf"\bfor (?:{HEDGE} )?{NUMBER} {TIME_UNIT}\b", sentence)
+    match = re.search(rf"(?<!plan )(?<!wait )\bfor (?:{HEDGE} )?{NUMBER} {TIME_UNIT}\b", sentence)
     if match and not RELATIVE.search(clause(sentence, match.start(), match.end())[0]):
         yield "How long", " ".join(clause(sentence, match.start(), match.end()))
     match = re.search(rf"\bat (?:{HEDGE} )?{NUMBER} (?:\w+ per second|(kelvin|degrees)\b)", sentence)
@@ -198,7 +199,7 @@ def _times(sentence: str):
 def _definitions(sentence: str):
     if sentence.split()[0].lower() in FUNCTION_WORDS and not sentence.startswith(("A ", "An ", "The ")):
         return
-    what = rf"an?|the|any|called|defined|(?:{HEDGE} )?\d[\d.,]*"
+    what = rf"an?|the(?! (?:usual|common|best|only|trouble)\b)|any|called|defined|(?:{HEDGE} )?\d[\d.,]*"
     match = re.match(rf"((?:An? |The )?[\w’ .-]{{3,60}}?),? (is|are|was|were) ({what})(?!\w)", sentence)
     if match and len(match[1].split()) <= 7 and not RELATIVE.search(match[1]):
         yield Form(f"What {match[2]} {lower_first(match[1].split())}?")
@@ -222,6 +223,7 @@ def _statements(sentence: str):
         counted = re.match(rf"(?:{HEDGE} )?{NUMBER}(?!\w)", rest)  # then "How many" is the question
         open_ended = inversion.verb in LIGHT or (counted and inversion.verb in (*LASTING, "reach", "draw", "cost"))
         turns_out = after in ("out", "up", "off") and following in (*PARTICLES, *NO_OBJECT)
+        turns_out |= after == "to" and following in english() and following not in OBJECTS  # an infinitive
         if inversion.verb and after not in NO_OBJECT and not open_ended and not turns_out:
             particle = f" {after}" if after in PARTICLES else ""
             past = when if inversion.auxiliary == "did" else ""
@@ -241,9 +243,9 @@ def _passives(sentence: str):
 
 
 LEADS = re.compile(
-    rf"(?:In|On|By|At|From|After|Since|Between|For|With|Without|Over) [^,]{{3,40}}, |At {NUMBER} \w+ |In the field "
-    rf"|On (?:the )?[A-Z][\w-]+(?: [A-Z]\w+)* "
-    rf"|(?:In|On|By|Since) (?:\d+ )?(?:{MONTH} )?(?:the (?:early |late )?)?{YEAR}s? |In [A-Z][a-z]+ (?=the |an? )"
+    rf"(?:In|On|By|Since) (?:\d+ )?(?:{MONTH} )?(?:the (?:early |late )?)?{YEAR}s?,? |At {NUMBER} \w+ |In the field "
+    r"|(?:In|On|By|At|From|After|Since|Between|For|With|Without|Over) [^,]{3,40}, "
+    r"|On (?:the )?[A-Z][\w-]+(?: [A-Z]\w+)* (?=the |an? |[A-Z])|In [A-Z][a-z]+ (?=the |an? )"
 )
 
 
@@ -267,7 +269,8 @@ def whole_questions(beginning: str, statement: str):
         parts = [beginning, inversion.auxiliary, inversion.subject, inversion.verb, rest]
         lead = f" {lead[0].lower()}{lead[1:].strip(' ,')}" if lead else ""
         question = " ".join(" ".join(parts).split()).rstrip(" ,.") + lead + "?"
-        if 4 <= len(question.split()) <= 30:
+        said_nothing = inversion.verb in REPORTING and not rest.strip()
+        if 4 <= len(question.split()) <= 30 and not said_nothing:
             yield question
 
 
