@@ -65,7 +65,7 @@ class Filters:
         self.introduced = {
             noun
             for article, noun in nouns
-            if article != "the" and 3 * (nouns["a", noun] + nouns["an", noun]) >= nouns["the", noun]
+            if article != "the" and 2 * (nouns["a", noun] + nouns["an", noun]) >= nouns["the", noun]
         }
 
     def reason(self, candidate, text: str) -> str:

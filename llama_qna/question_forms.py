@@ -27,10 +27,11 @@ HEDGE = "(?:about|some|only|nearly|roughly|almost|around|up to|over|at least|at 
 # What a sentence begins with that leans on the sentence before it, and words that point out of a sentence anywhere. A
 # pronoun further on usually stands for something in its own sentence.
 LEANS = re.compile(
-    "(But|And|So|Then|There|Thus|Both|Neither|Each|Another|Others?|One|Yet|Still|Or|Nor|Even|If|What|Later|More|Most|Some|"
-    "Many|Few|None|All|Figure|Table|The (same|other|others|result|first|second|third|two|three|rest|answer|difference|"
-    "reason|trouble|problem|number|idea|experiment|effect|figure|whole|latter|program|method|"
-    "treatment|group|team|burst|event|comparison|device|machine|excess|advantage|question|trick|test|particle))\\b"
+    "(But|And|So|Then|There|Thus|Both|Neither|Each|Another|Others?|One|Yet|Still|Or|Nor|Even|If|What|Later|More|Most|"
+    "Some|Many|Few|None|All|Figure|Table|Take|Set|Start|Imagine|Think|Let|Suppose|Consider|Spread|Multiply|The (same|"
+    "other|others|result|first|second|third|two|three|rest|answer|difference|reason|trouble|problem|number|idea|experiment|"
+    "effect|figure|whole|latter|program|method|treatment|group|team|burst|event|comparison|device|machine|excess|"
+    "advantage|question|trick|test|particle))\\b"
 )
 POINTS_OUTSIDE = re.compile(
     r"(?:\S+ ){0,7}?(?:it|they|them|he|she|him|its|his|her|their)\b|.*\b(?:this|these|those|we|us|you|your|our|I|my|"
@@ -122,7 +123,8 @@ def _numbers(sentence: str):
                 if not x.rest.startswith(THING):
                     continue
                 rest = x.rest.removeprefix(THING)
-                question = " ".join(f"{beginning} {x.auxiliary} {x.subject} {x.verb} {rest}".split()).rstrip(" .,")
+                question = " ".join(f"{beginning} {x.auxiliary} {x.subject} {x.verb} {rest}".split())
+                question = question.rstrip(" .,").removesuffix(" and")
                 question += f" {lead[:1].lower()}{lead[1:].strip(' ,')}" if lead else ""
                 yield Form(f"{question}?")
         yield Form(beginning, question_words(before + after), _verb_forms(match["verb"] or ""))
@@ -190,7 +192,7 @@ def _causes(sentence: str):
 
 def _times(sentence: str):
     """ "lowers the thresholds when the battery is weak" answers "When"."""
-    match = re.search(r",? (?:when|while|until|before|after|during|if) ", sentence)
+    match = re.search(r",? (?:when|until|before|after|during|if) ", sentence)
     before = leading_phrase(sentence[: match.start()])[1] if match else ""
     if before and not RELATIVE.search(before) and not re.search(r"[,;:]| and ", before):
         yield "When", sentence[: match.start()]
@@ -201,7 +203,8 @@ def _definitions(sentence: str):
         return
     what = rf"an?|the(?! (?:usual|common|best|only|trouble)\b)|any|called|defined|(?:{HEDGE} )?\d[\d.,]*"
     match = re.match(rf"((?:An? |The )?[\w’ .-]{{3,60}}?),? (is|are|was|were) ({what})(?!\w)", sentence)
-    if match and len(match[1].split()) <= 7 and not RELATIVE.search(match[1]):
+    someone = match and match[2] == "was" and re.fullmatch(r"[A-Z][\w’-]+", match[1])
+    if match and len(match[1].split()) <= 7 and not RELATIVE.search(match[1]) and not someone:
         yield Form(f"What {match[2]} {lower_first(match[1].split())}?")
     by = "with|by|from|into|using|through"
     match = re.match(rf"((?:An? |The )?[\w’ .-]{{3,60}}?) (is|are|was|were) (\w+) (?:{by}) ", sentence)

@@ -36,7 +36,7 @@ BASE_FORMS = dict(
         "bound:bind bought:buy caught:catch fed:feed felt:feel fought:fight heard:hear hung:hang laid:lay lent:lend "
         "meant:mean sank:sink sought:seek shook:shake shone:shine shot:shoot slept:sleep struck:strike swept:sweep "
         "understood:understand wound:wind shown:show bore:bear has:have had:have "
-        "does:do did:do"
+        "does:do did:do put:put"
     ).split()
 )
 RELATIVE = re.compile(r"\b(that|which|who|whose|when|while|if|as|where)\b", re.IGNORECASE)
@@ -62,6 +62,8 @@ def inversions(statement: str) -> Iterator[Inversion]:
     words, tried = statement.split(), 0
     for i in range(1, min(len(words), 12)):
         before, verb, after = words[i - 1], words[i], (words[i + 1 :] or [THING])[0]
+        if before.endswith(",") and verb[0].isupper():  # a list of names
+            continue
         if before.endswith((",", ";", ":")) or RELATIVE.search(" ".join(words[:i])) or tried == 2:
             return
         quantity = any(word[0].isdigit() or word in COUNTS for word in words[max(0, i - 2) : i])
