@@ -84,6 +84,7 @@ def write_variant(root: Path, base_model: str = EMBEDDED, **stage) -> Variant:
     steps = {"max_steps": 3, "save_steps": 2, "logging_steps": 1, "batch_size": 16, "max_length": 64}
     steps |= {"learning_rate": 1e-3, "warmup_steps": 0} | stage
     recipe["base_model"] = base_model
+    recipe["heldout"] = {"fraction": 0}
     recipe["lora"] |= {"r": 8, "alpha": 16, "dropout": 0.0}
     recipe["generation"] |= {"qna_file": "pairs.csv", "reference_questions": False}
     recipe["pretraining"] |= steps

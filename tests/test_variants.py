@@ -76,7 +76,7 @@ def test_key_that_is_like_no_other_is_refused_without_a_guess(edit_recipe):
     [
         ("chunk_size: 1024", "chunk_size: many", "chunking.chunk_size", "integer"),
         ("chunk_size: 1024", "chunk_size: 0", "chunking.chunk_size", "greater than 0"),
-        ("batch_size: 32", "batch_size: 3.5", "generation.batch_size", "integer"),
+        ("batch_size: 64", "batch_size: 3.5", "generation.batch_size", "integer"),
         ("extractor: pypdfium2", "extractor: mupdf", "extractor", "'pypdfium2' or 'pdfminer'"),
         ("method: two_step", "method: three_step", "generation.method", "'two_step' or 'multi_pair'"),
         ("dropout: 0.0", "dropout: 1.5", "lora.dropout", "less than 1"),
