@@ -207,7 +207,8 @@ def is_gone(child):
     return not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
-@pytest.mark.slow  # failed once of two runs: the child had aborted (SIGABRT) before the interrupt; the cause is not known yet
+# Failed once of two runs: the child had aborted (SIGABRT) before the interrupt, and why is not known yet.
+@pytest.mark.slow
 def test_interrupt_ends_the_child_too(reading, toy_root):
     parent, child = reading(60)
     os.kill(parent.pid, signal.SIGINT)  # to the parent alone, as a notebook may do
