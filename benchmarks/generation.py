@@ -13,12 +13,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-from transformers import LogitsProcessorList
-
 from llama_qna import records
 from llama_qna.chunks import load
-from llama_qna.generation import _GumbelNoise, _Words
 from llama_qna.pair_writers import LocalModel, Passage, TwoStep
 from llama_qna.qna import judge
 from llama_qna.variants import Variant
@@ -30,32 +26,12 @@ class OneAtATime(LocalModel):
     """The same questions to the same model, every prompt alone and from its first token."""
 
     def generate(self, input_ids, seeds, words):
-        return [self._generate(ids, seed, row) for ids, seed, row in zip(input_ids, seeds, words, strict=True)]
-
-    def _generate(self, ids: list[int], seed: str, words: tuple[str, ...]) -> str:
-        noise = _GumbelNoise(self.settings.temperature, [f"{self.seed} {seed}"])
-        with torch.inference_mode():
-            output = self.model.generate(
-                torch.tensor([ids]),
-                max_new_tokens=self.settings.max_new_tokens,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                pad_token_id=self.tokenizer.pad_token_id,
-                eos_token_id=self.tokenizer.eos_token_id,
-                logits_processor=LogitsProcessorList([_Words(self.tokenizer, [words], len(ids)), noise]),
-            )
-        return self.tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True).strip()
+        single = super().generate
+        return [single([ids], [seed], words=[row])[0] for ids, seed, row in zip(input_ids, seeds, words, strict=True)]
 
     def likelihoods(self, input_ids, texts):
-        return [self._likelihood(ids, text) for ids, text in zip(input_ids, texts, strict=True)]
-
-    def _likelihood(self, ids: list[int], text: str) -> float:
-        end = self.tokenizer(f" {text}", add_special_tokens=False)["input_ids"]
-        with torch.inference_mode():
-            logits = self.model(torch.tensor([ids + end])).logits[0, len(ids) - 1 : -1].float()
-        return torch.log_softmax(logits, -1).gather(1, torch.tensor(end)[:, None]).mean().item()
+        single = super().likelihoods
+        return [single([ids], [text])[0] for ids, text in zip(input_ids, texts, strict=True)]
 
 
 def main() -> None:

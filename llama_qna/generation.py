@@ -1,4 +1,8 @@
-"""Many prompts become many texts: sorted by length, in batches, with a shared beginning computed once."""
+"""Many prompts become many texts: sorted by length, in batches, with a shared beginning computed once.
+
+`model.generate` keeps a finished row in its batch until the last one has ended and draws over the whole vocabulary
+where a few words are allowed; the loop here does neither (`benchmarks/generation.py` measures what that is worth).
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ import hashlib
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
-from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import DynamicCache
 
 
 def generate_texts(
@@ -40,35 +45,22 @@ def generate_texts(
     if not prompts:
         return []
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
-    prefix = _shared_prefix(prompts) if len(prompts) > 1 else []
-    cache = _prefill(model, prefix) if len(prefix) >= 32 else None
-    newline = [_StopAtNewline(tokenizer, model.device)] if stop_at_newline else []
+    prefix, cache = _shared_beginning(model, prompts)
+    last = {tokenizer.eos_token_id}
+    if stop_at_newline:
+        vocabulary = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+        last |= {i for i, token in enumerate(vocabulary) if "\n" in token}
     texts = [""] * len(prompts)
     with tqdm(total=len(prompts), desc=description, unit="text", disable=done is not None) as bar:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            input_ids, attention_mask = _pad_after_prefix(
-                [prompts[i] for i in rows], len(prefix), tokenizer.pad_token_id
+            choice = _Choice(
+                temperature,
+                [seeds[i] for i in rows] if temperature else [],
+                Words(tokenizer, [words[i] for i in rows]) if words else None,
             )
-            noise = [_GumbelNoise(temperature, [seeds[i] for i in rows])] if temperature else []
-            held = [_Words(tokenizer, [words[i] for i in rows], input_ids.shape[1])] if words else []
-            with torch.inference_mode():
-                output = model.generate(
-                    input_ids=input_ids.to(model.device),
-                    attention_mask=attention_mask.to(model.device),
-                    past_key_values=_expand(cache, len(rows)) if cache else None,
-                    max_new_tokens=max_new_tokens,
-                    do_sample=False,
-                    temperature=None,
-                    top_p=None,
-                    top_k=None,
-                    pad_token_id=tokenizer.pad_token_id,
-                    eos_token_id=tokenizer.eos_token_id,
-                    logits_processor=LogitsProcessorList(held + noise),
-                    stopping_criteria=StoppingCriteriaList(newline),
-                )
-            new = tokenizer.batch_decode(output[:, input_ids.shape[1] :], skip_special_tokens=True)
-            for i, text in zip(rows, new, strict=True):
+            new = _write(model, [prompts[i] for i in rows], prefix, cache, choice, last, max_new_tokens)
+            for i, text in zip(rows, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
                 texts[i] = (text.split("\n", 1)[0] if stop_at_newline else text).strip()
             bar.update(len(rows))
             if done:
@@ -76,18 +68,45 @@ def generate_texts(
     return texts
 
 
-def _shared_prefix(prompts: list[list[int]]) -> list[int]:
-    """The longest beginning that all prompts share, short of the last token of the shortest."""
+@torch.inference_mode()
+def _write(model, prompts, prefix: int, cache, choice: _Choice, last: set[int], max_new_tokens: int) -> list[list[int]]:
+    """Token by token, all rows at once; a row that has ended leaves the batch. B lists of new tokens."""
+    input_ids, mask = (tensor.to(model.device) for tensor in _pad_after_prefix(prompts, prefix))
+    cache = _expand(cache, len(prompts)) if cache else DynamicCache()
+    input_ids, position_ids = input_ids[:, prefix:], (mask.cumsum(1) - 1)[:, prefix:]
+    new, rows = [[] for _ in prompts], list(range(len(prompts)))
+    for step in range(max_new_tokens):
+        logits = model(
+            input_ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache, logits_to_keep=1
+        ).logits[:, -1]  # (B, V)
+        tokens = choice(logits.float(), rows)
+        for row, token in zip(rows, tokens, strict=True):
+            new[row].append(token)
+        left = [place for place, token in enumerate(tokens) if token not in last and not choice.ended(rows[place])]
+        if not left or step == max_new_tokens - 1:
+            break
+        position_ids = position_ids[:, -1:] + 1
+        if len(left) < len(rows):
+            places = torch.tensor(left, device=mask.device)
+            cache.batch_select_indices(places)
+            mask, position_ids = mask[places], position_ids[places]
+            rows, tokens = [rows[place] for place in left], [tokens[place] for place in left]
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+        input_ids = torch.tensor(tokens, device=mask.device)[:, None]
+    return new
+
+
+def _shared_beginning(model, prompts: list[list[int]]) -> tuple[int, DynamicCache | None]:
+    """The length of the beginning that all prompts share, where it is worth computing once, and its cache (one row)."""
     first, last = min(prompts), max(prompts)
     length = 0
     while length < min(len(first), len(last)) - 1 and first[length] == last[length]:
         length += 1
-    return first[:length]
-
-
-def _prefill(model, prefix: list[int]) -> DynamicCache:
+    if len(prompts) == 1 or length < 32:
+        return 0, None
     with torch.inference_mode():
-        return model(torch.tensor([prefix], device=model.device), use_cache=True, logits_to_keep=1).past_key_values
+        prefix = torch.tensor([first[:length]], device=model.device)
+        return length, model(prefix, use_cache=True, logits_to_keep=1).past_key_values
 
 
 def _expand(cache: DynamicCache, rows: int) -> DynamicCache:
@@ -98,133 +117,142 @@ def _expand(cache: DynamicCache, rows: int) -> DynamicCache:
     return copy
 
 
-def _pad_after_prefix(rows: list[list[int]], prefix: int, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _pad_after_prefix(rows: list[list[int]], prefix: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Pad between the shared prefix and the rest of each row, so that the prefix stays aligned: two tensors (B, T)."""
     longest = max(map(len, rows))
-    input_ids = [row[:prefix] + [pad_id] * (longest - len(row)) + row[prefix:] for row in rows]
+    input_ids = [row[:prefix] + [0] * (longest - len(row)) + row[prefix:] for row in rows]
     mask = [[1] * prefix + [0] * (longest - len(row)) + [1] * (len(row) - prefix) for row in rows]
     return torch.tensor(input_ids), torch.tensor(mask)
 
 
-class _GumbelNoise(LogitsProcessor):
-    """Sampling as an argmax: the largest of logit/T plus Gumbel noise is a draw from softmax(logit/T).
+class _Choice:
+    """Chooses the next token of each row: the likeliest, or a draw from softmax(logits / temperature).
 
-    Each row has a generator of its own, so its draws do not depend on its batch.
+    The draw is an argmax too, of logits / temperature plus Gumbel noise. Each row has a generator of its own, so its
+    draws do not depend on its batch.
     """
 
-    def __init__(self, temperature: float, seeds: list[str]):
-        self.temperature = temperature
+    def __init__(self, temperature: float, seeds: list[str], words: Words | None):
+        self.temperature, self.words = temperature, words
         numbers = [int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big") >> 1 for seed in seeds]
         self.generators = [torch.Generator().manual_seed(number) for number in numbers]
 
-    def __call__(self, input_ids, scores):  # (B, T), (B, V) -> (B, V)
-        uniform = torch.stack([torch.rand(scores.shape[-1], generator=g) for g in self.generators]).to(scores.device)
-        return scores.float() / self.temperature - torch.log(-torch.log(uniform.clamp(1e-10, 1 - 1e-7)))
+    def __call__(self, logits: torch.Tensor, rows: list[int]) -> list[int]:  # (B, V) -> B tokens
+        if not self.words and not self.temperature:
+            return logits.argmax(-1).tolist()
+        return [self._token(logits[place], row) for place, row in enumerate(rows)]
+
+    def _token(self, logits: torch.Tensor, row: int) -> int:  # (V,)
+        allowed = self.words.allowed(row) if self.words else None
+        scores = (logits if allowed is None else logits[allowed]).cpu()
+        if self.temperature:
+            uniform = torch.rand(scores.shape, generator=self.generators[row]).clamp(1e-10, 1 - 1e-7)
+            scores = scores / self.temperature - torch.log(-torch.log(uniform))
+        token = scores.argmax().item()
+        if self.words:
+            token = allowed[token]
+            self.words.take(row, token)
+        return token
+
+    def ended(self, row: int) -> bool:
+        return self.words is not None and self.words.ended(row)
 
 
-class _StopAtNewline(StoppingCriteria):
-    """Ends a row when its newest token holds a line break."""
-
-    def __init__(self, tokenizer, device):
-        vocabulary = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
-        self.breaks = torch.tensor(["\n" in token for token in vocabulary], device=device)
-
-    def __call__(self, input_ids, scores, **kwargs):  # (B, T) -> (B,)
-        return self.breaks[input_ids[:, -1]]
-
-
-class _Words(LogitsProcessor):
+class Words:
     """Holds each row to whole words of its own list, until it ends with a question mark.
 
-    A word of more than three letters may be used once: small models repeat themselves.
+    A word of more than three letters may be used once, a shorter one three times and never twice in a row: small
+    models repeat themselves.
     """
 
-    def __init__(self, tokenizer, words: list[tuple[str, ...]], prompt_length: int):
-        self.start, self.eos = prompt_length, tokenizer.eos_token_id
+    def __init__(self, tokenizer, words: list[tuple[str, ...]]):
         self.question_mark = tokenizer("?", add_special_tokens=False)["input_ids"][-1]
-        self.left = [dict(zip(row, self._ids(tokenizer, row), strict=True)) for row in words]
-        self.trees = [self._tree(left) for left in self.left]
+        self.ids = [
+            dict(zip(row, tokenizer([f" {word}" for word in row], add_special_tokens=False)["input_ids"], strict=True))
+            for row in words
+        ]
+        self.uses = [{word: 1 if len(word) > 3 else 3 for word in row} for row in words]
+        self.trees = [self._tree(ids) for ids in self.ids]
         self.places = list(self.trees)  # where in its tree each row stands; None when it has ended
 
     @staticmethod
-    def _ids(tokenizer, words: tuple[str, ...]) -> list[list[int]]:
-        return tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
-
-    @staticmethod
-    def _tree(left: dict[str, list[int]]) -> dict:
+    def _tree(ids: dict[str, list[int]]) -> dict:
         """The tokens of the words as a tree; the key None holds the word that ends there."""
         tree = {}
-        for word, ids in left.items():
+        for word, tokens in ids.items():
             place = tree
-            for token in ids:
+            for token in tokens:
                 place = place.setdefault(token, {})
             place[None] = word
         return tree
 
-    def __call__(self, input_ids, scores):  # (B, T), (B, V) -> (B, V)
-        held = torch.full_like(scores, -torch.inf)
-        for row, newest in enumerate(input_ids[:, -1].tolist()):
-            if input_ids.shape[1] > self.start and self.places[row] is not None:
-                self._step(row, newest)
-            allowed = self._allowed(row)
-            held[row, allowed] = scores[row, allowed]
-        return held
+    def allowed(self, row: int) -> list[int]:
+        """The tokens that may come next."""
+        place = self.places[row]
+        allowed = set(place) - {None}
+        if None in place:  # the word may end here, and the next one begin
+            uses = self.uses[row]
+            allowed |= {ids[0] for word, ids in self.ids[row].items() if uses[word] > (word == place[None])}
+            allowed.add(self.question_mark)
+        return sorted(allowed)
 
-    def _step(self, row: int, token: int) -> None:
+    def take(self, row: int, token: int) -> None:
+        """Note that a row goes on with a token."""
         place = self.places[row]
         if token in place:  # goes on with the word
             self.places[row] = place[token]
             return
         word = place[None]
-        if len(word) > 3:
-            del self.left[row][word]
-            self.trees[row] = self._tree(self.left[row])
+        self.uses[row][word] -= 1
+        if not self.uses[row][word]:
+            del self.ids[row][word]
+            self.trees[row] = self._tree(self.ids[row])
         self.places[row] = None if token == self.question_mark else self.trees[row][token]
 
-    def _allowed(self, row: int) -> list[int]:
-        place = self.places[row]
-        if place is None:
-            return [self.eos]
-        allowed = set(place)
-        if None in place:  # the word may end here, and the next one begin
-            others = self.left[row].items()
-            allowed |= {ids[0] for word, ids in others if word != place[None] or len(word) <= 3}
-            allowed.add(self.question_mark)
-        return sorted(allowed - {None})
+    def ended(self, row: int) -> bool:
+        return self.places[row] is None
 
 
+@torch.inference_mode()
 def log_likelihoods(model, tokenizer, prompts: list[list[int]], texts: list[str], batch_size: int) -> list[float]:
     """Mean log-probability per token (natural logarithm) of each text after its prompt; N floats.
 
+    Each prompt is computed once, however many texts follow it, and a beginning that all prompts share once for all.
+
     Args:
-        prompts: `input_ids` of each prompt, ragged: N lists of (T_i,); a beginning that all share is computed once.
+        prompts: `input_ids` of each prompt, ragged: N lists of (T_i,).
     """
     if not prompts:
         return []
+    heads = [prompt[:-1] for prompt in prompts]  # the last token is computed with the text that it tells
     ends = tokenizer([f" {text}" for text in texts], add_special_tokens=False)["input_ids"]
-    rows = [prompt + end for prompt, end in zip(prompts, ends, strict=True)]
-    prefix = _shared_prefix(rows) if len(rows) > 1 else []
-    prefix = prefix[: min(map(len, prompts)) - 1]  # the token before each text must be in the batch
-    cache = _prefill(model, prefix) if len(prefix) >= 32 else None
-    known = len(prefix) if cache else 0
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
-    likelihoods = [0.0] * len(rows)
+    prefix, shared = _shared_beginning(model, heads)
+    order = sorted(range(len(heads)), key=lambda i: (len(heads[i]), heads[i]), reverse=True)
+    likelihoods = [0.0] * len(heads)
     for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        longest = len(rows[batch[0]])
-        input_ids = torch.tensor([rows[i][known:] + [tokenizer.pad_token_id] * (longest - len(rows[i])) for i in batch])
-        mask = torch.tensor([[1] * len(rows[i]) + [0] * (longest - len(rows[i])) for i in batch])
-        with torch.inference_mode():
-            hidden = model.get_decoder()(
-                input_ids=input_ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                past_key_values=_expand(cache, len(batch)) if cache else None,
-                use_cache=cache is not None,
-            ).last_hidden_state  # (B, T, H)
-            before = [hidden[r, len(prompts[i]) - known - 1 : len(rows[i]) - known - 1] for r, i in enumerate(batch)]
-            logits = model.lm_head(torch.cat(before)).float()  # (tokens of the texts, V)
-            target = torch.tensor([token for i in batch for token in ends[i]], device=logits.device)
-            scores = logits.gather(1, target[:, None])[:, 0] - logits.logsumexp(-1)
-        for i, part in zip(batch, scores.split([len(ends[i]) for i in batch]), strict=True):
+        rows = order[start : start + batch_size]
+        distinct = list(dict.fromkeys(tuple(heads[i]) for i in rows))
+        input_ids, mask = (tensor.to(model.device) for tensor in _pad_after_prefix([*map(list, distinct)], prefix))
+        cache = _expand(shared, len(distinct)) if shared else DynamicCache()
+        position_ids = (mask.cumsum(1) - 1).clamp(min=0)
+        model.get_decoder()(
+            input_ids[:, prefix:], attention_mask=mask, position_ids=position_ids[:, prefix:], past_key_values=cache
+        )
+        places = torch.tensor([distinct.index(tuple(heads[i])) for i in rows], device=model.device)
+        cache.batch_select_indices(places)
+        longest = max(len(ends[i]) for i in rows)
+        input_ids = torch.tensor([prompts[i][-1:] + ends[i][:-1] + [0] * (longest - len(ends[i])) for i in rows])
+        after = torch.arange(longest, device=model.device).expand(len(rows), -1)
+        hidden = model.get_decoder()(
+            input_ids.to(model.device),
+            attention_mask=torch.cat([mask[places], torch.ones_like(after)], 1),
+            position_ids=position_ids[places, -1:] + 1 + after,
+            past_key_values=cache,
+        ).last_hidden_state  # (B, T, H)
+        written = torch.cat([hidden[row, : len(ends[i])] for row, i in enumerate(rows)])
+        logits = model.lm_head(written).float()  # (tokens of the texts, V)
+        target = torch.tensor([token for i in rows for token in ends[i]], device=logits.device)
+        scores = -F.cross_entropy(logits, target, reduction="none")
+        for i, part in zip(rows, scores.split([len(ends[i]) for i in rows]), strict=True):
             likelihoods[i] = part.mean().item()
     return likelihoods

@@ -127,6 +127,9 @@ def load_base(base_model: str, quantization: Quantization | None, weights: Path 
         keep_gradients_on_cpu(model)
         if quantization.dequantize_once:
             dequantize_once(model)
+    if device() == "cpu":
+        # Attention that shares key and value heads itself; else transformers copies them once a query head and a step.
+        os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")
     _contiguous_head_input(model)
     model.requires_grad_(False)
     return model.eval()

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 
 from llama_qna import pair_parser, prompts
 from llama_qna.pair_filters import content_words
-from llama_qna.question_forms import forms, stands_alone
+from llama_qna.question_forms import LONGEST_ANSWER, forms, stands_alone
 from llama_qna.variants import Generation, Variant
-from llama_qna.verbs import FUNCTION_WORDS
+from llama_qna.verbs import AUXILIARIES, FUNCTION_WORDS
 
 CITATION = re.compile(r" ?\[\d[\d, –-]*\]")
 
@@ -100,7 +100,7 @@ class TwoStep:
         texts = self.engine.generate(
             [self.engine.question_prompt(sentence, form.beginning) for _, sentence, form in rows],
             [f"{attempt} {passages[index].chunk_id} {sentence} {form.beginning}" for index, sentence, form in rows],
-            words=[(*form.words, *FUNCTION_WORDS) for _, _, form in rows],
+            words=[(*form.words, *_function_words(sentence)) for _, sentence, form in rows],
         )
         questions, tokens = [form.beginning for _, _, form in asked], [0] * len(passages)
         for n, text in zip(unfinished, texts, strict=True):
@@ -113,8 +113,9 @@ class TwoStep:
         rows = []
         for n, (index, own, question, _) in enumerate(found):
             words = content_words(question)
-            shared = {sentence: len(words & content_words(sentence)) for sentence in sentences_of(passages[index].text)}
-            rivals = sorted((s for s in shared if shared[s] and s != own), key=shared.get, reverse=True)[:2]
+            others = (s for s in sentences_of(passages[index].text) if s != own and len(s.split()) <= LONGEST_ANSWER)
+            shared = {sentence: len(words & content_words(sentence)) for sentence in others}
+            rivals = sorted(filter(shared.get, shared), key=shared.get, reverse=True)[:2]
             rows += [(n, sentence) for sentence in (own, *rivals)]
         scores = self.engine.likelihoods(
             [self.engine.question_prompt(sentence) for _, sentence in rows], [found[n][2] for n, _ in rows]
@@ -126,6 +127,11 @@ class TwoStep:
         for n, (index, own, question, free) in enumerate(found):
             written[index].candidates.append(Candidate(question, own, best[n][1], round(best[n][0], 3), free))
         return written
+
+
+def _function_words(sentence: str) -> list[str]:
+    said = sentence.lower().split()
+    return [word for word in FUNCTION_WORDS if word not in AUXILIARIES or word in said]
 
 
 class MultiPair:

@@ -66,7 +66,7 @@ def _generate(variant: Variant, chunks: pd.DataFrame, folder: Path) -> dict:
         raise UserError(f"{variant.name}: not one usable question-answer pair came out of {len(rejected)} tries")
     pairs.reindex(columns=COLUMNS).to_csv(folder / "qna.csv", index=False)
     rejected.reindex(columns=[*COLUMNS, "reason", "score"]).to_csv(folder / "qna_rejected.csv", index=False)
-    reasons = Counter(rejected.reason)
+    reasons = Counter(rejected.reason.str.split(":").str[0])  # what was wrong with a response follows the colon
     found = {reason: reasons[reason] for reason in pair_filters.REASONS if reasons[reason]}
     return {"pairs": len(pairs), "rejected": len(rejected), "reasons": found} | cost
 
@@ -144,7 +144,7 @@ def _model_pairs(variant: Variant, chunks: pd.DataFrame) -> tuple[pd.DataFrame, 
         for chunk_id, text, previous in zip(body.chunk_id, body.text, before, strict=True)
     ]
     passages.sort(key=lambda passage: (-len(passage.text), passage.chunk_id))
-    size = max(1, recipe.generation.batch_size // 4)
+    size = max(1, recipe.generation.batch_size // 2)
     written: dict[str, list[Written]] = {passage.chunk_id: [] for passage in passages}
     write = cache(lambda: pair_writers.writer(variant))  # the model is loaded when it is first needed
     variant.run.mkdir(parents=True, exist_ok=True)

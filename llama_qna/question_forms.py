@@ -10,7 +10,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from llama_qna.verbs import BE, COUNTS, FUNCTION_WORDS, OBJECTS, THING, base_forms, inversions, is_verb, lower_first
+from llama_qna.verbs import (
+    BE,
+    COUNTS,
+    FUNCTION_WORDS,
+    OBJECTS,
+    RELATIVE,
+    THING,
+    base_forms,
+    inversions,
+    is_verb,
+    lower_first,
+)
 from llama_qna.words import english
 
 LEANS_BACK = re.compile(
@@ -38,8 +49,7 @@ POINTS_OUTSIDE = re.compile(
     r"here|such|former|latter|another|respectively|above|below)\b",
     re.IGNORECASE,
 )
-RELATIVE = re.compile(r"\b(that|which|who|whose|when|while|if|as|where)\b", re.IGNORECASE)
-
+LONGEST_ANSWER = 40  # words; a longer "sentence" is mostly a list or a table
 
 TIME_UNIT = r"(?:\w*seconds?|ms|minutes?|hours?|days?|weeks?|months?|years?)"
 LASTING = {"take", "last", "need", "require", "spend", "run"}
@@ -71,7 +81,7 @@ def stands_alone(sentence: str) -> bool:
     whole = sentence[:1].isupper() and sentence[-1:] in (".", "!") and sentence.count("(") == sentence.count(")")
     footnote_mark = re.search(r"[a-z][.,]\d|\b\d[A-Z][a-z]|\d{4}\.\d|\bcurve\b|\bschematic\b", sentence)
     pointing = LEANS.match(sentence) or POINTS_OUTSIDE.match(sentence) or LEANS_BACK.search(sentence) or footnote_mark
-    return whole and 7 <= len(sentence.split()) <= 40 and not pointing
+    return whole and 7 <= len(sentence.split()) <= LONGEST_ANSWER and not pointing
 
 
 def forms(sentence: str) -> list[Form]:
@@ -125,8 +135,7 @@ def _numbers(sentence: str):
                 rest = x.rest.removeprefix(THING)
                 question = " ".join(f"{beginning} {x.auxiliary} {x.subject} {x.verb} {rest}".split())
                 question = question.rstrip(" .,").removesuffix(" and")
-                question += f" {lead[:1].lower()}{lead[1:].strip(' ,')}" if lead else ""
-                yield Form(f"{question}?")
+                yield Form(f"{question}{_at_end(lead)}?")
         yield Form(beginning, question_words(before + after), _verb_forms(match["verb"] or ""))
         return
 
@@ -150,8 +159,9 @@ def _years(sentence: str):
         rf"\b[Ii]n (?:{MONTH} )?{YEAR}\b|\b[Oo]n (\d+ )?{MONTH} (\d+, )?{YEAR}\b|\b[Ii]n the (?:early |late )?{YEAR}s\b"
     )
     match = re.search(date, sentence)
-    # a year in a later clause may be that of another event than the sentence's
-    if match and not re.search(r"[,;:]|\b(that|which|who|and)\b", sentence[: match.start()]):
+    # a year in a later clause, or one of several, may be that of another event than the sentence's
+    several = len(re.findall(rf"\b[Ii]n (?:{MONTH} )?{YEAR}\b", sentence)) > 1
+    if match and not several and not re.search(r"[,;:]|\b(that|which|who|and)\b", sentence[: match.start()]):
         beginning = "When" if match.group().endswith("s") else "In what year"
         # commas part the subject from what describes it, not one statement from another
         rest = re.split(r"[:;]|,? and (?=[a-z]+ed\b|is\b|was\b|has\b)|, (?:but|so|while)\b", sentence[match.end() :])[0]
@@ -186,8 +196,8 @@ def _causes(sentence: str):
     if match:
         yield "Why", clause(sentence, match.start(), len(sentence))[0]
     match = re.search(r",? by [a-z]+ing\b", sentence)
-    if match:
-        yield "How", clause(sentence, match.start(), len(sentence))[0]
+    if match and not RELATIVE.search(before := clause(sentence, match.start(), len(sentence))[0]):
+        yield "How", before
 
 
 def _times(sentence: str):
@@ -241,13 +251,12 @@ def _passives(sentence: str):
         participle = inversion.rest.split()[0].strip(",.;") if inversion.rest else ""
         if inversion.auxiliary in BE and participle in CHANGES:
             happens = "happens" if inversion.auxiliary in ("is", "are") else "happened"
-            lead = f" {lead[0].lower()}{lead[1:].strip(' ,')}" if lead else ""
-            yield f"What {happens} to {inversion.subject}{lead}?"
+            yield f"What {happens} to {inversion.subject}{_at_end(lead)}?"
 
 
 LEADS = re.compile(
     rf"(?:In|On|By|Since) (?:\d+ )?(?:{MONTH} )?(?:the (?:early |late )?)?{YEAR}s?,? |At {NUMBER} \w+ |In the field "
-    r"|(?:In|On|By|At|From|After|Since|Between|For|With|Without|Over) [^,]{3,40}, "
+    r"|(?:In|On|By|At|From|After|Since|Between|For|With|Without|Over|Relative to) [^,]{3,40}, "
     r"|On (?:the )?[A-Z][\w-]+(?: [A-Z]\w+)* (?=the |an? |[A-Z])|In [A-Z][a-z]+ (?=the |an? )"
 )
 
@@ -257,6 +266,11 @@ def leading_phrase(sentence: str) -> tuple[str, str]:
     match = LEADS.match(sentence)
     lead = match.group() if match else ""
     return lead, sentence.removeprefix(lead)
+
+
+def _at_end(lead: str) -> str:
+    """A leading phrase as it stands at the end of a question."""
+    return f" {lead[0].lower()}{lead[1:].strip(' ,')}" if lead else ""
 
 
 def whole_questions(beginning: str, statement: str):
@@ -270,8 +284,7 @@ def whole_questions(beginning: str, statement: str):
         whole = " that " in f" {rest[0]}" or 0 < len(rest[0].split()) < 3
         rest = inversion.rest if whole else rest[0]
         parts = [beginning, inversion.auxiliary, inversion.subject, inversion.verb, rest]
-        lead = f" {lead[0].lower()}{lead[1:].strip(' ,')}" if lead else ""
-        question = " ".join(" ".join(parts).split()).rstrip(" ,.") + lead + "?"
+        question = " ".join(" ".join(parts).split()).rstrip(" ,.") + _at_end(lead) + "?"
         said_nothing = inversion.verb in REPORTING and not rest.strip()
         if 4 <= len(question.split()) <= 30 and not said_nothing:
             yield question

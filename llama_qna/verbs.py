@@ -14,6 +14,8 @@ FUNCTION_WORDS = (
     "while where how much many long no only"
 ).split()
 BE = ("is", "are", "was", "were")
+# a question has these only where its sentence has them: "surveyed" must not become "was surveyed", nor be denied
+AUXILIARIES = (*BE, *"has have had can could would will must may should be been not no only".split())
 NO_SUBJECT = (*(word for word in FUNCTION_WORDS if word not in ("a", "an", "the")), "nobody", "nothing", "few")
 COUNTS = (
     "two three four five six seven eight nine ten eleven twelve fifteen twenty thirty forty fifty sixty ninety".split()
@@ -39,6 +41,7 @@ BASE_FORMS = dict(
         "does:do did:do put:put"
     ).split()
 )
+TIES = "then thus therefore also later merely typically often".split()
 RELATIVE = re.compile(r"\b(that|which|who|whose|when|while|if|as|where)\b", re.IGNORECASE)
 
 
@@ -88,16 +91,7 @@ def inversions(statement: str) -> Iterator[Inversion]:
 def _without_adverbs(subject: list[str]) -> list[str]:
     """A subject as a question says it, without the adverbs that tie its sentence to the one before."""
     words = lower_first(subject).split()
-    while len(words) > 1 and words[-1] in (
-        "then",
-        "thus",
-        "therefore",
-        "also",
-        "later",
-        "merely",
-        "typically",
-        "often",
-    ):
+    while len(words) > 1 and words[-1] in TIES:
         words.pop()
     return words
 
@@ -110,7 +104,7 @@ def _acts(words: list[str], i: int) -> bool:
     if verb.endswith("s") and verb not in BASE_FORMS:
         goes_on = after.lower() in OBJECTS or after[0].isdigit() or after[0].isupper() or after.endswith("ing")
         return goes_on or verb in INTRANSITIVE or words[0] in ("A", "An", "Each", "Every")
-    if verb in ("named", "called") and after[0].isupper():
+    if verb in ("named", "called"):
         return False
     clause = RELATIVE.split(re.split("[,;:]", " ".join(words[i + 1 :]))[0])[0]
     return not re.search(r"\b(is|are|was|were|has|have|had)\b", clause)

@@ -56,15 +56,17 @@ def plain_greedy(model, prompt, tokens):
 
 @pytest.mark.parametrize("beginning", ["", LONG_BEGINNING], ids=["no shared prefix", "shared prefix"])
 def test_batches_equal_one_prompt_at_a_time(model, beginning, monkeypatch):
-    prefilled, prefill = [], generation._prefill
-    monkeypatch.setattr(generation, "_prefill", lambda *args: prefilled.append(len(args[1])) or prefill(*args))
+    computed, shared_beginning = [], generation._shared_beginning
+    monkeypatch.setattr(
+        generation, "_shared_beginning", lambda *args: computed.append(shared_beginning(*args)) or computed[-1]
+    )
     prompts = prompts_of(beginning + question for question in QUESTIONS)
     assert len({len(prompt) for prompt in prompts}) >= 4
     wanted = [plain_greedy(model, prompt, 8) for prompt in prompts]
     assert len(set(wanted)) == len(wanted)  # so a wrong order would show
     for times, size in enumerate((8, 2), start=1):
         assert texts_of(model, prompts, batch_size=size) == wanted
-        assert len(prefilled) == times * bool(beginning), "once a call"
+        assert len(computed) == times and all(bool(cache) == bool(beginning) for _, cache in computed), "once a call"
 
 
 def test_identical_prompts_share_a_prefix(model):
@@ -104,8 +106,8 @@ def test_sampled_text_depends_on_its_seed_alone(model):
 
 def test_noise_draws_from_the_softmax():
     logits, temperature, draws = torch.tensor([2.0, 1.0, 0.0, -1.0]), 0.7, 4000
-    noise = generation._GumbelNoise(temperature, [f"seed {i}" for i in range(draws)])
-    chosen = noise(None, logits.expand(draws, -1)).argmax(-1)
+    choice = generation._Choice(temperature, [f"seed {i}" for i in range(draws)], None)
+    chosen = torch.tensor(choice(logits.expand(draws, -1), list(range(draws))))
     found = torch.bincount(chosen, minlength=4) / draws
     torch.testing.assert_close(found, torch.softmax(logits / temperature, 0), rtol=0, atol=0.02)
 
