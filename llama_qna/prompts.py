@@ -7,6 +7,9 @@ that applies it. Token ids are built here and nowhere else.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
+
+from llama_qna import UserError
 
 SYSTEM = "Answer the question briefly and precisely."
 
@@ -20,6 +23,28 @@ PLAIN_TEMPLATE = (
 def question_ids(tokenizer, question: str) -> list[int]:
     """`input_ids` of a question, ready for the answer; (T,)."""
     return chat_ids(tokenizer, _turn("system", SYSTEM) + _turn("user", question))
+
+
+def context_question_ids(tokenizer, question: str, chunks: list[str], max_tokens: int) -> list[int]:
+    """`input_ids` of a question with the chunks that may answer it, the best first; (T,), T <= max_tokens.
+
+    Whole chunks are left out from the end until the rest fits; if not even the first fits, its end is cut off between
+    two words. Without any chunk this is `question_ids`.
+
+    Raises:
+        UserError: the question alone is longer than that.
+    """
+
+    def asked(texts):
+        content = "\n\n".join([*(f"Text: {text}" for text in texts), f"Question: {question}"])
+        return question_ids(tokenizer, content if texts else question)
+
+    ends = [word.end() for word in re.finditer(r"\S+", chunks[0])] if chunks else []
+    contexts = [[], *([chunks[0][:end]] for end in ends), *(chunks[:n] for n in range(2, len(chunks) + 1))]
+    fitting = bisect_right(contexts, max_tokens, key=lambda texts: len(asked(texts)))
+    if not fitting:
+        raise UserError(f"the question {question[:60]!r} is longer than the {max_tokens} tokens of a prompt")
+    return asked(contexts[fitting - 1])
 
 
 def training_row(tokenizer, question: str, answer: str, max_length: int) -> dict[str, list[int]]:

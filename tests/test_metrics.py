@@ -1,8 +1,23 @@
-"""Tests of llama_qna/metrics.py, against ROUGE worked out by hand."""
+"""Tests of llama_qna/metrics.py, against scores worked out by hand."""
 
+import subprocess
+import sys
+
+import pandas as pd
 import pytest
 
-from llama_qna.metrics import mean_rouge, rouge, strip_label
+from llama_qna.metrics import (
+    exact_match,
+    is_empty,
+    is_run_on,
+    mean_rouge,
+    rouge,
+    score,
+    strip_label,
+    supported,
+    token_f1,
+)
+from llama_qna.variants import REPOSITORY
 
 
 @pytest.mark.parametrize(
@@ -57,3 +72,132 @@ def test_mean_is_over_the_questions():
         rouge("sat the cat", "the cat sat"),
     ]
     assert mean_rouge(scores) == pytest.approx({"rouge1": 2 / 3, "rouge2": 1.5 / 3, "rougeL": (1 + 2 / 3) / 3})
+
+
+@pytest.mark.parametrize(
+    "answer, references, exact, f1",
+    [
+        ("The cat, sat!", ["a cat sat"], 1, 1),
+        ("the  CAT\nsat", ["cat sat"], 1, 1),
+        ("Answer: a cat", ["**Answer:** the cat"], 1, 1),
+        # 2 of 4 words and 2 of 3: P 1/2, R 2/3
+        ("It was in 1921.", ["in 1921, Stockholm"], 0, 4 / 7),
+        # a word that is repeated counts as often as both sides have it: P 1/3, R 1/2
+        ("cat cat cat", ["cat sat"], 0, 2 / 5),
+        ("dog", ["cat sat"], 0, 0),
+        # the best of the accepted answers, wherever it stands
+        ("forty-two percent", ["42%", "forty-two percent", "about half"], 1, 1),
+        ("42 percent", ["roughly 42%", "42 percent of them"], 0, 2 * 1 * (1 / 2) / (3 / 2)),
+        # articles are words of their own: nothing is cut out of others
+        ("theory", ["ory"], 0, 0),
+        # what a PDF has for quotes and dashes is punctuation too; a sign that carries meaning is not
+        ("Newton’s “law”", ["Newton's law"], 1, 1),
+        ("3 ± 1", ["3 1"], 0, 4 / 5),
+        # a point named A: nothing is left of either side, and the answer is still right
+        ("A", ["A"], 1, 1),
+        ("A", ["B"], 0, 0),
+        ("", ["the cat"], 0, 0),
+        ("...", ["A"], 0, 0),
+        ("Answer:", ["the cat"], 0, 0),
+    ],
+)
+def test_exact_match_and_f1_are_what_a_hand_computes(answer, references, exact, f1):
+    assert exact_match(answer, references) == exact
+    assert token_f1(answer, references) == pytest.approx(f1)
+
+
+@pytest.mark.parametrize("answer", ["", "  \n", "Answer:", "**Answer:** ", "...", "_", "—"])
+def test_empty_answer_says_nothing(answer):
+    assert is_empty(answer)
+    assert not is_run_on(answer)
+    assert not supported(answer, ["The cat sat."])
+
+
+@pytest.mark.parametrize("answer", ["A", "7", "Answer: no", "é", "光"])
+def test_one_character_is_an_answer(answer):
+    assert not is_empty(answer)
+
+
+@pytest.mark.parametrize(
+    "answer, ended, run_on",
+    [
+        ("The cat sat.", None, False),
+        ("It asked “why?”", None, False),
+        ("It is **the cat.**", None, False),
+        ("It sat (on the mat).", None, False),
+        ("The cat sat on the", None, True),
+        ("Isaac Newton", None, True),  # not known to have ended
+        ("Isaac Newton", True, False),
+        ("The cat sat on the", True, False),
+        ("The cat sat. It then", False, True),
+        ("The cat sat.", False, True),  # cut off at the limit, by chance after a sentence
+        ("The cat sat on it. The cat sat on it.", True, False),
+        ("The cat sat on it. The cat sat on it. The CAT sat, on it.", True, True),
+        ("no no no no no.", True, False),
+        ("no no no no no no.", True, True),  # the same four words begin at the first, the second and the third
+    ],
+)
+def test_run_on_is_cut_off_or_repeats_itself(answer, ended, run_on):
+    assert is_run_on(answer, ended) is run_on
+
+
+CORPORA = ["paper", "physics_reader"]
+CHUNKS = [
+    "In 1915 the observatory at Potsdam measured the spectrum of three faint stars with a new grating.",
+    "The telescope of Wickham has a mirror of 2.5 metres, which was polished by hand in 1934.",
+]
+
+
+@pytest.mark.parametrize(
+    "answer, expected",
+    [
+        ("The mirror was polished by hand in 1934.", True),
+        ("The mirrors were polished by hand.", True),  # stems are compared
+        ("Answer: polished by hand", True),  # the label is no claim
+        ("The mirror was polished by hand in 1935.", False),  # a number that the chunk does not have
+        ("The mirror was polished by hand in 1915.", False),  # another chunk has it, not this one
+        ("It was polished by Anton.", False),  # a name that nowhere stands
+        ("The mirror has 2.5 metres and moons.", True),  # 3 of 4 content words
+        ("The mirror has 2.5 metres, moons and rings.", False),  # 3 of 5
+        ("It is what it is.", False),  # claims nothing
+    ],
+)
+def test_supported_needs_one_chunk_that_has_it_all(answer, expected):
+    assert supported(answer, CHUNKS) is expected
+
+
+def test_answers_from_a_document_are_supported_by_it_and_not_by_another():
+    texts = {corpus: list(pd.read_csv(REPOSITORY / "data" / corpus / "chunks.csv").text) for corpus in CORPORA}
+    for own, other in [CORPORA, CORPORA[::-1]]:
+        answers = pd.read_csv(REPOSITORY / "data" / own / "qna.csv").Answer
+        assert sum(supported(answer, texts[own]) for answer in answers) >= 0.95 * len(answers)
+        assert sum(supported(answer, texts[other]) for answer in answers) <= 0.05 * len(answers)
+
+
+def test_score_has_every_score_of_one_answer():
+    answer = "Answer: it was polished in 1934."
+    found = score(answer, "By hand, in 1934.", ["polished in 1934"], CHUNKS)
+    assert found == pytest.approx(
+        rouge(answer, "By hand, in 1934.")
+        # 3 words of 5 stand in the variant of 3 (P 3/5, R 1), which is nearer than the reference
+        | {"exact_match": 0, "f1": 0.75, "supported": 1, "empty": 0, "run_on": 0}
+    )
+    assert all(type(value) is float for value in found.values())
+
+
+def test_rouge_stays_against_the_one_reference():
+    found = score("polished", "By hand.", ["polished"], CHUNKS, ended=True)
+    assert (found["rouge1"], found["exact_match"], found["f1"], found["run_on"]) == (0, 1, 1, 0)
+
+
+def test_empty_answer_scores_nothing():
+    found = score("", "By hand.", [], CHUNKS, ended=True)
+    assert found.pop("empty") == 1
+    assert set(found.values()) == {0}
+
+
+def test_metrics_come_without_models():
+    """The layer stays light: neither torch nor pandas is imported for it."""
+    code = "import sys, llama_qna.metrics; print({'torch', 'transformers', 'pandas'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
