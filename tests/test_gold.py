@@ -1,0 +1,191 @@
+"""Tests of the gold questions: the shipped ones cover the documents and are far from what is trained on; bad files."""
+
+from itertools import combinations
+
+import pandas as pd
+import pytest
+
+from llama_qna import UserError
+from llama_qna.gold import COLUMNS, folds, near, read_gold, references
+from llama_qna.variants import REPOSITORY
+
+by_corpus = pytest.mark.parametrize("corpus", ["paper", "physics_reader"])
+KINDS = {"name", "number", "cause", "definition", "mechanism", "comparison"}
+
+
+def read_chunks(corpus):
+    return pd.read_csv(REPOSITORY / "data" / corpus / "chunks.csv", keep_default_na=False)
+
+
+def shipped(corpus):
+    return read_gold(REPOSITORY / "data" / corpus / "gold.csv", read_chunks(corpus))
+
+
+@pytest.mark.parametrize(("corpus", "count"), [("paper", 80), ("physics_reader", 140)])
+def test_every_question_is_whole_and_numbered(corpus, count):
+    gold = shipped(corpus)
+    assert len(gold) == count and gold.question_id.is_unique
+    assert set(gold.kind) == KINDS
+    assert gold.Question.str.endswith("?").all() and gold.Answer.str.endswith(".").all()
+    assert gold.Answer.str.split().map(len).between(6, 25).all()
+    assert (gold.variants != "").all()
+
+
+@by_corpus
+def test_most_questions_ask_for_facts(corpus):
+    assert shipped(corpus).kind.isin(["name", "number", "cause"]).mean() >= 0.6
+
+
+@by_corpus
+def test_every_section_has_a_question(corpus):
+    chunks, gold = read_chunks(corpus), shipped(corpus)
+    body = chunks[(chunks.kind == "body") & ~chunks.section.isin(["", "Acknowledgements"])]
+    missing = set(zip(body.document, body.section, strict=True)) - set(zip(gold.document, gold.section, strict=True))
+    assert missing == set()
+    assert 0.1 <= (gold.chunk_split == "heldout").mean() <= 0.3
+
+
+@by_corpus
+def test_the_evidence_stands_word_for_word_in_a_chunk_of_the_section(corpus):
+    texts = {row.chunk_id: " ".join(row.text.split()) for row in read_chunks(corpus).itertuples()}
+    for row in shipped(corpus).itertuples():
+        assert row.chunk_ids, row.question_id
+        assert all(row.evidence in texts[chunk_id] for chunk_id in row.chunk_ids), row.question_id
+
+
+@by_corpus
+def test_no_gold_question_is_near_a_training_question(corpus):
+    trained = list(pd.read_csv(REPOSITORY / "data" / corpus / "qna.csv", keep_default_na=False).Question)
+    found = {question: near(question, trained) for question in shipped(corpus).Question}
+    assert {question: other for question, other in found.items() if other} == {}
+
+
+@by_corpus
+def test_no_two_gold_questions_are_near_each_other(corpus):
+    assert [pair for pair in combinations(shipped(corpus).Question, 2) if near(pair[0], [pair[1]])] == []
+
+
+@by_corpus
+def test_the_folds_are_the_rule_s_and_hold_every_document_and_both_splits(corpus):
+    gold, rule = shipped(corpus), folds(read_chunks(corpus))
+    assert [rule[key] for key in zip(gold.document, gold.section, strict=True)] == list(gold.fold)
+    assert (gold.groupby(["document", "section"]).fold.nunique() == 1).all()
+    cells = gold.groupby(["document", "chunk_split", "fold"]).size()
+    assert len(cells) == 4 * gold.document.nunique()
+    assert 0.25 <= (gold.fold == "dev").mean() <= 0.45
+
+
+def test_a_section_alone_in_its_split_is_for_the_test():
+    chunks = pd.DataFrame(
+        {"document": "a", "section": ["1", "2", "2"], "kind": "body", "split": ["heldout", *["train"] * 2]}
+    )
+    assert folds(chunks) == {("a", "1"): "test", ("a", "2"): "test"}
+
+
+def test_another_seed_draws_other_sections():
+    chunks = read_chunks("physics_reader")
+    assert folds(chunks, 42) == folds(chunks.sample(frac=1, random_state=1), 42) != folds(chunks, 43)
+
+
+def test_the_references_of_a_row_are_its_answer_and_its_variants():
+    row = pd.Series({"Answer": "It has four parts.", "variants": "four | 4"})
+    assert references(row) == ["It has four parts.", "four", "4"]
+    assert references(row.replace("four | 4", "")) == ["It has four parts."]
+
+
+NEAR = [
+    ("Who built it?", "who  BUILT it", True),
+    ("Who built it?", "Who sold it?", False),
+    ("When did the heron of the pond first come?", "Why did the heron of the pond fly?", True),  # six words in a row
+    ("When did the heron of the lake first come?", "Why did the heron of the pond fly?", False),
+    ("Is a blue bird in the old tree?", "In the old tree is a blue bird?", True),  # the same words
+    ("Whom does Wicketfold's W1 serve?", "Whom does Wicketfold’s W1 serve?", True),
+    ("", "Who built it?", False),
+]
+
+
+@pytest.mark.parametrize(("question", "other", "expected"), NEAR)
+def test_near_means_six_words_in_a_row_or_nearly_the_same_words(question, other, expected):
+    assert near(question, ["Nothing alike at all here", other]) == (other if expected else None)
+
+
+@pytest.fixture
+def write_gold(tmp_path):
+    """Write the first three rows of the paper's gold file after an edit of their table; read them back."""
+
+    def write(edit=lambda table: table):
+        table = pd.read_csv(REPOSITORY / "data" / "paper" / "gold.csv", keep_default_na=False, dtype=str).head(3)
+        path = tmp_path / "gold.csv"
+        edit(table).to_csv(path, index=False)
+        return read_gold(path, read_chunks("paper"))
+
+    return write
+
+
+def put(column, value):
+    """An edit that sets a column of the second row."""
+
+    def edit(table):
+        table.loc[1, column] = value
+        return table
+
+    return edit
+
+
+def test_evidence_may_differ_in_white_space_only(write_gold):
+    gold = write_gold(lambda table: table.assign(evidence=table.evidence.str.replace(" ", "\n  ")))
+    assert list(gold.columns) == [*COLUMNS, "chunk_ids"] and gold.chunk_ids.map(len).min() == 1
+    with pytest.raises(UserError, match="evidence stands in no chunk"):
+        write_gold(lambda table: table.assign(evidence=table.evidence.str.upper()))
+
+
+BAD_ROWS = [
+    (put("Question", " "), "Question is empty"),
+    (put("Answer", ""), "Answer is empty"),
+    (put("evidence", ""), "evidence is empty"),
+    (put("evidence", "This stands nowhere."), "evidence stands in no chunk of section 'Abstract': 'This stands"),
+    (put("section", "12 Nowhere"), "no chunk of document 'wicketfold' has the section '12 Nowhere'"),
+    (put("document", "other"), "no chunk of document 'other' has the section"),
+    (put("section", "7 Ablation"), "evidence stands in no chunk of section '7 Ablation'"),
+    (put("chunk_split", "heldout"), "chunk_split is 'heldout', but the section's chunks say 'train'"),
+    (put("fold", "train"), "fold is 'train', and must be dev or test"),
+]
+
+
+@pytest.mark.parametrize(("edit", "message"), BAD_ROWS)
+def test_a_bad_row_is_named_with_what_is_wrong(write_gold, edit, message):
+    with pytest.raises(UserError) as error:
+        write_gold(edit)
+    assert "gold.csv, row 2 (paper-002): " in str(error.value) and message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_question_that_stands_twice_is_named_with_both_rows(write_gold):
+    def twice(table):
+        return pd.concat([table, table.head(1).assign(question_id="x", Question=table.Question[0].upper())])
+
+    with pytest.raises(UserError, match=r"row 4 \(x\): the same question as in row 1"):
+        write_gold(twice)
+
+
+def test_a_file_without_rows_or_columns_is_refused(write_gold):
+    with pytest.raises(UserError, match=r"gold\.csv: the gold file has no rows"):
+        write_gold(lambda table: table.head(0))
+    with pytest.raises(UserError, match=r"gold\.csv: no column Answer, evidence"):
+        write_gold(lambda table: table.drop(columns=["Answer", "evidence"]))
+
+
+BAD_FILES = [(b"", "empty"), (b"\xff\xfe\x00\x80", "not readable as CSV"), (b'a,b\n1,2\n1,2,"3', "not readable as CSV")]
+
+
+@pytest.mark.parametrize(("content", "message"), BAD_FILES)
+def test_a_file_that_is_no_csv_is_refused(tmp_path, content, message):
+    path = tmp_path / "gold.csv"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_gold(path, read_chunks("paper"))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"gold\.csv: no such gold file"):
+        read_gold(tmp_path / "gold.csv", read_chunks("paper"))
