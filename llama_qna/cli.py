@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb("pretrain", _pretrain, "3. train an adapter on the text")
     verb("finetune", _finetune, "4. train an adapter on the pairs, on top of the pretrained model")
-    verb("evaluate", _evaluate, "5. perplexity and ROUGE of the base and of every checkpoint")
+    verb("evaluate", _evaluate, "5. score every checkpoint, and compare the systems on held-out questions")
     verb("figures", _figures, "6. draw the figures")
     run = verb("run", _run, "all stages in order; what is done and still valid is skipped")
     run.add_argument(
@@ -111,6 +111,9 @@ def _finetune(options) -> None:
 
     variant = _variant(options)
     print(f"final loss {finetune(variant)['results']['final_loss']:.3f}, in {_shown(variant.finetuning)}")
+    if variant.recipe.finetuning_only:
+        loss = finetune(variant, only=True)["results"]["final_loss"]
+        print(f"without pretraining: final loss {loss:.3f}, in {_shown(variant.finetuning_only)}")
 
 
 def _evaluate(options) -> None:

@@ -1,122 +1,266 @@
-"""Perplexity and ROUGE of the base model and of every checkpoint (stage `evaluate`).
+"""What a variant has learnt, measured (stage `evaluate`): here the models answer; `comparison` makes the numbers.
 
-The protocol is the study's: the scores are on the text and the questions that were trained on, so they show what a
-model has memorized. Differences from the study's arithmetic are errors mended: perplexity is over totals, the
-`Answer:` label earns nothing, decoding is greedy.
+`in_sample` scores every checkpoint on what it was trained on: memory. `heldout` asks gold questions that nothing was
+trained on: a checkpoint is chosen on the fold `dev`, and the systems are compared once on `test`. `published` repeats
+the study's arithmetic, for comparison with its numbers.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
-from llama_qna import UserError, metrics, prompts, records
+from llama_qna import UserError, comparison, gold, metrics, prompts, records
+from llama_qna.chunks import read_chunks
 from llama_qna.qna import read_qna
-from llama_qna.training import checkpoints, merged_base, step_of
+from llama_qna.retrieval import Retriever
+from llama_qna.training import checkpoints, start_of_finetuning, step_of
 from llama_qna.variants import REPOSITORY, Evaluation, Variant
 
 GENERAL_TEXT = REPOSITORY / "data" / "general" / "everyday.txt"
+CONTEXT_TOKENS = 900  # of a prompt with chunks: the 135M model was trained on 2,048 tokens, and long prompts are slow
+PUBLISHED = {"questions": 256, "max_new_tokens": 200, "temperature": 0.6}  # the study's
 
 
 def evaluate(variant: Variant) -> dict:
-    """Stage 5: score the base model, every pretraining checkpoint and every fine-tuning checkpoint.
+    """Stage 5: score the base, every checkpoint, and the systems that are compared.
 
-    Writes `metrics.json` (what the figures are drawn from) and `predictions.jsonl` (every answer with its scores).
+    Writes `predictions.jsonl` (every prompt's hash, answer and scores) and `metrics.json`, which is computed from it.
 
     Returns:
-        The content of `metrics.json`.
+        The content of `metrics.json`; see `comparison.summarize`.
 
     Raises:
-        UserError: a stage before this one has not run on this machine, or a score is no number.
+        UserError: a stage before this one has not run on this machine, a checkpoint is of another base, a gold question
+            is bad or near a training question, or a score is no number.
     """
     recipe = variant.recipe
-    read_qna(variant), merged_base(variant)
-    if not checkpoints(variant.finetuning):
-        raise UserError(f"no fine-tuned model yet for {variant.name}: run `llama-qna finetune {variant.name}` first")
+    pairs, points = read_qna(variant), _points(variant)
     inputs = {
         "text.txt": records.sha256(variant.chunks / "text.txt"),
+        "heldout.txt": records.sha256(variant.chunks / "heldout.txt"),
         "qna.csv": records.sha256(variant.qna / "qna.csv"),
         "general text": records.sha256(GENERAL_TEXT),
-        "pretraining": records.sha256(variant.pretraining / "run.json"),
-        "finetuning": records.sha256(variant.finetuning / "run.json"),
     }
-    kept = recipe.model_dump(include={"base_model", "quantization", "evaluation"})
-    records.once(variant, "evaluate", kept, inputs, lambda folder: _evaluate(variant, folder))
-    return json.loads((variant.evaluation / "metrics.json").read_text(encoding="utf-8"))
+    inputs |= {point.name: records.sha256(point.adapter / "adapter_model.safetensors") for point in points[1:]}
+    questions = _gold(variant, pairs)
+    if questions is not None:
+        inputs["gold.csv"] = records.sha256(variant.gold)
+    kept = recipe.model_dump(include={"base_model", "quantization", "evaluation", "stacking"})
+    records.once(variant, "evaluate", kept, inputs, lambda folder: _evaluate(variant, points, pairs, questions, folder))
+    return read_metrics(variant)
 
 
-def _evaluate(variant: Variant, folder: Path) -> dict:
-    from llama_qna import models
+@dataclass(frozen=True)
+class Point:
+    """A model to measure: the base, or a checkpoint on the weights that it was trained on."""
 
-    recipe, settings = variant.recipe, variant.recipe.evaluation
-    pairs = read_qna(variant)
-    pairs = pairs[pairs.split == "train"].head(settings.max_questions or len(pairs))
-    tokenizer = models.load_tokenizer(recipe.base_model)
-    domain = (variant.chunks / "text.txt").read_text(encoding="utf-8")
-    texts = {"domain": domain, "general": GENERAL_TEXT.read_text(encoding="utf-8")}
-    groups = [
-        ("base", None, [None]),
-        ("pretraining", None, checkpoints(variant.pretraining)),
-        ("finetuning", merged_base(variant), checkpoints(variant.finetuning)),
-    ]
-    systems, predictions = [], []
-    bar = tqdm(total=sum(len(adapters) for _, _, adapters in groups), desc="evaluating", unit="checkpoint")
-    model = None
-    for stage, weights, adapters in groups:
-        if model is None or weights:  # the base is loaded once, the merged base once; checkpoints are swapped
-            model = models.load_base(recipe.base_model, recipe.quantization, weights=weights)
-        for index, adapter in enumerate(adapters):
-            if adapter and index == 0:
-                model = models.attach_adapter(model, adapter)
-            elif adapter:
-                models.swap_adapter(model, adapter)
-            name = f"{stage} {adapter.name}" if adapter else stage
-            scores = {kind: perplexity(model, tokenizer, text, settings) for kind, text in texts.items()}
-            answers = answer(model, tokenizer, list(pairs.Question), settings, description=name)
-            rows = [
-                {"system": name, "chunk_id": pair.chunk_id, "question": pair.Question, "reference": pair.Answer,
-                 "answer": given, **metrics.rouge(given, pair.Answer)}
-                for pair, given in zip(pairs.itertuples(), answers, strict=True)
-            ]  # fmt: skip
-            predictions += rows
-            systems.append(
-                {
-                    "name": name,
-                    "stage": stage,
-                    "step": step_of(adapter) if adapter else 0,
-                    "perplexity": scores,
-                    "rouge": metrics.mean_rouge(rows) | {"questions": len(rows)},
-                }
+    stage: str
+    adapter: Path | None = None
+    weights: Path | None = None
+
+    @property
+    def step(self) -> int:
+        return step_of(self.adapter) if self.adapter else 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage} {self.adapter.name}" if self.adapter else self.stage
+
+
+def _points(variant: Variant) -> list[Point]:
+    """The base, then the checkpoints of each stage by step; of fine-tuning only the last.
+
+    Raises:
+        UserError: nothing is fine-tuned yet, or a checkpoint is of another base than the recipe's.
+    """
+    weights, _ = start_of_finetuning(variant)
+    points = [Point("base")] + [Point("pretraining", adapter) for adapter in checkpoints(variant.pretraining)]
+    points += [Point("finetuning_only", adapter) for adapter in checkpoints(variant.finetuning_only)[-1:]]
+    points += [Point("finetuning", adapter, weights) for adapter in checkpoints(variant.finetuning)]
+    if points[-1].stage != "finetuning":
+        raise UserError(f"no fine-tuned model yet for {variant.name}: run `llama-qna finetune {variant.name}` first")
+    for point in points[1:]:
+        base = json.loads((point.adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+        if base != variant.recipe.base_model:
+            raise UserError(f"{point.name} was trained on {base}, but the recipe's base is {variant.recipe.base_model}")
+    return points
+
+
+def _gold(variant: Variant, pairs: pd.DataFrame) -> pd.DataFrame | None:
+    """The gold questions of the corpus, if there are any and the recipe wants the held-out protocol."""
+    if variant.recipe.evaluation.protocol == "published" or not variant.gold.is_file():
+        return None
+    questions = gold.read_gold(variant.gold, read_chunks(variant))
+    trained = list(pairs[pairs.split == "train"].Question)
+    for row in questions.itertuples():
+        if near := gold.near(row.Question, trained):
+            raise UserError(f"{variant.gold.name}, {row.question_id}: near the training question {near!r}")
+    return questions
+
+
+def _evaluate(variant: Variant, points: list[Point], pairs: pd.DataFrame, questions, folder: Path) -> dict:
+    from tqdm import tqdm
+
+    bench = _Bench(variant, pairs, questions)
+    protocol, curve = variant.recipe.evaluation.protocol, []
+    chosen = points[-1]
+    for point in tqdm(points, desc="evaluating", unit="model"):
+        model = bench.load(point)
+        if point.stage != "finetuning_only":
+            curve.append(
+                {"name": point.name, "stage": point.stage, "step": point.step, "perplexity": bench.texts(model)}
             )
-            bar.update()
-    bar.close()
-    content = {
-        "variant": variant.name,
-        "base_model": recipe.base_model,
-        "protocol": {
-            "perplexity": f"in-sample: exp(sum of nll / scored tokens), window {settings.window}, stride "
-            f"{settings.stride}, the text joined without overlaps; general: {GENERAL_TEXT.name}, never trained on",
-            "rouge": f"in-sample: the training questions, greedy decoding, up to {settings.max_new_tokens} new tokens, "
-            "rouge-score F1 without stemming, answer labels stripped",
-        },
-        "systems": systems,
-    }
+            bench.in_sample(model, point)
+            bench.ask(model, point, point.name, "dev")
+        last = point == [other for other in points if other.stage == point.stage][-1]
+        if last and point.stage != "finetuning":
+            bench.ask(model, point, point.stage, "test")
+        if point.stage == "base":
+            bench.ask(model, point, "base_retrieval", "test", "retrieved")
+            bench.ask(model, point, "base_right_chunk", "test", "right chunk")
+        if last and protocol != "heldout":
+            bench.published(model, point)
+    if questions is not None:
+        name = comparison.best_on_dev(bench.predictions)
+        chosen = next(point for point in points if point.name == name)
+        model = bench.load(chosen)
+        bench.ask(model, chosen, "finetuned", "test")
+        bench.ask(model, chosen, "finetuned_retrieval", "test", "retrieved")
+    settings = variant.recipe.evaluation
+    about = {"variant": variant.name, "base_model": variant.recipe.base_model, "chosen": chosen.name}
+    about["protocols"] = comparison.protocols(settings, GENERAL_TEXT.name, PUBLISHED)
     with open(folder / "predictions.jsonl", "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in bench.predictions)
     try:
+        content = comparison.summarize(about, curve, bench.predictions, bench.published_perplexity)
         records.write_json(folder / "metrics.json", content)
     except ValueError:
         raise UserError(
             f"{variant.name}: a score is no number; look at the training log for a loss that exploded"
         ) from None
-    return {"systems": len(systems), "questions": len(pairs)}
+    return {"checkpoints": len(curve), "predictions": len(bench.predictions), "chosen": chosen.name}
 
 
-def answer(model, tokenizer, questions: list[str], settings: Evaluation, description: str = "answers") -> list[str]:
+class _Bench:
+    """The questions and texts of a variant, the model that is loaded, and every prediction so far."""
+
+    def __init__(self, variant: Variant, pairs: pd.DataFrame, questions: pd.DataFrame | None):
+        from llama_qna import models
+
+        self.variant, self.settings, self.questions = variant, variant.recipe.evaluation, questions
+        trained = pairs[pairs.split == "train"]
+        self.pairs = trained.head(self.settings.max_questions or len(trained))
+        self.tokenizer = models.load_tokenizer(variant.recipe.base_model)
+        chunks = read_chunks(variant)
+        self.trained_texts = list(chunks[chunks.split == "train"].text)
+        body = chunks[chunks.kind == "body"]
+        self.chunks = dict(zip(body.chunk_id, body.text, strict=True))
+        self.predictions, self.published_perplexity = [], {}
+        self._weights = self._model = None
+
+    def load(self, point: Point):
+        """The model of a point; weights are loaded once for all points that share them, and adapters are swapped."""
+        from llama_qna import models
+
+        recipe = self.variant.recipe
+        if self._model is None or point.weights != self._weights:
+            self._model = models.load_base(recipe.base_model, recipe.quantization, weights=point.weights)
+            self._weights = point.weights
+        if point.adapter and hasattr(self._model, "peft_config"):
+            models.swap_adapter(self._model, point.adapter)
+        elif point.adapter:
+            self._model = models.attach_adapter(self._model, point.adapter)
+        return self._model
+
+    def texts(self, model) -> dict:
+        """Perplexity on the text trained on, on the held-out sections and on general text."""
+        from llama_qna.perplexity import perplexity
+
+        folder = self.variant.chunks
+        files = {"domain": folder / "text.txt", "heldout": folder / "heldout.txt", "general": GENERAL_TEXT}
+        texts = {kind: path.read_text(encoding="utf-8") for kind, path in files.items()}
+        window, stride = self.settings.window, self.settings.stride
+        return {kind: perplexity(model, self.tokenizer, text, window, stride) for kind, text in texts.items() if text}
+
+    def in_sample(self, model, point: Point) -> None:
+        rows = [
+            {"chunk_id": pair.chunk_id, "question": pair.Question, "reference": pair.Answer}
+            for pair in self.pairs.itertuples()
+        ]
+        prompt_ids = [prompts.question_ids(self.tokenizer, row["question"]) for row in rows]
+        self._answer(model, point, {"protocol": "in_sample", "system": point.name}, rows, prompt_ids)
+
+    def ask(self, model, point: Point, system: str, fold: str, context: str = "none") -> None:
+        """Gold questions of a fold, without context, with the chunks that retrieval finds, or with the right chunk."""
+        if self.questions is None:
+            return
+        asked = self.questions[self.questions.fold == fold]
+        found = [[] for _ in range(len(asked))]
+        if context == "retrieved":
+            searched = Retriever(list(self.chunks), list(self.chunks.values())).search(list(asked.Question), 5)
+            found = [[chunk_id for chunk_id, _ in chunks] for chunks in searched]
+        elif context == "right chunk":
+            found = list(asked.chunk_ids)
+        shown = self.settings.retrieved_chunks if context == "retrieved" else 1
+        rows, prompt_ids = [], []
+        for row, chunk_ids in zip(asked.itertuples(), found, strict=True):
+            texts = [self.chunks[chunk_id] for chunk_id in chunk_ids[:shown]]
+            prompt_ids.append(prompts.context_question_ids(self.tokenizer, row.Question, texts, CONTEXT_TOKENS))
+            rows.append(
+                {"question_id": row.question_id, "section": f"{row.document}: {row.section}", "kind": row.kind,
+                 "split": row.chunk_split, "question": row.Question, "reference": row.Answer,
+                 "variants": gold.references(row)[1:], "chunk_ids": row.chunk_ids, "retrieved": chunk_ids}
+            )  # fmt: skip
+        about = {"protocol": fold, "system": system, "checkpoint": point.name, "context": context}
+        self._answer(model, point, about, rows, prompt_ids)
+
+    def published(self, model, point: Point) -> None:
+        """The study's way: chunks drawn with replacement, sampled answers, references with their label."""
+        from llama_qna.perplexity import published_perplexity
+
+        self.published_perplexity[point.stage] = published_perplexity(
+            model, self.tokenizer, self.trained_texts, seed=self.variant.recipe.seed
+        )
+        pairs = self.pairs.head(PUBLISHED["questions"])
+        rows = [
+            {"chunk_id": pair.chunk_id, "question": pair.Question, "reference": f"Answer: {pair.Answer}"}
+            for pair in pairs.itertuples()
+        ]
+        prompt_ids = [prompts.question_ids(self.tokenizer, row["question"]) for row in rows]
+        about = {"protocol": "published", "system": point.stage, "checkpoint": point.name}
+        self._answer(model, point, about, rows, prompt_ids, PUBLISHED["temperature"], PUBLISHED["max_new_tokens"])
+
+    def _answer(self, model, point, about: dict, rows: list[dict], prompt_ids, temperature=0.0, limit=None) -> None:
+        from llama_qna.generation import generate_texts
+
+        limit = limit or self.settings.max_new_tokens
+        answers = generate_texts(
+            model,
+            self.tokenizer,
+            prompt_ids,
+            max_new_tokens=limit,
+            batch_size=self.settings.batch_size,
+            temperature=temperature,
+            seeds=[f"{self.variant.recipe.seed} {row['question']}" for row in rows],
+            done=lambda count: None,
+        )
+        for row, ids, answer in zip(rows, prompt_ids, answers, strict=True):
+            ended = len(prompts.encode_document(self.tokenizer, answer)) < limit
+            if about["protocol"] == "published":
+                scores = metrics.rouge(answer, row["reference"], strip=False)
+            else:
+                texts = list(self.chunks.values())
+                scores = metrics.score(answer, row["reference"], row.get("variants", []), texts, ended)
+            prompt = hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()[:16]
+            self.predictions.append(about | row | {"prompt_sha256": prompt, "answer": answer} | scores)
+
+
+def answer(model, tokenizer, questions: list[str], settings: Evaluation) -> list[str]:
     """Greedy answers to questions, in the template that fine-tuning used."""
     from llama_qna.generation import generate_texts
 
@@ -126,41 +270,8 @@ def answer(model, tokenizer, questions: list[str], settings: Evaluation, descrip
         [prompts.question_ids(tokenizer, question) for question in questions],
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
-        description=description,
+        description="answers",
     )
-
-
-def perplexity(model, tokenizer, text: str, settings: Evaluation) -> dict[str, float]:
-    """Sliding-window perplexity of a text: exp(sum of nll / number of scored tokens).
-
-    Each window of `window` tokens begins `stride` tokens after the one before and scores only the tokens that no
-    earlier window scored, each with at least window - stride tokens of context where there are so many. The first
-    token of the text has no context and is not scored (nor is a start token that the tokenizer adds).
-
-    Returns:
-        `perplexity`, `nll` (nats, summed), `tokens` (scored), `bits_per_byte` (of the UTF-8 text).
-    """
-    import torch
-    import torch.nn.functional as F
-
-    ids = prompts.text_row(tokenizer, text, max_length=len(text) + 8)["input_ids"]
-    total, scored, end = 0.0, 0, 1
-    for begin in range(0, len(ids), settings.stride):
-        window = torch.tensor([ids[begin : begin + settings.window]], device=model.device)  # (1, T)
-        new = begin + window.shape[1] - end  # tokens of this window not scored yet
-        if new <= 0:
-            break
-        with torch.inference_mode():
-            logits = model(window, use_cache=False, logits_to_keep=new + 1).logits[0, :-1]  # (new, V)
-            total += F.cross_entropy(logits.float(), window[0, -new:], reduction="sum").item()
-        scored, end = scored + new, end + new
-    size = len(text.encode("utf-8"))
-    return {
-        "perplexity": math.exp(total / scored),
-        "nll": total,
-        "tokens": scored,
-        "bits_per_byte": total / math.log(2) / size,
-    }
 
 
 def read_metrics(variant: Variant, folder: Path | None = None) -> dict:
@@ -175,10 +286,10 @@ def read_metrics(variant: Variant, folder: Path | None = None) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def examples(predictions: Path, systems: list[str], count: int) -> pd.DataFrame:
-    """The first questions with the answers of some systems side by side."""
+def examples(predictions: Path, systems: list[str], count: int, protocol: str = "in_sample") -> pd.DataFrame:
+    """The first questions of a protocol with the answers of some systems side by side."""
     table = pd.read_json(predictions, lines=True)
-    table = table[table.system.isin(systems)]
+    table = table[table.system.isin(systems) & (table.protocol == protocol)]
     table = table.drop_duplicates(["system", "question", "reference"])
     wide = table.pivot(index=["question", "reference"], columns="system", values="answer")
     asked = table[["question", "reference"]].drop_duplicates().head(count)

@@ -38,13 +38,15 @@ def score(
     }
 
 
-def rouge(answer: str, reference: str) -> dict[str, float]:
+def rouge(answer: str, reference: str, strip: bool = True) -> dict[str, float]:
     """ROUGE-1, -2 and -L F1 of one answer, 0 to 1 (Lin 2004, as in google's `rouge-score`, without stemming).
 
     A label such as `Answer:` is stripped from both sides: the study left it in its references, and every answer that
-    repeated it scored a word for free.
+    repeated it scored a word for free; without `strip` it counts here too.
     """
-    scores = _scorer.score(strip_label(reference), strip_label(answer))
+    if strip:
+        answer, reference = strip_label(answer), strip_label(reference)
+    scores = _scorer.score(reference, answer)
     return {name: scores[name].fmeasure for name in ROUGE_NAMES}
 
 

@@ -222,6 +222,17 @@ def attach_adapter(model, adapter: Path):
     return model.eval()
 
 
+def adapter_to_train(model, adapter: Path):
+    """Put a trained adapter on a base model to go on training it, in the 16-bit type of the base."""
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # peft loads adapters in float32
+            parameter.data = parameter.data.to(model.dtype)
+    return model
+
+
 def swap_adapter(model, adapter: Path) -> None:
     """Replace the weights of the attached adapter by those of another checkpoint of the same shape, in place."""
     from peft.tuners.lora import LoraLayer

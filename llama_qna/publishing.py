@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llama_qna import UserError, records
 from llama_qna.runs import NOTEBOOKS, default_variant
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna.variants import REPOSITORY, Variant, read_recipe, variant_names
 
 # what is copied of each stage, and where to
 FILES = {
@@ -17,6 +17,7 @@ FILES = {
     "generate": ["qna.csv", "qna_rejected.csv"],
     "pretrain": ["log.json"],
     "finetune": ["log.json"],
+    "finetune_only": ["log.json"],
     "evaluate": ["metrics.json", "predictions.jsonl"],
 }
 
@@ -45,7 +46,10 @@ def publish(variant: Variant) -> list[Path]:
         written.append(_copy(source / "run.json", target / (f"{stage}.run.json" if on_data else "run.json")))
     if "figures" in finished:
         written += _publish_figures(variant)
-    return written + _publish_notebooks(variant)
+    written += _publish_notebooks(variant)
+    if "evaluate" in finished:
+        written.append(_publish_results(variant.root))
+    return written
 
 
 def _copy(source: Path, target: Path) -> Path:
@@ -55,22 +59,38 @@ def _copy(source: Path, target: Path) -> Path:
 
 def _publish_figures(variant: Variant) -> list[Path]:
     from llama_qna import figures
-    from llama_qna.evaluation import read_metrics
 
     target = variant.root / "figs" / variant.name
-    target.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)  # a figure that is drawn no more goes
+    target.mkdir(parents=True)
     written = [_copy(path, target / path.name) for path in sorted(variant.figures.glob("*")) if path.name != "run.json"]
-    written += figures.draw_published(variant.root / "figs" / "published")
-    record = json.loads((variant.evaluation / "run.json").read_text(encoding="utf-8"))
-    published = json.loads((REPOSITORY / "data" / "published_results.json").read_text(encoding="utf-8"))
-    about = (
-        f"{variant.recipe.description}, {record['machine']['gpu'] or str(record['machine']['cores']) + ' CPU cores'}"
-    )
-    readme = variant.root / "README.md"
-    if variant.name == "paper_135m":
-        figures.write_results_block(readme, figures.results_table(read_metrics(variant), published, about))
-        written.append(readme)
-    return written
+    return written + figures.draw_published(variant.root / "figs" / "published")
+
+
+def _publish_results(root: Path) -> Path:
+    from llama_qna.results import write_results_block
+
+    readme = root / "README.md"
+    write_results_block(readme, readme_results(root))
+    return readme
+
+
+def readme_results(root: Path) -> str:
+    """The README's results block, from the published `metrics.json` of every variant that has one."""
+    from llama_qna.results import results_block
+
+    metrics, abouts = {}, {}
+    for name in variant_names(root):
+        if (root / name / "metrics.json").is_file():
+            metrics[name] = _read_json(root / name / "metrics.json")
+            machine = _read_json(root / name / "run.json")["machine"]
+            ran_on = machine["gpu"] or f"{machine['cores']} CPU cores"
+            abouts[name] = f"{read_recipe(root / name / 'variant.yaml').description}, {ran_on}"
+    return results_block(metrics, _read_json(REPOSITORY / "data" / "published_results.json"), abouts)
+
+
+def _read_json(path: Path):
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _publish_notebooks(variant: Variant) -> list[Path]:
@@ -79,10 +99,10 @@ def _publish_notebooks(variant: Variant) -> list[Path]:
     for path in sorted(folder.glob("*.ipynb")):
         target = NOTEBOOKS / path.name
         if target.is_file() and default_variant(target) == variant.name and not path.stem.endswith(".partial"):
-            records.write_json(target, tidy_notebook(json.loads(path.read_text(encoding="utf-8"))))
+            records.write_json(target, tidy_notebook(_read_json(path)))
             written.append(target)
     if (folder / "record.json").is_file():
-        seconds = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        seconds = _read_json(folder / "record.json")
         target = variant.folder / "notebooks.json"
         records.write_json(target, {name: {"seconds": entry["seconds"]} for name, entry in sorted(seconds.items())})
         written.append(target)

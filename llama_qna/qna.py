@@ -18,6 +18,7 @@ from llama_qna import UserError, pair_filters, pair_parser, pair_writers, record
 from llama_qna.chunks import read_chunks
 from llama_qna.ledger import Ledger, entry_key
 from llama_qna.pair_writers import Passage, Written
+from llama_qna.references import title_of
 from llama_qna.variants import Endpoint, Variant
 
 COLUMNS = ["Question", "Answer", "chunk_id", "document", "page", "split", "recipe", "model"]
@@ -109,11 +110,18 @@ def read_qna_file(path: Path) -> pd.DataFrame:
 
 
 def reference_pairs(references: pd.DataFrame) -> pd.DataFrame:
-    """The study's questions about the reference list: "What is reference [n]?", answered by the entry."""
+    """Two questions about each entry of the reference list, answered by the entry.
+
+    "What is reference [n]?" is the study's; such questions differ in a number alone, which a small model hardly learns.
+    "Who wrote ...?" asks for the same by its title, where one is found.
+    """
     rows = []
     for chunk in references.itertuples():
         number, entry = re.match(r"\[(\d+)\]\s*(.*)", chunk.text, re.S).groups()
-        rows.append(_row(f"What is reference [{number}]?", entry, chunk, "reference", ""))
+        questions = [f"What is reference [{number}]?"]
+        if title := title_of(entry):
+            questions.append(f"Who wrote “{title}”?")
+        rows += [_row(question, entry, chunk, "reference", "") for question in questions]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -60,3 +60,12 @@ def parse(lines: list[Line], vocabulary: Vocabulary, report: Counter) -> tuple[l
 def _number(style: str, line: str) -> int | None:
     start = re.match(style, line)
     return int(start[1]) if start else None
+
+
+def title_of(entry: str) -> str:
+    """The title of a reference entry, the sentence after its authors; empty where the entry has another form.
+
+    The authors end at the first full stop after a word of more than one letter: initials have one.
+    """
+    match = re.match(r".*?[A-Z][\w’-]*[^\W\d_A-Z]\. (?P<title>.{8,}?)(?:\.|(?<=[?!]))(?: |$)", " ".join(entry.split()))
+    return match["title"] if match else ""

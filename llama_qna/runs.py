@@ -10,6 +10,7 @@ from pathlib import Path
 
 from llama_qna import UserError, records
 from llama_qna.documents import document_hashes
+from llama_qna.results import ROUGE, last, our_run, with_interval
 from llama_qna.variants import REPOSITORY, Variant
 
 NOTEBOOKS = REPOSITORY / "notebooks"
@@ -26,7 +27,11 @@ def run_stages(variant: Variant) -> None:
     from llama_qna.qna import generate
     from llama_qna.training import finetune, pretrain
 
-    for stage in (load, generate, pretrain, finetune, evaluate, draw):
+    for stage in (load, generate, pretrain, finetune):
+        stage(variant)
+    if variant.recipe.finetuning_only:
+        finetune(variant, only=True)
+    for stage in (evaluate, draw):
         stage(variant)
 
 
@@ -152,43 +157,56 @@ def _read(path: Path) -> dict:
 
 
 def systems_table(metrics: dict):
-    """One row a system: perplexities and ROUGE."""
+    """One row a checkpoint: perplexities, ROUGE on the training questions, ROUGE-L on the gold dev questions if any."""
     import pandas as pd
 
-    return pd.DataFrame(
-        {
-            "system": [system["name"] for system in metrics["systems"]],
-            "perplexity, text": [round(s["perplexity"]["domain"]["perplexity"], 2) for s in metrics["systems"]],
-            "perplexity, general": [round(s["perplexity"]["general"]["perplexity"], 2) for s in metrics["systems"]],
-            "ROUGE-1": [round(s["rouge"]["rouge1"], 3) for s in metrics["systems"]],
-            "ROUGE-2": [round(s["rouge"]["rouge2"], 3) for s in metrics["systems"]],
-            "ROUGE-L": [round(s["rouge"]["rougeL"], 3) for s in metrics["systems"]],
-        }
-    )
+    texts = {"domain": "perplexity, text", "heldout": "perplexity, held out", "general": "perplexity, general"}
+    rows = []
+    for found in our_run(metrics)["checkpoints"]:
+        row = {"checkpoint": found["name"]}
+        row |= {column: round(found[text], 2) for text, column in texts.items() if text in found}
+        row |= {column: round(found[key], 3) for key, column in ROUGE.items()}
+        rows.append(row | ({"ROUGE-L, dev": round(found["dev"], 3)} if "dev" in found else {}))
+    return pd.DataFrame(rows)
 
 
 def summary(variant: Variant) -> str:
-    """The table at the end of a run: scores before and after, seconds per stage, where the figures are."""
+    """The tables at the end of a run: scores in-sample and held out, seconds per stage, where the figures are."""
     from llama_qna.evaluation import read_metrics
 
-    systems = read_metrics(variant)["systems"]
-    base = systems[0]
-    pretrained = [s for s in systems if s["stage"] == "pretraining"][-1]
-    finetuned = [s for s in systems if s["stage"] == "finetuning"][-1]
-
-    def row(name, before, after, digits):
-        return f"{name:42}{before:>10.{digits}f}{after:>10.{digits}f}"
-
-    lines = [f"{variant.name}: {variant.recipe.description}", "", f"{'':42}{'before':>10}{'after':>10}"]
-    for kind, text in (("domain", "perplexity of the text, pretraining"), ("general", "perplexity of general text")):
-        values = [system["perplexity"][kind]["perplexity"] for system in (base, pretrained)]
-        lines.append(row(text, *values, 2))
-    for key, name in (("rouge1", "ROUGE-1"), ("rouge2", "ROUGE-2"), ("rougeL", "ROUGE-L")):
-        lines.append(row(f"{name}, fine-tuning", pretrained["rouge"][key], finetuned["rouge"][key], 3))
-    lines += ["", "These scores are on the text and questions that were trained on.", "", "seconds per stage"]
+    metrics = read_metrics(variant)
+    lines = [f"{variant.name}: {variant.recipe.description}", "", *_in_sample_lines(metrics)]
+    said = "The scores before and after are in-sample (the text and questions trained on), save for general text"
+    if metrics.get("systems"):
+        lines += ["", *_heldout_lines(metrics)]
+        said += "; those with an interval are held out (gold questions, neither trained nor chosen on)"
+    lines += ["", "seconds per stage"]
     for stage, folder in variant.stage_folders.items():
         record = records.valid_record(folder, stage)
-        lines.append(f"  {stage:12}{record['seconds']:>8.0f}" if record else f"  {stage:12}       -")
+        lines.append(f"  {stage:14}{record['seconds']:>8.0f}" if record else f"  {stage:14}       -")
     lines += ["", "figures"]
     lines += [f"  {path.relative_to(variant.root)}" for path in sorted(variant.figures.glob("*.png"))]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", f"{said}."])
+
+
+def _in_sample_lines(metrics: dict) -> list[str]:
+    """What pretraining did to perplexity, and fine-tuning to ROUGE, by the last checkpoint of each stage."""
+    found = our_run(metrics)
+    kinds = [("domain", "perplexity of the text, pretraining"), ("general", "perplexity of general text, pretraining")]
+    rows = [(name, key, "base", "pretraining", 2) for key, name in kinds]
+    rows += [(f"{name}, fine-tuning", key, "pretraining", "finetuning", 3) for key, name in ROUGE.items()]
+    lines = [f"{'in-sample':42}{'before':>10}{'after':>10}"]
+    for name, key, before, after, digits in rows:
+        values = (last(found, stage, key) for stage in (before, after))
+        lines.append(f"{name:42}" + "".join(f"{value:>10.{digits}f}" for value in values))
+    return lines
+
+
+def _heldout_lines(metrics: dict) -> list[str]:
+    """A row a system: ROUGE-L and F1 with their 95% intervals."""
+    width = 2 + max(len("held out"), *(len(system["label"]) for system in metrics["systems"]))
+    lines = [f"{'held out':{width}}{'ROUGE-L [95% interval]':26}F1 [95% interval]"]
+    for system in metrics["systems"]:
+        rouge, f1 = (with_interval(system["scores"][key]) for key in ("rougeL", "f1"))
+        lines.append(f"{system['label']:{width}}{rouge:26}{f1}")
+    return lines

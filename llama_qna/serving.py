@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llama_qna import UserError
-from llama_qna.training import checkpoints, merged_base
+from llama_qna.training import checkpoints, start_of_finetuning
 from llama_qna.variants import Variant
 
 
@@ -23,5 +23,5 @@ def ask(variant: Variant, questions: list[str]) -> list[str]:
 
     recipe = variant.recipe
     tokenizer = models.load_tokenizer(recipe.base_model)
-    model = models.load_base(recipe.base_model, recipe.quantization, weights=merged_base(variant))
+    model = models.load_base(recipe.base_model, recipe.quantization, weights=start_of_finetuning(variant)[0])
     return answer(models.attach_adapter(model, trained[-1]), tokenizer, questions, recipe.evaluation)

@@ -10,7 +10,7 @@ import math
 import re
 from pathlib import Path
 
-from llama_qna import UserError, prompts, records
+from llama_qna import UserError, losses, prompts, records
 from llama_qna.chunks import read_chunks
 from llama_qna.qna import read_qna
 from llama_qna.variants import TrainingStage, Variant
@@ -19,8 +19,8 @@ from llama_qna.variants import TrainingStage, Variant
 def pretrain(variant: Variant) -> dict:
     """Stage 3: train an adapter on the text of the chunks, every token a label.
 
-    Writes `checkpoint-N/` every `save_steps` steps and at the end, `log.json` (one row every `logging_steps`), and
-    `merged/`, the 16-bit base with the last adapter merged into it.
+    Writes `checkpoint-N/` every `save_steps` steps and at the end, `log.json` (one row every `logging_steps`), and with
+    `stacking: merge` also `merged/`, the 16-bit base with the last adapter merged into it.
 
     Returns:
         The stage's record.
@@ -40,20 +40,26 @@ def pretrain(variant: Variant) -> dict:
         model = models.load_base(recipe.base_model, recipe.quantization)
         results = _train(variant, recipe.pretraining, model, tokenizer, rows, folder)
         del model
-        models.merge_adapter(recipe.base_model, checkpoints(folder)[-1], folder / "merged")
-        tokenizer.save_pretrained(folder / "merged")
+        if recipe.stacking == "merge":
+            models.merge_adapter(recipe.base_model, checkpoints(folder)[-1], folder / "merged")
+            tokenizer.save_pretrained(folder / "merged")
         return results
 
     from llama_qna.models import model_identity
 
     inputs = {"chunks.csv": records.sha256(variant.chunks / "chunks.csv")} | model_identity(recipe.base_model)
-    return records.once(variant, "pretrain", _recipe(variant, "pretraining"), inputs, work)
+    return records.once(
+        variant, "pretrain", _recipe(variant, "pretraining"), inputs | _replayed(recipe.pretraining), work
+    )
 
 
-def finetune(variant: Variant) -> dict:
-    """Stage 4: train a new adapter on the pairs, on top of the pretrained model, with the loss on answers only.
+def finetune(variant: Variant, only: bool = False) -> dict:
+    """Stage 4: train an adapter on the pairs, on top of the pretrained model, with the loss on answers only.
 
     Writes `checkpoint-N/` and `log.json` as `pretrain` does.
+
+    Args:
+        only: start from the base without pretraining, in a folder of its own, to measure what pretraining is worth.
 
     Returns:
         The stage's record.
@@ -64,7 +70,7 @@ def finetune(variant: Variant) -> dict:
     recipe = variant.recipe
     pairs = read_qna(variant)
     pairs = pairs[pairs.split == "train"]
-    base = merged_base(variant)
+    weights, adapter = (None, None) if only else start_of_finetuning(variant)
 
     def work(folder: Path) -> dict:
         from llama_qna import models
@@ -74,24 +80,28 @@ def finetune(variant: Variant) -> dict:
         rows = [
             prompts.training_row(tokenizer, q, a, length) for q, a in zip(pairs.Question, pairs.Answer, strict=True)
         ]
-        model = models.load_base(recipe.base_model, recipe.quantization, weights=base)
-        return _train(variant, recipe.finetuning, model, tokenizer, rows, folder)
+        model = models.load_base(recipe.base_model, recipe.quantization, weights=weights)
+        return _train(variant, recipe.finetuning, model, tokenizer, rows, folder, adapter)
 
     inputs = {"qna.csv": records.sha256(variant.qna / "qna.csv")}
-    inputs |= {"pretraining": records.sha256(variant.pretraining / "run.json")}
-    return records.once(variant, "finetune", _recipe(variant, "finetuning"), inputs, work)
+    if not only:
+        inputs |= {"pretraining": records.sha256(variant.pretraining / "run.json")}
+    stage = "finetune_only" if only else "finetune"
+    return records.once(variant, stage, _recipe(variant, "finetuning"), inputs | _replayed(recipe.finetuning), work)
 
 
-def merged_base(variant: Variant) -> Path:
-    """The folder of the pretrained model in 16 bits, which fine-tuning and its evaluation start from.
+def start_of_finetuning(variant: Variant) -> tuple[Path | None, Path | None]:
+    """What fine-tuning starts from: a folder with weights in place of the base's, and an adapter to go on with.
 
     Raises:
         UserError: pretraining has not run on this machine.
     """
-    folder = variant.pretraining / "merged"
-    if not folder.is_dir():
+    trained = checkpoints(variant.pretraining)
+    if not trained:
         raise UserError(f"no pretrained model yet for {variant.name}: run `llama-qna pretrain {variant.name}` first")
-    return folder
+    if variant.recipe.stacking == "continue":
+        return None, trained[-1]
+    return variant.pretraining / "merged", None
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -105,11 +115,27 @@ def step_of(checkpoint: Path) -> int:
 
 
 def _recipe(variant: Variant, stage: str) -> dict:
-    return variant.recipe.model_dump(include={"base_model", "seed", "quantization", "lora", stage})
+    return variant.recipe.model_dump(include={"base_model", "seed", "quantization", "lora", "stacking", stage})
 
 
-def _train(variant: Variant, stage: TrainingStage, model, tokenizer, rows: list[dict], folder: Path) -> dict:
-    """Train an adapter on rows of `input_ids` and `labels` and write its checkpoints and its log into `folder`."""
+def _replayed(stage: TrainingStage) -> dict[str, str]:
+    return {losses.REPLAY_TEXT.name: records.sha256(losses.REPLAY_TEXT)} if stage.replay_tokens else {}
+
+
+def _train(
+    variant: Variant,
+    stage: TrainingStage,
+    model,
+    tokenizer,
+    rows: list[dict],
+    folder: Path,
+    adapter: Path | None = None,
+) -> dict:
+    """Train an adapter on rows of `input_ids` and `labels` and write its checkpoints and its log into `folder`.
+
+    Args:
+        adapter: go on with this one in place of a new one.
+    """
     import torch
     from datasets import Dataset, disable_progress_bars
     from tqdm import tqdm
@@ -146,6 +172,9 @@ def _train(variant: Variant, stage: TrainingStage, model, tokenizer, rows: list[
         def on_train_end(self, args, state, control, **kwargs):
             self.bar.close()
 
+    replay = losses.Replay(tokenizer, stage.replay_tokens, variant.recipe.seed) if stage.replay_tokens else None
+    if adapter:
+        model = models.adapter_to_train(model, adapter)
     disable_progress_bars()  # of preparing the rows: seconds, and lines between the bars that matter
     torch.manual_seed(variant.recipe.seed)
     on_cpu = models.device() == "cpu"
@@ -178,12 +207,12 @@ def _train(variant: Variant, stage: TrainingStage, model, tokenizer, rows: list[
         report_to="none",
         disable_tqdm=True,
     )
-    trainer = _trainer_class(on_cpu)(
+    trainer = losses.trainer_class(on_cpu, replay)(
         model=model,
         args=config,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        peft_config=models.lora_config(variant.recipe.lora),
+        peft_config=None if adapter else models.lora_config(variant.recipe.lora),
         callbacks=[StopOnNan(), Bar()],
     )
     trainer.remove_callback(PrinterCallback)
@@ -209,67 +238,6 @@ def _train(variant: Variant, stage: TrainingStage, model, tokenizer, rows: list[
         "seconds_of_steps": round(outcome.metrics["train_runtime"], 1),
         "checkpoints": [checkpoint.name for checkpoint in checkpoints(folder)],
     }
-
-
-def _trainer_class(on_cpu: bool):
-    """TRL's trainer; on a CPU with a loss that projects only the positions that have a label.
-
-    TRL's own loss does that on GPUs, where it has a Triton kernel. On CPUs it scores every position, with a label or
-    not, and computes entropies besides.
-    """
-    import torch
-    from trl import SFTTrainer
-
-    if not on_cpu:
-        return SFTTrainer
-    _keep_freed_memory()
-
-    class CpuTrainer(SFTTrainer):
-        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            loss = labelled_loss(model.get_base_model(), **inputs)
-            count = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"][:, 1:] != -100).sum()
-            self._total_train_tokens += int(inputs["attention_mask"].sum())
-            self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
-            return loss / torch.as_tensor(count).clamp(min=1)
-
-    return CpuTrainer
-
-
-def labelled_loss(model, input_ids, attention_mask, labels, tile: int = 256):
-    """Summed cross-entropy of the labelled positions, its logits made in float32 a tile at a time, in both directions.
-
-    Args:
-        input_ids, attention_mask, labels: (B, T); labels are -100 where nothing is scored.
-        tile: positions whose logits, (tile, V), exist at once.
-    """
-    import torch.nn.functional as F
-    from torch.utils.checkpoint import checkpoint
-
-    hidden = model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
-    scored = labels[:, 1:] != -100  # (B, T - 1)
-    hidden, targets = hidden[:, :-1][scored], labels[:, 1:][scored]  # (N, D), (N,)
-    head = model.get_output_embeddings()
-
-    def tile_loss(states, wanted):
-        return F.cross_entropy(head(states).float(), wanted, reduction="sum")
-
-    parts = [
-        checkpoint(tile_loss, states, wanted, use_reentrant=False)
-        for states, wanted in zip(hidden.split(tile), targets.split(tile), strict=True)
-    ]
-    return sum(parts, start=hidden.sum() * 0.0)
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep freed blocks: returning them to the system after every step costs a tenth of the time."""
-    import ctypes
-
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
-    except (OSError, AttributeError):  # another C library: slower, nothing else
-        pass
 
 
 def _tidy(checkpoint: Path, variant: Variant) -> None:

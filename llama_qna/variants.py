@@ -109,6 +109,7 @@ class TrainingStage(_Strict):
     weight_decay: float = Field(0.0, ge=0)
     max_length: int = Field(1024, gt=0)  # tokens
     packing: bool = False  # join rows to blocks of max_length tokens, as the study did
+    replay_tokens: int = Field(0, ge=0)  # of general text a step, to hold the model to its base there: `losses.Replay`
     gradient_checkpointing: bool = False
     logging_steps: int = Field(gt=0)
     save_steps: int = Field(gt=0)
@@ -120,6 +121,8 @@ class Evaluation(_Strict):
     max_new_tokens: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     max_questions: int | None = Field(None, gt=0)  # the first n training questions; None: all
+    protocol: Literal["published", "heldout", "both"] = "both"
+    retrieved_chunks: int = Field(2, gt=0)  # that a question is given with retrieval
 
     @model_validator(mode="after")
     def _windows_leave_no_gap(self):
@@ -145,6 +148,10 @@ class Recipe(_Strict):
     lora: Lora
     pretraining: TrainingStage
     finetuning: TrainingStage
+    # how fine-tuning starts from pretraining: with a new adapter on the merged and again quantized model, as the study
+    # did, or with the same adapter, on the base as it is
+    stacking: Literal["merge", "continue"] = "merge"
+    finetuning_only: bool = False  # also fine-tune the base without pretraining, to measure what pretraining is worth
     evaluation: Evaluation
 
     @model_validator(mode="after")
@@ -196,6 +203,10 @@ class Variant:
         return self.root / "data" / "pdfs" / self.recipe.corpus
 
     @cached_property
+    def gold(self) -> Path:
+        return self.root / "data" / self.recipe.corpus / "gold.csv"
+
+    @cached_property
     def chunks(self) -> Path:
         return self.run / "chunks"
 
@@ -212,6 +223,10 @@ class Variant:
         return self.run / self.recipe.finetuning.folder
 
     @cached_property
+    def finetuning_only(self) -> Path:
+        return self.run / f"{self.recipe.finetuning.folder}_only"
+
+    @cached_property
     def evaluation(self) -> Path:
         return self.run / "evaluation"
 
@@ -222,11 +237,13 @@ class Variant:
     @cached_property
     def stage_folders(self) -> dict[str, Path]:
         """The stages in the order of the data, each with the folder that it writes."""
+        only = {"finetune_only": self.finetuning_only} if self.recipe.finetuning_only else {}
         return {
             "load": self.chunks,
             "generate": self.qna,
             "pretrain": self.pretraining,
             "finetune": self.finetuning,
+            **only,
             "evaluate": self.evaluation,
             "figures": self.figures,
         }

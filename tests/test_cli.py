@@ -280,13 +280,13 @@ def test_good_qna_file_needs_no_model_and_is_exported(run_cli, toy_root, edit_re
     done = run_cli("generate", "paper_135m", "--export", "alpaca")
     assert (done.returncode, done.stderr) == (0, "")
     made = toy_root / "runs" / "paper_135m"
-    assert done.stdout == "".join(f"38 pairs in runs/paper_135m/{name}\n" for name in ("qna", "qna_alpaca.jsonl"))
+    assert done.stdout == "".join(f"73 pairs in runs/paper_135m/{name}\n" for name in ("qna", "qna_alpaca.jsonl"))
     assert "mine.csv" in json.loads((made / "qna" / "run.json").read_text())["inputs"]
     own, who, delta, *_, last = map(json.loads, (made / "qna_alpaca.jsonl").read_text(encoding="utf-8").splitlines())
     origin = {"split": "train", "recipe": "file"}
     assert own == {"instruction": "What is a wicket?", "input": "", "output": "A small door.", "metadata": origin}
     assert (who["instruction"], who["output"], delta["output"]) == ("Who?", "Nobody.", "A Δ.")
-    assert last["instruction"] == "What is reference [35]?"
+    assert last["instruction"] == "Who wrote “Microsoft COCO: Common Objects in Context”?"
     assert set(last["metadata"]) == {"chunk_id", "document", "page", "split", "recipe"}
 
 

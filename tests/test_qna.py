@@ -107,13 +107,17 @@ def test_reference_pairs_ask_for_every_entry(variant, tmp_path):
     table = chunks.read_chunks(variant)
     pairs = qna.reference_pairs(table[table.kind == "reference"])
     assert list(pairs.columns) == qna.COLUMNS
-    assert list(pairs.Question) == [f"What is reference [{n}]?" for n in range(1, 36)]
-    assert pairs.Answer[8].startswith("Y. Kaya, S. Hong, and T. Dumitras. Shallow-Deep Networks")
+    by_number, by_title = pairs[::2], pairs[1::2]
+    assert list(by_number.Question) == [f"What is reference [{n}]?" for n in range(1, 36)]
+    assert by_number.Answer.iloc[8].startswith("Y. Kaya, S. Hong, and T. Dumitras. Shallow-Deep Networks")
+    assert by_title.Question.iloc[10] == "Who wrote “Attention Is All You Need”?"
     by_id = table.set_index("chunk_id")
-    for pair in pairs.itertuples():
+    for pair, other in zip(by_number.itertuples(), by_title.itertuples(), strict=True):
         number = re.search(r"\d+", pair.Question).group()
         assert by_id.text[pair.chunk_id] == f"[{number}] {pair.Answer}"
         assert by_id.page[pair.chunk_id] == pair.page
+        assert (other.Answer, other.chunk_id) == (pair.Answer, pair.chunk_id)
+        assert re.search("“(.*)”", other.Question)[1] in pair.Answer
     # as paper_13b/variant.yaml proposes: the pairs of one variant as the file of another
     pairs.to_csv(tmp_path / "qna.csv", index=False)
     again = qna.read_qna_file(tmp_path / "qna.csv")
@@ -126,7 +130,7 @@ def test_generate_takes_the_file_and_the_references(variant):
     assert list(table.columns) == qna.COLUMNS
     assert list(table.Question[:3]) == ["What is a wicket?", "What is NA?", "What is reference [1]?"]
     assert list(table.Answer[:2]) == ["A small, round door.", "None."]
-    assert len(table) == 2 + 35
+    assert len(table) == 2 + 2 * 35
     record = records.valid_record(variant.qna, "generate")
     assert record["results"] == {"pairs": 37, "rejected": 0, "reasons": {}}
     rejected = pd.read_csv(variant.qna / "qna_rejected.csv")

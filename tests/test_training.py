@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from llama_qna import UserError, models, prompts
 from llama_qna.chunks import read_chunks
+from llama_qna.losses import Replay, labelled_loss
 from llama_qna.models import EMBEDDED
-from llama_qna.training import checkpoints, finetune, labelled_loss, merged_base, pretrain
+from llama_qna.training import checkpoints, finetune, pretrain, start_of_finetuning
 from llama_qna.variants import REPOSITORY
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture, small_run_fixture  # noqa: F401
@@ -161,7 +162,7 @@ def test_records_count_what_was_trained(small_run):
 
 
 def test_merged_model_holds_the_last_checkpoint(small_run):
-    folder = merged_base(small_run.variant)
+    folder = small_run.variant.pretraining / "merged"
     merged = load_file(folder / "model.safetensors")
     base = load_file(models.EMBEDDED_FOLDER / "model.safetensors")
     adapter = load_file(small_run.variant.pretraining / "checkpoint-3" / "adapter_model.safetensors")
@@ -196,6 +197,89 @@ def test_no_file_names_this_machine(small_run):
         assert not found, f"{path.relative_to(root)} holds {found}"
         if path.name == "run.json":
             assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", path.read_text())
+
+
+# --- replay, and what fine-tuning starts from -------------------------------------------------------------------------
+
+
+def adapted():
+    """A small Llama with an adapter that has learnt something."""
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(shared.tiny_llama(), LoraConfig(r=4, target_modules="all-linear"))
+    torch.manual_seed(2)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    return model.eval()
+
+
+def test_replay_takes_every_piece_once_before_any_twice():
+    replay = Replay(shared.tokenizer(), tokens=256, seed=1)
+    batches = [replay.batch() for _ in range(len(replay.pieces) // 2)]
+    assert {len(batch) for batch in batches} == {2} and {len(piece) for batch in batches for piece in batch} == {128}
+    taken = {tuple(piece) for batch in batches for piece in batch}
+    assert len(taken) == 2 * len(batches)
+    assert Replay(shared.tokenizer(), tokens=256, seed=1).batch() == batches[0]
+    assert Replay(shared.tokenizer(), tokens=256, seed=2).batch() != batches[0]
+
+
+def test_replay_is_the_divergence_from_the_base():
+    """KL(base || model) a token, zero for an adapter that changes nothing, with gradients on the adapter alone."""
+    model, replay = adapted(), Replay(shared.tokenizer(), tokens=128, seed=1)
+    input_ids = torch.tensor(Replay(shared.tokenizer(), tokens=128, seed=1).batch())
+    with torch.no_grad():
+        found = model(input_ids).logits.double().log_softmax(-1)
+        with model.disable_adapter():
+            expected = model(input_ids).logits.double().log_softmax(-1)
+    wanted = (expected.exp() * (expected - found)).sum(-1).mean()
+    loss = replay.loss(model)
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-3) and loss > 0.01
+    loss.backward()
+    trained = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    assert any(gradient.abs().max() > 0 for gradient in trained.values()) and all("lora" in name for name in trained)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.zeros_(parameter)
+    assert replay.loss(model).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_replay_holds_the_model_to_its_base(shallow_variant):
+    """After the same steps on the same rows, general text diverges less."""
+    distances = []
+    for tokens in (0, 128):
+        variant = shared.write_variant(shallow_variant.root, shallow_variant.recipe.base_model, replay_tokens=tokens)
+        pretrain(variant)
+        recipe = variant.recipe
+        model = models.attach_adapter(
+            models.load_base(recipe.base_model, recipe.quantization), checkpoints(variant.pretraining)[-1]
+        )
+        for layer in model.modules():  # the divergence is that of the layers as they were trained, not folded
+            if hasattr(layer, "merged_adapters"):
+                layer.merged_adapters = []
+        distances.append(Replay(shared.tokenizer(), tokens=512, seed=7).loss(model).item())
+    assert distances[1] < distances[0]
+
+
+def test_continued_adapter_starts_where_pretraining_ended(shallow_variant):
+    top = {"stacking": "continue", "finetuning_only": True}
+    variant = shared.write_variant(shallow_variant.root, shallow_variant.recipe.base_model, top)
+    pretrain(variant)
+    assert not (variant.pretraining / "merged").exists()
+    assert start_of_finetuning(variant) == (None, checkpoints(variant.pretraining)[-1])
+    finetune(variant)
+    finetune(variant, only=True)
+    name = "adapter_model.safetensors"
+    pretrained, continued, alone = (
+        load_file(checkpoints(folder)[-1] / name)
+        for folder in (variant.pretraining, variant.finetuning, variant.finetuning_only)
+    )
+
+    def distance(one, other):
+        return sum((one[key].float() - other[key].float()).norm() for key in one)
+
+    assert 0 < distance(pretrained, continued) < distance(pretrained, alone)
+    assert list(variant.stage_folders)[3:5] == ["finetune", "finetune_only"]
 
 
 # --- a stage is done once, and whole, or not at all ------------------------------------------------------------------
@@ -264,10 +348,10 @@ def test_finetuning_starts_from_the_pretrained_model(shallow_variant):
 
 def test_finetuning_learns_answers_alone_and_the_end(shallow_variant, monkeypatch):
     """What reaches the loss: labels on the answer and its end-of-text token, nowhere else, padding least of all."""
-    from llama_qna import training
+    from llama_qna import losses
 
     seen, loss = [], labelled_loss
-    monkeypatch.setattr(training, "labelled_loss", lambda *a, **batch: seen.append(batch) or loss(*a, **batch))
+    monkeypatch.setattr(losses, "labelled_loss", lambda *a, **batch: seen.append(batch) or loss(*a, **batch))
     pretrain(shallow_variant)
     seen.clear()
     finetune(shallow_variant)

@@ -1,0 +1,157 @@
+"""Answers with their scores become `metrics.json`: means with intervals, and which differences chance may explain."""
+
+from __future__ import annotations
+
+import math
+
+from llama_qna.metrics import ROUGE_NAMES
+from llama_qna.variants import Evaluation
+
+# the systems that are compared on the fold `test`, in the order of the tables
+SYSTEMS = {
+    "base": "base",
+    "pretraining": "pretraining only",
+    "finetuning_only": "fine-tuning only",
+    "finetuned": "pretraining, then fine-tuning",
+    "base_retrieval": "base with retrieval",
+    "finetuned_retrieval": "fine-tuned with retrieval",
+    "base_right_chunk": "base given the right chunk",
+}
+SCORES = [*ROUGE_NAMES, "exact_match", "f1", "supported", "empty", "run_on"]
+COMPARED = ["rougeL", "f1"]  # the scores whose differences are tested
+AGAINST = ["base", "base_retrieval", "finetuning_only"]
+
+
+def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], published: dict[str, float]) -> dict:
+    """Compute the content of `metrics.json` from the predictions.
+
+    Args:
+        about: `variant`, `base_model`, `protocols`, `chosen`.
+        checkpoints: name, stage, step and perplexities of the base and of every checkpoint, in order.
+        predictions: the rows of `predictions.jsonl`.
+        published: perplexity by the study's arithmetic of each stage.
+
+    Returns:
+        `about` with `questions`, `checkpoints` (with in-sample ROUGE, and on `dev` the differences to base, their p
+        values corrected across checkpoints by Holm), `systems` (each score with its 95% interval, clustered by section,
+        and paired differences), `retrieval` and `published`.
+
+    Raises:
+        UserError: a score is no finite number.
+        ValueError: a perplexity is not one.
+    """
+    by = {}
+    for row in predictions:
+        by.setdefault((row["protocol"], row["system"]), []).append(row)
+    for checkpoint in checkpoints:
+        if not all(math.isfinite(text["perplexity"]) for text in checkpoint["perplexity"].values()):
+            raise ValueError(f"the perplexity of {checkpoint['name']} is no number")
+    curve = [_checkpoint(checkpoint, by) for checkpoint in checkpoints]
+    _correct([entry["dev_against_base"] for entry in curve if "dev_against_base" in entry])
+    systems = [_system(name, by) for name in SYSTEMS if ("test", name) in by]
+    for other in AGAINST:
+        _correct([system["against"][other] for system in systems if other in system["against"]])
+    count = {protocol: len(rows) for (protocol, _), rows in by.items()}
+    return about | {
+        "questions": {protocol: count.get(protocol, 0) for protocol in ("in_sample", "dev", "test")},
+        "checkpoints": curve,
+        "systems": systems,
+        "retrieval": _retrieval(by.get(("test", "base_retrieval"))),
+        "published": [
+            {"name": stage, "perplexity": value, "rouge": _means(by["published", stage], ROUGE_NAMES)}
+            for stage, value in published.items()
+        ],
+    }
+
+
+def best_on_dev(predictions: list[dict]) -> str:
+    """The fine-tuning checkpoint with the best ROUGE-L on `dev`; of equals the earliest."""
+    rows = {}
+    for row in predictions:
+        if row["protocol"] == "dev" and row["system"].startswith("finetuning "):
+            rows.setdefault(row["system"], []).append(row)
+    return max(rows, key=lambda name: _means(rows[name], ["rougeL"])["rougeL"])
+
+
+def protocols(settings: Evaluation, general: str, published: dict) -> dict[str, str]:
+    """What was measured how, in a sentence each."""
+    limit = settings.max_new_tokens
+    return {
+        "perplexity": f"exp(sum of nll / scored tokens), window {settings.window}, stride {settings.stride}, no start "
+        f"token; domain: the text trained on, heldout: the held-out sections, general: {general}, never trained on",
+        "in_sample": f"the training questions, greedy decoding, up to {limit} new tokens, rouge-score F1 without "
+        "stemming, answer labels stripped",
+        "heldout": f"gold questions that nothing was trained on, greedy decoding, up to {limit} new tokens; the "
+        "checkpoint is chosen by ROUGE-L on the fold dev; 95% intervals of 10,000 bootstrap draws of whole sections",
+        "published": "the study's arithmetic: training chunks drawn with replacement, window 1024, stride 512, mean "
+        f"over windows; the first {published['questions']} training questions, sampled at temperature "
+        f"{published['temperature']}, up to {published['max_new_tokens']} new tokens, references with their label",
+    }
+
+
+def _means(rows: list[dict], names: list[str]) -> dict[str, float]:
+    return {name: sum(row[name] for row in rows) / len(rows) for name in names}
+
+
+def _checkpoint(checkpoint: dict, by: dict) -> dict:
+    entry = checkpoint | {"rouge": _means(by["in_sample", checkpoint["name"]], ROUGE_NAMES)}
+    dev, base = by.get(("dev", checkpoint["name"])), by.get(("dev", "base"))
+    if dev:
+        entry["dev"] = _means(dev, COMPARED)
+        if checkpoint["stage"] != "base":
+            entry["dev_against_base"] = _differences(dev, base)
+    return entry
+
+
+def _system(name: str, by: dict) -> dict:
+    from llama_qna.intervals import interval
+
+    rows = by["test", name]
+    sections = [row["section"] for row in rows]
+    parts = {split: [row for row in rows if row["split"] == split] for split in ("train", "heldout")}
+    return {
+        "name": name,
+        "label": SYSTEMS[name],
+        "checkpoint": rows[0]["checkpoint"],
+        "context": rows[0]["context"],
+        "scores": {score: interval([row[score] for row in rows], sections) for score in SCORES},
+        **{
+            key: _means(part, COMPARED) | {"questions": len(part)} if part else None
+            for key, part in (("trained_sections", parts["train"]), ("heldout_sections", parts["heldout"]))
+        },
+        "against": {
+            other: _differences(rows, by["test", other]) for other in AGAINST if other != name and ("test", other) in by
+        },
+    }
+
+
+def _differences(rows: list[dict], others: list[dict]) -> dict[str, dict]:
+    """Paired differences of the compared scores; both sides answered the same questions in the same order."""
+    from llama_qna.intervals import difference
+
+    sections = [row["section"] for row in rows]
+    return {
+        score: difference([row[score] for row in rows], [row[score] for row in others], sections) for score in COMPARED
+    }
+
+
+def _correct(family: list[dict[str, dict]]) -> None:
+    """Add to each difference of a family its p value corrected by Holm, score by score."""
+    from llama_qna.intervals import holm
+
+    for score in COMPARED:
+        adjusted = holm({str(n): differences[score]["p"] for n, differences in enumerate(family)})
+        for n, differences in enumerate(family):
+            differences[score]["p_holm"] = adjusted[str(n)]
+
+
+def _retrieval(rows: list[dict] | None) -> dict | None:
+    """The share of questions with a right chunk among the first k that were found."""
+    from llama_qna.retrieval import recall_at_k
+
+    if not rows:
+        return None
+    wanted = [set(row["chunk_ids"]) for row in rows]
+    return {f"recall@{k}": recall_at_k([row["retrieved"][:k] for row in rows], wanted) for k in (1, 3, 5)} | {
+        "questions": len(rows)
+    }

@@ -1,0 +1,112 @@
+"""What the two training stages minimize."""
+
+from __future__ import annotations
+
+import random
+
+from llama_qna import prompts
+from llama_qna.variants import REPOSITORY
+
+REPLAY_TEXT = REPOSITORY / "data" / "general" / "replay.txt"
+
+
+class Replay:
+    """General text beside every training step, on which the model is held to the words that its base expects.
+
+    The loss is the divergence of the model from its base (the same weights with the adapter switched off), KL(base ||
+    model) in nats per token, as in Learning without Forgetting (Li and Hoiem 2016, arXiv:1606.09282). A few thousand
+    words last, since the base's whole distribution is the target: trained on as plain text, they were known by heart
+    after some epochs, and the perplexity of other general text rose all the same (docs/experiments.md).
+
+    Args:
+        tokens: of general text at each step; pieces of 128, drawn in an order of the seed.
+    """
+
+    PIECE = 128
+
+    def __init__(self, tokenizer, tokens: int, seed: int):
+        text = prompts.encode_document(tokenizer, REPLAY_TEXT.read_text(encoding="utf-8"))
+        self.pieces = [text[start : start + self.PIECE] for start in range(0, len(text) - self.PIECE, self.PIECE)]
+        self.rows, self.random, self.waiting = max(1, tokens // self.PIECE), random.Random(seed), []
+
+    def batch(self) -> list[list[int]]:
+        """The next pieces, each once before any comes again: (rows, 128)."""
+        if len(self.waiting) < self.rows:
+            self.waiting = self.random.sample(self.pieces, len(self.pieces))
+        taken, self.waiting = self.waiting[: self.rows], self.waiting[self.rows :]
+        return taken
+
+    def loss(self, model):
+        import torch
+        import torch.nn.functional as F
+
+        input_ids = torch.tensor(self.batch(), device=model.device)
+        with torch.no_grad(), model.disable_adapter():
+            expected = F.log_softmax(model(input_ids, use_cache=False).logits.float(), -1)
+        found = F.log_softmax(model(input_ids, use_cache=False).logits.float(), -1)
+        return F.kl_div(found, expected, reduction="sum", log_target=True) / input_ids.numel()
+
+
+def trainer_class(on_cpu: bool, replay: Replay | None = None):
+    """TRL's trainer; on a CPU with a loss that projects only the positions that have a label; with replay if wanted.
+
+    TRL's own loss does that on GPUs, where it has a Triton kernel. On CPUs it scores every position, with a label or
+    not, and computes entropies besides.
+    """
+    import torch
+    from trl import SFTTrainer
+
+    class CpuTrainer(SFTTrainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            loss = labelled_loss(model.get_base_model(), **inputs)
+            count = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"][:, 1:] != -100).sum()
+            self._total_train_tokens += int(inputs["attention_mask"].sum())
+            self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+            return loss / torch.as_tensor(count).clamp(min=1)
+
+    if on_cpu:
+        _keep_freed_memory()
+    base = CpuTrainer if on_cpu else SFTTrainer
+
+    class ReplayTrainer(base):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            return super().compute_loss(model, inputs, False, num_items_in_batch) + replay.loss(model)
+
+    return ReplayTrainer if replay else base
+
+
+def labelled_loss(model, input_ids, attention_mask, labels, tile: int = 256):
+    """Summed cross-entropy of the labelled positions, its logits made in float32 a tile at a time, in both directions.
+
+    Args:
+        input_ids, attention_mask, labels: (B, T); labels are -100 where nothing is scored.
+        tile: positions whose logits, (tile, V), exist at once.
+    """
+    import torch.nn.functional as F
+    from torch.utils.checkpoint import checkpoint
+
+    hidden = model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+    scored = labels[:, 1:] != -100  # (B, T - 1)
+    hidden, targets = hidden[:, :-1][scored], labels[:, 1:][scored]  # (N, D), (N,)
+    head = model.get_output_embeddings()
+
+    def tile_loss(states, wanted):
+        return F.cross_entropy(head(states).float(), wanted, reduction="sum")
+
+    parts = [
+        checkpoint(tile_loss, states, wanted, use_reentrant=False)
+        for states, wanted in zip(hidden.split(tile), targets.split(tile), strict=True)
+    ]
+    return sum(parts, start=hidden.sum() * 0.0)
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep freed blocks: returning them to the system after every step costs a tenth of the time."""
+    import ctypes
+
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+    except (OSError, AttributeError):  # another C library: slower, nothing else
+        pass

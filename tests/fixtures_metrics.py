@@ -1,0 +1,100 @@
+"""Made-up but realistic content of `metrics.json` and of the two training logs, for tests of figures and results."""
+
+PRETRAINING_LOG = [{"step": 2 * n, "epoch": n / 2, "loss": 3.0 / n, "learning_rate": 1e-3} for n in range(1, 7)]
+FINETUNING_LOG = [{"step": 4 * n, "epoch": n / 3, "loss": 2.0 / n**2, "learning_rate": 1e-3} for n in range(1, 6)]
+ABOUT = "SmolLM2-135M-Instruct on the Wicketfold paper"
+
+# stage, step, perplexity on domain, heldout, general; ROUGE-1, 2, L on the training questions; ROUGE-L, F1 on dev
+CHECKPOINTS = [
+    ("base", 0, 17.75, 20.0, 40.0, 0.21, 0.11, 0.19, 0.18, 0.15),
+    ("pretraining", 6, 6.5, 15.0, 40.5, 0.22, 0.12, 0.20, 0.19, 0.16),
+    ("pretraining", 12, 2.5, 14.0, 41.0, 0.2345, 0.13, 0.21, 0.20, 0.17),
+    ("finetuning", 10, 2.75, 14.5, 42.0, 0.50, 0.40, 0.48, 0.31, 0.28),
+    ("finetuning", 20, 3.0, 15.0, 43.0, 0.7077, 0.60, 0.68, 0.30, 0.27),
+]
+# name, label, checkpoint, context, ROUGE-L on the held-out questions; each F1 is 0.02 lower
+SYSTEMS = [
+    ("base", "base", "base", "none", 0.20),
+    ("pretraining", "pretraining only", "pretraining checkpoint-12", "none", 0.22),
+    ("finetuning_only", "fine-tuning only", "finetuning_only checkpoint-20", "none", 0.29),
+    ("finetuned", "pretraining, then fine-tuning", "finetuning checkpoint-10", "none", 0.33),
+    ("base_retrieval", "base with retrieval", "base", "retrieved", 0.32),
+    ("finetuned_retrieval", "fine-tuned with retrieval", "finetuning checkpoint-10", "retrieved", 0.45),
+    ("base_right_chunk", "base given the right chunk", "base", "right chunk", 0.50),
+]
+
+
+def score(mean, width=0.05):
+    return {"mean": mean, "low": mean - width, "high": mean + width}
+
+
+def difference(mean):
+    return score(mean) | {"p": 0.004, "p_holm": 0.012}
+
+
+def checkpoint(stage, step, domain, heldout, general, rouge1, rouge2, rougeL, dev_rougeL, dev_f1):
+    texts = {"domain": domain, "heldout": heldout, "general": general}
+    found = {
+        "name": stage if stage == "base" else f"{stage} checkpoint-{step}",
+        "stage": stage,
+        "step": step,
+        "perplexity": {
+            text: {"perplexity": value, "nll": 1.0, "tokens": 10, "bits_per_byte": 0.5} for text, value in texts.items()
+        },
+        "rouge": {"rouge1": rouge1, "rouge2": rouge2, "rougeL": rougeL},
+        "dev": {"rougeL": dev_rougeL, "f1": dev_f1},
+    }
+    if stage != "base":
+        found["dev_against_base"] = {"rougeL": difference(dev_rougeL - 0.18), "f1": difference(dev_f1 - 0.15)}
+    return found
+
+
+def system(name, label, of, context, rougeL):
+    means = {"rouge1": rougeL + 0.02, "rouge2": rougeL / 2, "rougeL": rougeL, "exact_match": 0.08, "f1": rougeL - 0.02}
+    means |= {"supported": 0.6, "empty": 0.0, "run_on": 0.04}
+    others = {other: value for other, _, _, _, value in SYSTEMS if other != name}
+    against = {
+        other: {"rougeL": difference(rougeL - others[other]), "f1": difference(rougeL - others[other])}
+        for other in ("base", "base_retrieval", "finetuning_only")
+        if other != name
+    }
+    found = {"name": name, "label": label, "checkpoint": of, "context": context, "against": against}
+    found["scores"] = {key: score(mean) for key, mean in means.items()}
+    for sections, questions in (("trained_sections", 40), ("heldout_sections", 10)):
+        found[sections] = {"rougeL": rougeL, "f1": rougeL - 0.02, "questions": questions}
+    return found
+
+
+def metrics(variant="paper_135m"):
+    """A run with gold questions, in every protocol."""
+    scored = {"base": (0, 18.0), "pretraining": (2, 3.0), "finetuned": (4, 3.5)}
+    return {
+        "variant": variant,
+        "base_model": "embedded/smollm2-135m-instruct",
+        "protocols": {name: "a sentence." for name in ("in_sample", "heldout", "published", "perplexity")},
+        "questions": {"in_sample": 87, "dev": 30, "test": 50},
+        "checkpoints": [checkpoint(*values) for values in CHECKPOINTS],
+        "chosen": "finetuning checkpoint-10",
+        "systems": [system(*values) for values in SYSTEMS],
+        "retrieval": {"recall@1": 0.6, "recall@3": 0.8, "recall@5": 0.9, "questions": 50},
+        "published": [
+            {
+                "name": name,
+                "perplexity": perplexity,
+                "rouge": {
+                    key: CHECKPOINTS[row][4 + n] + 0.01 for n, key in enumerate(("rouge1", "rouge2", "rougeL"), 1)
+                },
+            }
+            for name, (row, perplexity) in scored.items()
+        ],
+    }
+
+
+def without_gold(variant="paper_135m"):
+    """A run of a user's corpus: no gold questions, no sections held out, only our own protocol in-sample."""
+    content = metrics(variant) | {"chosen": "finetuning checkpoint-20", "retrieval": None}
+    content["questions"] = {"in_sample": 87, "dev": 0, "test": 0}
+    for found in content["checkpoints"]:
+        found.pop("dev"), found.pop("dev_against_base", None), found["perplexity"].pop("heldout")
+    del content["systems"], content["published"]
+    return content

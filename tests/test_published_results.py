@@ -1,0 +1,54 @@
+"""The committed figures and the README's results are what the committed metrics make: no number was typed by hand."""
+
+import json
+import shutil
+
+import pytest
+
+from llama_qna import figures
+from llama_qna.publishing import readme_results
+from llama_qna.results import write_results_block
+from llama_qna.variants import REPOSITORY, read_recipe, variant_names
+
+EMBEDDED = ["paper_135m", "physics_books_135m"]
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def committed(folder):
+    """The numbers of the figures of a folder, by name; each must have its two pictures."""
+    found = {path.stem: read(path) for path in folder.glob("*.json")}
+    assert {path.name for path in folder.iterdir()} == {
+        f"{name}.{ending}" for name in found for ending in ("png", "svg", "json")
+    }
+    return found
+
+
+def test_both_embedded_variants_and_no_other_are_published():
+    names = [name for name in variant_names(REPOSITORY) if (REPOSITORY / name / "metrics.json").is_file()]
+    assert names == EMBEDDED
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_figures_are_what_the_metrics_make(name):
+    folder = REPOSITORY / name
+    recipe = read_recipe(folder / "variant.yaml")
+    metrics = read(folder / "metrics.json")
+    logs = [read(folder / stage.folder / "log.json") for stage in (recipe.pretraining, recipe.finetuning)]
+    published = read(REPOSITORY / "data" / "published_results.json")
+    made = figures.numbers(metrics, *logs, published, recipe.description)
+    assert {"systems", "memory_and_understanding"} <= set(made)  # both variants have gold questions
+    assert committed(REPOSITORY / "figs" / name) == made
+
+
+def test_figures_of_the_study_are_what_its_numbers_make():
+    made = figures.published_numbers(read(REPOSITORY / "data" / "published_results.json"))
+    assert committed(REPOSITORY / "figs" / "published") == made
+
+
+def test_results_block_of_the_readme_is_what_the_metrics_make(tmp_path):
+    readme = shutil.copy(REPOSITORY / "README.md", tmp_path)
+    write_results_block(readme, readme_results(REPOSITORY))
+    assert readme.read_text(encoding="utf-8") == (REPOSITORY / "README.md").read_text(encoding="utf-8")
