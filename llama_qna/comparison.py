@@ -64,13 +64,13 @@ def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], pub
     }
 
 
-def best_on_dev(predictions: list[dict]) -> str:
-    """The fine-tuning checkpoint with the best ROUGE-L on `dev`; of equals the earliest."""
+def best_on_dev(predictions: list[dict]) -> str | None:
+    """The fine-tuning checkpoint with the best ROUGE-L on `dev`; of equals the earliest; None without dev questions."""
     rows = {}
     for row in predictions:
         if row["protocol"] == "dev" and row["system"].startswith("finetuning "):
             rows.setdefault(row["system"], []).append(row)
-    return max(rows, key=lambda name: _means(rows[name], ["rougeL"])["rougeL"])
+    return max(rows, key=lambda name: _means(rows[name], ["rougeL"])["rougeL"], default=None)
 
 
 def protocols(settings: Evaluation, general: str, published: dict) -> dict[str, str]:

@@ -123,11 +123,11 @@ def _evaluate(variant: Variant, points: list[Point], pairs: pd.DataFrame, questi
         if point.stage == "base":
             bench.ask(model, point, "base_retrieval", "test", "retrieved")
             bench.ask(model, point, "base_right_chunk", "test", "right chunk")
-        if last and protocol != "heldout":
+        if last and protocol != "heldout" and point.stage != "finetuning_only":
             bench.published(model, point)
     if questions is not None:
         name = comparison.best_on_dev(bench.predictions)
-        chosen = next(point for point in points if point.name == name)
+        chosen = next((point for point in points if point.name == name), chosen)
         model = bench.load(chosen)
         bench.ask(model, chosen, "finetuned", "test")
         bench.ask(model, chosen, "finetuned_retrieval", "test", "retrieved")

@@ -100,7 +100,7 @@ class TwoStep:
         texts = self.engine.generate(
             [self.engine.question_prompt(sentence, form.beginning) for _, sentence, form in rows],
             [f"{attempt} {passages[index].chunk_id} {sentence} {form.beginning}" for index, sentence, form in rows],
-            words=[(*form.words, *_function_words(sentence)) for _, sentence, form in rows],
+            words=[(*form.words, *function_words(sentence)) for _, sentence, form in rows],
         )
         questions, tokens = [form.beginning for _, _, form in asked], [0] * len(passages)
         for n, text in zip(unfinished, texts, strict=True):
@@ -129,7 +129,8 @@ class TwoStep:
         return written
 
 
-def _function_words(sentence: str) -> list[str]:
+def function_words(sentence: str) -> list[str]:
+    """The small words that a question about a sentence may use beside the sentence's own."""
     said = sentence.lower().split()
     return [word for word in FUNCTION_WORDS if word not in AUXILIARIES or word in said]
 

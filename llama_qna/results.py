@@ -121,8 +121,8 @@ def write_results_block(readme: Path, text: str) -> None:
 
 
 def _heldout(run: dict, about: str) -> str:
-    head = f"**Held out: {run['variant']}** ({about}). {run['questions']['test']} questions written by hand, none of "
-    head += "them trained on; mean [95% interval]."
+    head = f"**Held out: {run['variant']}** ({about}). {run['questions']['test']} gold questions, none of them "
+    head += "trained on; mean [95% interval]."
     rows = [[system["label"], *(with_interval(system["scores"][key]) for key in HELDOUT)] for system in run["systems"]]
     return "\n".join([head, "", _table(["system", *HELDOUT.values()], rows), "", *_findings(run)])
 

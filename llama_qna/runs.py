@@ -14,7 +14,7 @@ from llama_qna.results import ROUGE, last, our_run, with_interval
 from llama_qna.variants import REPOSITORY, Variant
 
 NOTEBOOKS = REPOSITORY / "notebooks"
-# the last stage that a notebook's result depends on, by its number
+# the stage of each notebook, by its number
 LAST_STAGE = {"01": "load", "02": "load", "03": "load", "04": "generate", "05": "generate", "06": "pretrain"}
 LAST_STAGE |= {"07": "finetune", "08": "evaluate", "09": "figures", "10": "finetune"}
 
@@ -70,11 +70,17 @@ def run_notebooks(variant: Variant, names: list[str]) -> None:
 
 def _stage_seconds(variant: Variant, name: str) -> float:
     """What the notebook's own stage took when it was done; the notebook itself may have found it done before."""
-    stage = LAST_STAGE.get(name[:2])
-    if stage is None or name.startswith("10"):  # notebook 10 asks what another one has trained
+    if name[:2] not in LAST_STAGE or name.startswith("10"):  # notebook 10 asks what another one has trained
         return 0.0
-    record = records.valid_record(variant.stage_folders[stage], stage)
-    return record["seconds"] if record else 0.0
+    stages = {LAST_STAGE[name[:2]], _last_stage(variant, name)}
+    found = [records.valid_record(variant.stage_folders[stage], stage) for stage in stages]
+    return sum(record["seconds"] for record in found if record)
+
+
+def _last_stage(variant: Variant, name: str) -> str:
+    """The last stage that a notebook's result depends on; all of them, where its name begins with no known number."""
+    stage = LAST_STAGE.get(name[:2], "figures")
+    return "finetune_only" if name.startswith("07") and "finetune_only" in variant.stage_folders else stage
 
 
 def _time_left(names: list[str], expected: dict[str, float], spent: float, clock: float) -> str:
@@ -144,7 +150,7 @@ def _key(variant: Variant, name: str) -> str:
     for stage, folder in variant.stage_folders.items():
         record = records.valid_record(folder, stage)
         parts.append(record["key"] if record else "")
-        if stage == LAST_STAGE.get(name[:2], "figures"):
+        if stage == _last_stage(variant, name):
             break
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from llama_qna import UserError
 from llama_qna.training import checkpoints, start_of_finetuning
 from llama_qna.variants import Variant
 
 
 def ask(variant: Variant, questions: list[str]) -> list[str]:
-    """Answer questions, all in one batch, with the last fine-tuning checkpoint of this machine's run; greedy.
+    """Answer questions, all in one batch, with the shipped checkpoint of this machine's run; greedy.
 
     Raises:
         UserError: the variant has not been fine-tuned on this machine.
     """
-    trained = checkpoints(variant.finetuning)
-    if not trained:
-        raise UserError(
-            f"{variant.name} has no trained model on this machine: run `llama-qna run {variant.name}` first"
-        )
+    adapter = shipped_checkpoint(variant)
     from llama_qna import models
     from llama_qna.evaluation import answer
 
     recipe = variant.recipe
     tokenizer = models.load_tokenizer(recipe.base_model)
     model = models.load_base(recipe.base_model, recipe.quantization, weights=start_of_finetuning(variant)[0])
-    return answer(models.attach_adapter(model, trained[-1]), tokenizer, questions, recipe.evaluation)
+    return answer(models.attach_adapter(model, adapter), tokenizer, questions, recipe.evaluation)
+
+
+def shipped_checkpoint(variant: Variant) -> Path:
+    """The fine-tuning checkpoint that evaluation chose on its dev questions; before evaluation, the last one.
+
+    Raises:
+        UserError: the variant has not been fine-tuned on this machine.
+    """
+    from llama_qna.evaluation import read_metrics
+
+    trained = checkpoints(variant.finetuning)
+    if not trained:
+        raise UserError(
+            f"{variant.name} has no trained model on this machine: run `llama-qna run {variant.name}` first"
+        )
+    if not (variant.evaluation / "metrics.json").is_file():
+        return trained[-1]
+    chosen = read_metrics(variant).get("chosen", "")
+    return next((adapter for adapter in trained if chosen == f"finetuning {adapter.name}"), trained[-1])

@@ -73,17 +73,17 @@ def shallow_folder_fixture(tmp_path_factory):
     return _shallow_folder(tmp_path_factory.getbasetemp() / "shallow")
 
 
-def write_variant(root: Path, base_model: str = EMBEDDED, **stage) -> Variant:
+def write_variant(root: Path, base_model: str = EMBEDDED, top: dict | None = None, **stage) -> Variant:
     """A variant `small` below `root`: the shipped recipe made small, one page of the shipped paper, four pairs.
 
-    `stage` is added to both training stages.
+    `top` is added to the recipe, `stage` to both training stages.
     """
     import pypdfium2
 
     recipe = yaml.safe_load((REPOSITORY / "paper_135m/variant.yaml").read_text())
     steps = {"max_steps": 3, "save_steps": 2, "logging_steps": 1, "batch_size": 16, "max_length": 64}
-    steps |= {"learning_rate": 1e-3, "warmup_steps": 0} | stage
-    recipe["base_model"] = base_model
+    steps |= {"learning_rate": 1e-3, "warmup_steps": 0, "replay_tokens": 0} | stage
+    recipe |= {"base_model": base_model, "stacking": "merge", "finetuning_only": False} | (top or {})
     recipe["heldout"] = {"fraction": 0}
     recipe["lora"] |= {"r": 8, "alpha": 16, "dropout": 0.0}
     recipe["generation"] |= {"qna_file": "pairs.csv", "reference_questions": False}
