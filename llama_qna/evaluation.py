@@ -41,6 +41,7 @@ def evaluate(variant: Variant) -> dict:
     recipe = variant.recipe
     pairs, points = read_qna(variant), _points(variant)
     inputs = {
+        "chunks.csv": records.sha256(variant.chunks / "chunks.csv"),
         "text.txt": records.sha256(variant.chunks / "text.txt"),
         "heldout.txt": records.sha256(variant.chunks / "heldout.txt"),
         "qna.csv": records.sha256(variant.qna / "qna.csv"),
@@ -80,10 +81,15 @@ def _points(variant: Variant) -> list[Point]:
     """
     weights, _ = start_of_finetuning(variant)
     points = [Point("base")] + [Point("pretraining", adapter) for adapter in checkpoints(variant.pretraining)]
-    points += [Point("finetuning_only", adapter) for adapter in checkpoints(variant.finetuning_only)[-1:]]
+    if variant.recipe.finetuning_only:
+        points += [Point("finetuning_only", adapter) for adapter in checkpoints(variant.finetuning_only)[-1:]]
     points += [Point("finetuning", adapter, weights) for adapter in checkpoints(variant.finetuning)]
     if points[-1].stage != "finetuning":
         raise UserError(f"no fine-tuned model yet for {variant.name}: run `llama-qna finetune {variant.name}` first")
+    if variant.recipe.finetuning_only and not any(point.stage == "finetuning_only" for point in points):
+        raise UserError(
+            f"no model fine-tuned alone yet for {variant.name}: run `llama-qna finetune {variant.name}` first"
+        )
     for point in points[1:]:
         base = json.loads((point.adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
         if base != variant.recipe.base_model:

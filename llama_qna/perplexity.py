@@ -43,7 +43,7 @@ def perplexity(
     losses = _window_losses(model, ids, window, stride, batch_size)
     nll, tokens = sum(nats for nats, _ in losses), sum(scored for _, scored in losses)
     return {
-        "perplexity": math.exp(nll / tokens),
+        "perplexity": _exp(nll / tokens),
         "nll": nll,
         "tokens": tokens,
         "bits_per_byte": nll / math.log(2) / len(text.encode("utf-8")),
@@ -74,7 +74,7 @@ def published_perplexity(
     drawn = random.Random(seed).choices(texts, k=len(texts))
     ids, _ = _text_ids(tokenizer, "\n\n".join(drawn), start_token=False)
     losses = _window_losses(model, ids, window, stride)
-    return math.exp(sum(nats / scored for nats, scored in losses) / len(losses))
+    return _exp(sum(nats / scored for nats, scored in losses) / len(losses))
 
 
 def _text_ids(tokenizer, text: str, start_token: bool) -> tuple[list[int], bool]:
@@ -125,3 +125,11 @@ def _nats(logits, targets) -> float:
 
     tiles = zip(logits.split(TILE), targets.split(TILE), strict=True)
     return sum(F.cross_entropy(tile.float(), wanted, reduction="sum").item() for tile, wanted in tiles)
+
+
+def _exp(nats: float) -> float:
+    """e to a mean loss; infinite where it is too large for a float, as that of a model that exploded may be."""
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf

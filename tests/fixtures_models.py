@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
 from llama_qna import evaluation
+from llama_qna.gold import COLUMNS
 from llama_qna.models import EMBEDDED, load_base, load_tokenizer
 from llama_qna.variants import REPOSITORY, Quantization, Variant
 
@@ -19,7 +21,30 @@ PAIRS = [
     ("Where is the workshop?", "The workshop is behind the old mill."),
     ("How heavy is the lid?", "The lid weighs three kilograms."),
 ]
+# about the one page of the fixture's corpus
+GOLD_COLUMNS = ["question_id", "Question", "Answer", "variants", "kind", "section", "fold", "evidence"]
+GOLD = [
+    (
+        "page-1", "Which object lent the wickets their name?", "They are named after the small door in a large gate.",
+        "a small door | the small door in a large gate", "name", "1 Introduction", "dev",
+        "We call the exit classifiers wickets, after the small door in a large gate",
+    ),
+    (
+        "page-2", "How much daily energy did a whole camera box save in the field?", "The whole box saved only 8.9%.",
+        "8.9%", "number", "1 Introduction", "dev", "the whole box saved only 8.9% of its daily energy",
+    ),
+    (
+        "page-3", "How accurate is the dense 8-bit network?", "It reaches 84.6%.",
+        "84.6%", "number", "Abstract", "test", "84.6% with 56.0 million. Over three data sets",  # in two chunks
+    ),
+    (
+        "page-4", "What does SkipNet leave out?", "SkipNet skips single residual blocks.",
+        "single residual blocks", "mechanism", "2 Related Work", "test",
+        "SkipNet [8] does not stop but skips single residual blocks",
+    ),
+]  # fmt: skip
 GENERAL = "We walked to the harbour after lunch. The boats were late, so we had tea and talked about the garden.\n"
+SAMPLED_TOKENS = 12
 
 
 @cache
@@ -73,10 +98,13 @@ def shallow_folder_fixture(tmp_path_factory):
     return _shallow_folder(tmp_path_factory.getbasetemp() / "shallow")
 
 
-def write_variant(root: Path, base_model: str = EMBEDDED, top: dict | None = None, **stage) -> Variant:
+def write_variant(
+    root: Path, base_model: str = EMBEDDED, top: dict | None = None, gold: bool = True, **stage
+) -> Variant:
     """A variant `small` below `root`: the shipped recipe made small, one page of the shipped paper, four pairs.
 
-    `top` is added to the recipe, `stage` to both training stages.
+    `top` is added to the recipe, `stage` to both training stages; without `gold` the corpus is a user's own, with no
+    gold questions.
     """
     import pypdfium2
 
@@ -94,6 +122,8 @@ def write_variant(root: Path, base_model: str = EMBEDDED, top: dict | None = Non
     (root / "small/variant.yaml").write_text(yaml.safe_dump(recipe))
     rows = "".join(f"{question},{answer}\n" for question, answer in PAIRS)
     (root / "pairs.csv").write_text("Question,Answer\n" + rows)
+    if gold:
+        write_gold(root / "data/paper/gold.csv")
     pdf = root / "data/pdfs/paper/page.pdf"
     if not pdf.exists():
         pdf.parent.mkdir(parents=True)
@@ -103,6 +133,14 @@ def write_variant(root: Path, base_model: str = EMBEDDED, top: dict | None = Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLAMA_QNA_ROOT", str(root))
         return Variant.load("small")
+
+
+def write_gold(path: Path, rows=GOLD, **changed) -> None:
+    """A gold file on the fixture's page; `changed` replaces columns of its first row."""
+    table = [dict(zip(GOLD_COLUMNS, row, strict=True)) | {"document": "page", "chunk_split": "train"} for row in rows]
+    table[0] |= changed
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(table)[COLUMNS].to_csv(path, index=False)
 
 
 @dataclass
@@ -119,14 +157,21 @@ def _small_run(root: Path) -> Run:
     from llama_qna.qna import generate
     from llama_qna.training import finetune, pretrain
 
-    variant = write_variant(root)
+    variant = write_variant(root, top={"finetuning_only": True})
     load(variant)
     generate(variant)
     pretrained, finetuned = pretrain(variant), finetune(variant)
-    (root / "general.txt").write_text(GENERAL)
+    finetune(variant, only=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "GENERAL_TEXT", root / "general.txt")
+        shorten_evaluation(patch, root)
         return Run(variant, pretrained, finetuned, evaluation.evaluate(variant))
+
+
+def shorten_evaluation(patch: pytest.MonkeyPatch, root: Path) -> None:
+    """A short general text, and short answers in the study's protocol too."""
+    (root / "general.txt").write_text(GENERAL)
+    patch.setattr(evaluation, "GENERAL_TEXT", root / "general.txt")
+    patch.setattr(evaluation, "PUBLISHED", evaluation.PUBLISHED | {"max_new_tokens": SAMPLED_TOKENS})
 
 
 @pytest.fixture(scope="session", name="small_run")
@@ -137,11 +182,11 @@ def small_run_fixture(tmp_path_factory):
 
 @pytest.fixture(name="shallow_variant")
 def shallow_variant_fixture(shallow_folder, tmp_path):
-    """A variant on the shallow model whose chunks and pairs are made."""
+    """A variant on the shallow model whose chunks and pairs are made, without gold questions."""
     from llama_qna.chunks import load
     from llama_qna.qna import generate
 
-    variant = write_variant(tmp_path, str(shallow_folder))
+    variant = write_variant(tmp_path, str(shallow_folder), gold=False)
     load(variant)
     generate(variant)
     yield variant

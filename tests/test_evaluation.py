@@ -1,82 +1,193 @@
-"""The stage's files against its own predictions."""
+"""The stage's files against its own predictions, and these against prompts and answers made anew."""
 
+import hashlib
 import json
 
 import pytest
 
-from llama_qna import evaluation, models, serving
-from llama_qna.evaluation import examples, perplexity
-from llama_qna.prompts import text_row
+from llama_qna import chunks, comparison, evaluation, models, perplexity, prompts, serving
+from llama_qna.generation import generate_texts
+from llama_qna.gold import read_gold
+from llama_qna.metrics import ROUGE_NAMES, rouge, score
+from llama_qna.retrieval import Retriever
+from llama_qna.training import finetune, pretrain
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture, small_run_fixture  # noqa: F401
 
-ROUGE = ["rouge1", "rouge2", "rougeL"]
+CHECKPOINTS = ["base", "pretraining checkpoint-2", "pretraining checkpoint-3"]
+CHECKPOINTS += ["finetuning checkpoint-2", "finetuning checkpoint-3"]
 
 
-# --- the stage -------------------------------------------------------------------------------------------------------
+def read_predictions(variant):
+    return [json.loads(line) for line in (variant.evaluation / "predictions.jsonl").read_text("utf-8").splitlines()]
 
 
 @pytest.fixture
 def predictions(small_run):
-    lines = (small_run.variant.evaluation / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return read_predictions(small_run.variant)
 
 
-def test_systems_in_order(small_run):
-    systems = small_run.metrics["systems"]
-    assert [(system["name"], system["stage"], system["step"]) for system in systems] == [
-        ("base", "base", 0),
-        ("pretraining checkpoint-2", "pretraining", 2),
-        ("pretraining checkpoint-3", "pretraining", 3),
-        ("finetuning checkpoint-2", "finetuning", 2),
-        ("finetuning checkpoint-3", "finetuning", 3),
-    ]
-    assert small_run.metrics["base_model"] == models.EMBEDDED
+@pytest.fixture
+def gold(small_run):
+    return read_gold(small_run.variant.gold, chunks.read_chunks(small_run.variant))
+
+
+def of(predictions, protocol, system=None):
+    return [row for row in predictions if row["protocol"] == protocol and system in (None, row["system"])]
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def test_checkpoints_in_order(small_run):
+    found = small_run.metrics["checkpoints"]
+    assert [checkpoint["name"] for checkpoint in found] == CHECKPOINTS
+    steps = [("base", 0), ("pretraining", 2), ("pretraining", 3), ("finetuning", 2), ("finetuning", 3)]
+    assert [(checkpoint["stage"], checkpoint["step"]) for checkpoint in found] == steps
+    assert (small_run.metrics["variant"], small_run.metrics["base_model"]) == ("small", models.EMBEDDED)
+    assert small_run.metrics["questions"] == {"in_sample": 2, "dev": 2, "test": 2}
     written = json.loads((small_run.variant.evaluation / "metrics.json").read_text())
     assert written == small_run.metrics
 
 
-def test_a_row_for_every_system_and_question(small_run, predictions):
-    names = [system["name"] for system in small_run.metrics["systems"]]
-    found = [(row["system"], row["question"], row["reference"]) for row in predictions]
-    assert found == [(name, *pair) for name in names for pair in shared.PAIRS[:2]]
+def test_every_checkpoint_answers_the_training_and_the_dev_questions(predictions, gold):
+    trained = [(row["system"], row["question"], row["reference"]) for row in of(predictions, "in_sample")]
+    assert trained == [(name, *pair) for name in CHECKPOINTS for pair in shared.PAIRS[:2]]
+    dev = [(row["system"], row["question_id"], row["checkpoint"]) for row in of(predictions, "dev")]
+    wanted = gold[gold.fold == "dev"].question_id
+    assert dev == [(name, question_id, name) for name in CHECKPOINTS for question_id in wanted]
 
 
 def test_scores_are_means_of_the_predictions(small_run, predictions):
-    for system in small_run.metrics["systems"]:
-        rows = [row for row in predictions if row["system"] == system["name"]]
-        assert system["rouge"]["questions"] == len(rows) == 2
-        for name in ROUGE:
-            assert system["rouge"][name] == pytest.approx(sum(row[name] for row in rows) / 2)
-    assert any(row["rouge1"] > 0 for row in predictions)
+    for checkpoint in small_run.metrics["checkpoints"]:
+        for protocol, scores in (("in_sample", checkpoint["rouge"]), ("dev", checkpoint["dev"])):
+            rows = of(predictions, protocol, checkpoint["name"])
+            assert scores == pytest.approx({name: sum(row[name] for row in rows) / 2 for name in scores})
+    assert any(row["rouge1"] > 0 for row in of(predictions, "in_sample"))
 
 
-def test_every_system_scores_the_same_tokens(small_run):
+def test_every_checkpoint_scores_the_same_tokens(small_run):
     text = (small_run.variant.chunks / "text.txt").read_text()
+    assert (small_run.variant.chunks / "heldout.txt").read_text() == ""  # so that there is nothing to score
     wanted = {
-        "domain": len(text_row(shared.tokenizer(), text, 10**6)["input_ids"]) - 1,
-        "general": len(text_row(shared.tokenizer(), shared.GENERAL, 10**6)["input_ids"]) - 1,
+        kind: len(prompts.text_row(shared.tokenizer(), text, 10**6)["input_ids"]) - 1
+        for kind, text in (("domain", text), ("general", shared.GENERAL))
     }
-    for system in small_run.metrics["systems"]:
-        assert {kind: scores["tokens"] for kind, scores in system["perplexity"].items()} == wanted
+    for checkpoint in small_run.metrics["checkpoints"]:
+        assert {kind: scores["tokens"] for kind, scores in checkpoint["perplexity"].items()} == wanted
 
 
 def test_training_lowers_domain_perplexity(small_run):
-    base, second, third, *_ = [system["perplexity"]["domain"]["perplexity"] for system in small_run.metrics["systems"]]
-    assert base > second
-    assert base > third
+    base, second, third, *_ = [found["perplexity"]["domain"]["nll"] for found in small_run.metrics["checkpoints"]]
+    assert base > second > third
 
 
 def test_checkpoint_scores_are_those_of_a_fresh_load(small_run):
     """The stage swaps adapters on one base; the base and a swapped checkpoint must score as if loaded alone."""
-    systems = {system["name"]: system["perplexity"]["general"]["nll"] for system in small_run.metrics["systems"]}
-    score = (shared.tokenizer(), shared.GENERAL, small_run.variant.recipe.evaluation)
+    found = {point["name"]: point["perplexity"]["general"]["nll"] for point in small_run.metrics["checkpoints"]}
     recipe = small_run.variant.recipe
+    text = (shared.tokenizer(), shared.GENERAL, recipe.evaluation.window, recipe.evaluation.stride)
     base = models.load_base(recipe.base_model, recipe.quantization)  # its own: the adapter is folded into its copy
-    assert perplexity(base, *score)["nll"] == pytest.approx(systems["base"], rel=1e-3)
+    assert perplexity.perplexity(base, *text)["nll"] == pytest.approx(found["base"], rel=1e-3)
     adapted = models.attach_adapter(base, small_run.variant.pretraining / "checkpoint-3")
-    assert perplexity(adapted, *score)["nll"] == pytest.approx(systems["pretraining checkpoint-3"], rel=1e-3)
-    assert len({round(nll, 2) for nll in systems.values()}) == len(systems)
+    assert perplexity.perplexity(adapted, *text)["nll"] == pytest.approx(found["pretraining checkpoint-3"], rel=1e-3)
+    assert len({round(nll, 2) for nll in found.values()}) == len(found)
+
+
+# --- systems ---------------------------------------------------------------------------------------------------------
+
+
+def test_systems_in_order(small_run, predictions):
+    chosen = small_run.metrics["chosen"]
+    assert chosen == comparison.best_on_dev(predictions) and chosen.startswith("finetuning checkpoint-")
+    found = [(system["name"], system["checkpoint"], system["context"]) for system in small_run.metrics["systems"]]
+    assert found == [
+        ("base", "base", "none"),
+        ("pretraining", "pretraining checkpoint-3", "none"),
+        ("finetuning_only", "finetuning_only checkpoint-3", "none"),
+        ("finetuned", chosen, "none"),
+        ("base_retrieval", "base", "retrieved"),
+        ("finetuned_retrieval", chosen, "retrieved"),
+        ("base_right_chunk", "base", "right chunk"),
+    ]
+    assert [name for name, *_ in found] == list(comparison.SYSTEMS)
+
+
+def test_every_system_answers_every_test_question_once(predictions, gold):
+    asked = list(gold[gold.fold == "test"].question_id)
+    for system in comparison.SYSTEMS:
+        assert [row["question_id"] for row in of(predictions, "test", system)] == asked
+
+
+def test_scores_are_those_of_the_answers(small_run, predictions):
+    table = chunks.read_chunks(small_run.variant)
+    texts = list(table[table.kind == "body"].text)
+    for row in of(predictions, "test"):
+        ended = len(prompts.encode_document(shared.tokenizer(), row["answer"])) < 4
+        wanted = score(row["answer"], row["reference"], row["variants"], texts, ended)
+        assert {name: row[name] for name in comparison.SCORES} == wanted
+    for row in of(predictions, "published"):
+        assert {name: row[name] for name in ROUGE_NAMES} == rouge(row["answer"], row["reference"], strip=False)
+
+
+def test_retrieved_chunks_are_what_the_retriever_finds(small_run, predictions):
+    table = chunks.read_chunks(small_run.variant)
+    body = table[table.kind == "body"]
+    retriever = Retriever(list(body.chunk_id), list(body.text))
+    for system in ("base_retrieval", "finetuned_retrieval"):
+        for row in of(predictions, "test", system):
+            (wanted,) = retriever.search([row["question"]], 5)
+            assert row["retrieved"] == [chunk_id for chunk_id, _ in wanted] != []
+    assert small_run.metrics["retrieval"]["recall@5"] == 1.0
+
+
+def test_hashes_are_those_of_the_prompts(small_run, predictions, gold):
+    """Built anew from a row's question and chunks; the prompt with the right chunk holds the evidence."""
+    table = chunks.read_chunks(small_run.variant)
+    texts = dict(zip(table.chunk_id, table.text, strict=True))
+    evidence = dict(zip(gold.question_id, gold.evidence, strict=True))
+    shown = {"none": 0, "retrieved": small_run.variant.recipe.evaluation.retrieved_chunks, "right chunk": 1}
+    hashes = {}
+    for row in predictions:
+        context = row.get("context", "none")
+        seen = [texts[chunk_id] for chunk_id in row.get("retrieved", [])[: shown[context]]]
+        ids = prompts.context_question_ids(shared.tokenizer(), row["question"], seen, 900)
+        assert row["prompt_sha256"] == hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()[:16]
+        if context == "right chunk":
+            assert evidence[row["question_id"]] in shared.tokenizer().decode(ids)
+        hashes.setdefault((row["question"], context), set()).add(row["prompt_sha256"])
+    assert all(len(found) == 1 for found in hashes.values())  # one prompt for every model
+
+
+def test_evidence_in_an_overlap_makes_two_chunks_right(predictions):
+    (row,) = [row for row in of(predictions, "test", "base") if row["question_id"] == "page-3"]
+    assert row["chunk_ids"] == ["page-0001", "page-0002"]
+
+
+# --- the study's protocol --------------------------------------------------------------------------------------------
+
+
+def test_published_answers_are_sampled_and_the_same_again(small_run, predictions):
+    assert [entry["name"] for entry in small_run.metrics["published"]] == ["base", "pretraining", "finetuning"]
+    rows = of(predictions, "published", "base")
+    assert [row["reference"] for row in rows] == [f"Answer: {answer}" for _, answer in shared.PAIRS[:2]]
+    ids = [prompts.question_ids(shared.tokenizer(), row["question"]) for row in rows]
+    seeds = [f"{small_run.variant.recipe.seed} {row['question']}" for row in rows]
+
+    def answers(**more):
+        model, limit = shared.dequantized_base(), shared.SAMPLED_TOKENS
+        return generate_texts(model, shared.tokenizer(), ids, max_new_tokens=limit, batch_size=2, **more)
+
+    assert answers(temperature=0.6, seeds=seeds) == [row["answer"] for row in rows] != answers()
+
+
+def test_published_perplexity_is_its_own_arithmetic(small_run):
+    table = chunks.read_chunks(small_run.variant)
+    found = perplexity.published_perplexity(shared.dequantized_base(), shared.tokenizer(), list(table.text))
+    assert small_run.metrics["published"][0]["perplexity"] == pytest.approx(found, rel=1e-3)
+
+
+# --- the stage as a whole --------------------------------------------------------------------------------------------
 
 
 def test_evaluation_is_done_once(small_run, monkeypatch):
@@ -86,28 +197,27 @@ def test_evaluation_is_done_once(small_run, monkeypatch):
 
 
 def test_examples_side_by_side(small_run, predictions):
-    path = small_run.variant.evaluation / "predictions.jsonl"
-    table = examples(path, ["base", "finetuning checkpoint-3"], 5)
-    assert list(table.columns) == ["question", "reference", "base", "finetuning checkpoint-3"]
-    assert sorted(table.question) == sorted(question for question, _ in shared.PAIRS[:2])
-    for row in predictions:
-        if row["system"] in table:
-            shown = table[table.question == row["question"]][row["system"]]
-            assert list(shown) == [row["answer"]]
+    path, systems = small_run.variant.evaluation / "predictions.jsonl", ["base", "finetuned"]
+    table = evaluation.examples(path, systems, 5, "test")
+    assert list(table.columns) == ["question", "reference", *systems]
+    assert len(table) == 2
+    for row in of(predictions, "test"):
+        if row["system"] in systems:
+            assert list(table[table.question == row["question"]][row["system"]]) == [row["answer"]]
+    table = evaluation.examples(path, CHECKPOINTS, 1)
+    assert list(zip(table.question, table.reference, strict=True)) == shared.PAIRS[:1]
 
 
 # --- serving ---------------------------------------------------------------------------------------------------------
 
 
-def test_ask_answers_as_the_last_checkpoint(small_run, predictions):
-    wanted = [row["answer"] for row in predictions if row["system"] == "finetuning checkpoint-3"]
+def test_ask_answers_as_the_chosen_checkpoint(small_run, predictions):
+    wanted = [row["answer"] for row in of(predictions, "in_sample", small_run.metrics["chosen"])]
     questions = [question for question, _ in shared.PAIRS[:2]]
     assert serving.ask(small_run.variant, questions) == wanted
 
 
 def test_ask_answers_every_question(shallow_variant):
-    from llama_qna.training import finetune, pretrain
-
     with pytest.raises(evaluation.UserError, match="run `llama-qna run small` first"):
         serving.ask(shallow_variant, ["Who?"])
     pretrain(shallow_variant), finetune(shallow_variant)

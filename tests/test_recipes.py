@@ -76,10 +76,10 @@ def test_recipe_runs_end_to_end(name, toy_model, tmp_path, monkeypatch):
         assert {p.name for p in folder.glob("checkpoint-*")} == {"checkpoint-1", "checkpoint-2"}
         adapter = json.loads((folder / "checkpoint-2" / "adapter_config.json").read_text())
         assert (adapter["r"], adapter["lora_alpha"]) == (recipe["lora"]["r"], recipe["lora"]["alpha"])
-    systems = json.loads((run / "evaluation" / "metrics.json").read_text())["systems"]
-    assert [(s["stage"], s["step"]) for s in systems] == [
+    scored = json.loads((run / "evaluation" / "metrics.json").read_text())["checkpoints"]
+    assert [(s["stage"], s["step"]) for s in scored] == [
         ("base", 0), ("pretraining", 1), ("pretraining", 2), ("finetuning", 1), ("finetuning", 2)
     ]  # fmt: skip
     # a random model spreads its guesses over the whole vocabulary
-    assert systems[0]["perplexity"]["domain"]["perplexity"] == pytest.approx(49152, rel=0.2)
+    assert scored[0]["perplexity"]["domain"]["perplexity"] == pytest.approx(49152, rel=0.2)
     assert "ROUGE-L" in done.stdout and "seconds per stage" in done.stdout

@@ -191,7 +191,7 @@ def test_no_file_names_this_machine(small_run):
     root = small_run.variant.root
     private = {str(root), str(REPOSITORY), str(Path.home()) + "/", str(Path.cwd())}
     texts = [p for p in small_run.variant.run.rglob("*") if p.suffix in (".json", ".jsonl", ".csv", ".md", ".txt")]
-    assert sum(path.name == "run.json" for path in texts) == 5
+    assert sum(path.name == "run.json" for path in texts) == 6
     for path in texts:
         found = [word for word in private if word in path.read_text()]
         assert not found, f"{path.relative_to(root)} holds {found}"

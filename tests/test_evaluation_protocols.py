@@ -1,0 +1,152 @@
+"""The stage `evaluate` without gold questions, by one protocol alone, and with bad input: two layers, three steps."""
+
+import dataclasses
+import json
+import math
+import shutil
+
+import pytest
+
+from llama_qna import chunks, cli, comparison, evaluation, models, perplexity
+from llama_qna.qna import generate
+from llama_qna.training import finetune, pretrain
+from llama_qna.variants import Variant
+from tests import fixtures_models as shared
+from tests.fixtures_models import shallow_folder_fixture  # noqa: F401
+
+
+@pytest.fixture(scope="module")
+def trained_root(shallow_folder, tmp_path_factory):
+    """The root of a shallow variant that is trained and not evaluated."""
+    variant = shared.write_variant(tmp_path_factory.mktemp("trained"), str(shallow_folder))
+    for stage in (chunks.load, generate, pretrain, finetune):
+        stage(variant)
+    return variant.root
+
+
+@pytest.fixture
+def trained(trained_root, tmp_path, monkeypatch):
+    """A copy of it that a test may change."""
+    root = shutil.copytree(trained_root, tmp_path / "root")
+    shared.shorten_evaluation(monkeypatch, root)
+    monkeypatch.setenv("LLAMA_QNA_ROOT", str(root))
+    yield Variant.load("small")
+    shutil.rmtree(root)
+
+
+def protocols_of(variant):
+    lines = (variant.evaluation / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    return {json.loads(line)["protocol"] for line in lines}
+
+
+def with_protocol(variant, protocol):
+    settings = variant.recipe.evaluation.model_copy(update={"protocol": protocol})
+    return dataclasses.replace(variant, recipe=variant.recipe.model_copy(update={"evaluation": settings}))
+
+
+def test_no_gold_file_no_systems(trained):
+    trained.gold.unlink()
+    (trained.chunks / "heldout.txt").write_text("A section that nothing was trained on.")
+    metrics = evaluation.evaluate(trained)
+    assert (metrics["chosen"], metrics["systems"], metrics["retrieval"]) == ("finetuning checkpoint-3", [], None)
+    assert metrics["questions"] == {"in_sample": 2, "dev": 0, "test": 0}
+    assert not any("dev" in checkpoint for checkpoint in metrics["checkpoints"])
+    tokens = [{kind: text["tokens"] for kind, text in found["perplexity"].items()} for found in metrics["checkpoints"]]
+    assert list(tokens[0]) == ["domain", "heldout", "general"] and tokens == [tokens[0]] * 5
+
+
+@pytest.mark.parametrize("name", ["chunks.csv", "text.txt", "heldout.txt"])
+def test_other_chunks_are_evaluated_again(trained, monkeypatch, name):
+    def work(*args):
+        raise RuntimeError("evaluated again")
+
+    def done(variant, points, pairs, questions, folder):
+        (folder / "metrics.json").write_text("{}")
+
+    monkeypatch.setattr(evaluation, "_evaluate", done)
+    evaluation.evaluate(trained)
+    monkeypatch.setattr(evaluation, "_evaluate", work)
+    assert evaluation.evaluate(trained) == {}
+    with (trained.chunks / name).open("a") as file:
+        file.write("\n")
+    with pytest.raises(RuntimeError, match="evaluated again"):
+        evaluation.evaluate(trained)
+
+
+def test_published_protocol_asks_no_gold_question(trained):
+    metrics = evaluation.evaluate(with_protocol(trained, "published"))
+    assert protocols_of(trained) == {"in_sample", "published"}
+    assert (metrics["chosen"], metrics["systems"]) == ("finetuning checkpoint-3", [])
+    assert len(metrics["published"]) == 3
+
+
+def test_heldout_protocol_leaves_the_study_out_and_old_checkpoints_of_fine_tuning_only(trained):
+    """Without questions to choose on, the last checkpoint is reported."""
+    shared.write_gold(trained.gold, [row for row in shared.GOLD if "test" in row])
+    shutil.copytree(trained.finetuning, trained.finetuning_only)  # of a recipe that trained it
+    metrics = evaluation.evaluate(with_protocol(trained, "heldout"))
+    assert metrics["published"] == [] and metrics["chosen"] == "finetuning checkpoint-3"
+    names = [name for name in comparison.SYSTEMS if name != "finetuning_only"]
+    assert [system["name"] for system in metrics["systems"]] == names
+    assert protocols_of(trained) == {"in_sample", "test"}
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def refused(trained, capsys):
+    """Evaluate by the terminal; the complaint. There are no metrics after it, nor half of them."""
+
+    def run():
+        capsys.readouterr()
+        assert cli.main(["evaluate", "small"]) == 2
+        assert not trained.evaluation.exists()
+        assert list(trained.run.rglob("metrics.json*")) == []
+        return capsys.readouterr().err.splitlines()[-1].removeprefix("llama-qna: ")
+
+    return run
+
+
+@pytest.mark.parametrize("stage", ["pretraining", "finetuning"])
+def test_checkpoint_of_another_base(trained, refused, stage):
+    other = "meta-llama/Llama-2-7b-hf"
+    models.name_base_in_adapter(getattr(trained, stage) / "checkpoint-2", other)
+    base = trained.recipe.base_model
+    assert refused() == f"{stage} checkpoint-2 was trained on {other}, but the recipe's base is {base}"
+
+
+def test_gold_question_near_a_training_question(trained, refused):
+    shared.write_gold(trained.gold, Question="What did the very first test show?")
+    assert refused() == "gold.csv, page-1: near the training question 'What did the first test show?'"
+    assert not list(trained.run.glob("evaluation*"))
+
+
+def test_gold_row_without_its_evidence(trained, refused):
+    shared.write_gold(trained.gold, evidence="The moon is made of cheese.")
+    assert refused() == (
+        "paper/gold.csv, row 1 (page-1): its evidence stands in no chunk of section '1 Introduction': "
+        "'The moon is made of cheese.'"
+    )
+    assert not list(trained.run.glob("evaluation*"))
+
+
+def test_empty_gold_file(trained, refused):
+    trained.gold.write_text("")
+    assert refused() == "paper/gold.csv: the gold file is empty"
+    assert not list(trained.run.glob("evaluation*"))
+
+
+@pytest.mark.parametrize("text", ["text", "study"])
+def test_score_that_is_no_number(trained, refused, monkeypatch, text):
+    if text == "text":
+        found = perplexity.perplexity
+        monkeypatch.setattr(perplexity, "perplexity", lambda *args: found(*args) | {"perplexity": math.nan})
+    else:
+        monkeypatch.setattr(perplexity, "published_perplexity", lambda *args, **more: math.nan)
+    assert refused() == "small: a score is no number; look at the training log for a loss that exploded"
+
+
+def test_nothing_fine_tuned_yet(trained, refused):
+    shutil.rmtree(trained.finetuning)
+    assert refused() == "no fine-tuned model yet for small: run `llama-qna finetune small` first"
