@@ -58,7 +58,8 @@ def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], pub
         "systems": systems,
         "retrieval": _retrieval(by.get(("test", "base_retrieval"))),
         "published": [
-            {"name": stage, "perplexity": value, "rouge": _means(by["published", stage], ROUGE_NAMES)}
+            {"name": stage, "perplexity": value}
+            | ({"rouge": _means(by["published", stage], ROUGE_NAMES)} if ("published", stage) in by else {})
             for stage, value in published.items()
         ],
     }

@@ -226,12 +226,17 @@ class _Bench:
         self._answer(model, point, about, rows, prompt_ids)
 
     def published(self, model, point: Point) -> None:
-        """The study's way: chunks drawn with replacement, sampled answers, references with their label."""
+        """The study's way: chunks drawn with replacement, sampled answers, references with their label.
+
+        As in the study only the fine-tuned model answers.
+        """
         from llama_qna.perplexity import published_perplexity
 
         self.published_perplexity[point.stage] = published_perplexity(
             model, self.tokenizer, self.trained_texts, seed=self.variant.recipe.seed
         )
+        if point.stage != "finetuning":
+            return
         pairs = self.pairs.head(PUBLISHED["questions"])
         rows = [
             {"chunk_id": pair.chunk_id, "question": pair.Question, "reference": f"Answer: {pair.Answer}"}
@@ -270,14 +275,9 @@ def answer(model, tokenizer, questions: list[str], settings: Evaluation) -> list
     """Greedy answers to questions, in the template that fine-tuning used."""
     from llama_qna.generation import generate_texts
 
-    return generate_texts(
-        model,
-        tokenizer,
-        [prompts.question_ids(tokenizer, question) for question in questions],
-        max_new_tokens=settings.max_new_tokens,
-        batch_size=settings.batch_size,
-        description="answers",
-    )
+    ids = [prompts.question_ids(tokenizer, question) for question in questions]
+    limits = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}
+    return generate_texts(model, tokenizer, ids, **limits, description="answers")
 
 
 def read_metrics(variant: Variant, folder: Path | None = None) -> dict:

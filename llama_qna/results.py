@@ -57,7 +57,7 @@ def by_study_arithmetic(metrics: dict) -> dict:
     stages = {"finetuned": "finetuning"}  # this system is the last checkpoint of that stage
     checkpoints = [
         {"stage": stages.get(scored["name"], scored["name"]), "step": 0, "domain": scored["perplexity"]}
-        | scored["rouge"]
+        | scored.get("rouge", {})
         for scored in metrics.get("published", [])
     ]
     return {"variant": metrics["variant"], "checkpoints": checkpoints}

@@ -126,8 +126,8 @@ class Evaluation(_Strict):
 
     @model_validator(mode="after")
     def _windows_leave_no_gap(self):
-        if self.stride >= self.window:
-            raise ValueError("stride must be smaller than window")
+        if self.stride > self.window:
+            raise ValueError("stride must not be larger than window")
         return self
 
 
