@@ -78,8 +78,8 @@ def protocols(settings: Evaluation, general: str, published: dict) -> dict[str, 
     """What was measured how, in a sentence each."""
     limit = settings.max_new_tokens
     return {
-        "perplexity": f"exp(sum of nll / scored tokens), window {settings.window}, stride {settings.stride}, no start "
-        f"token; domain: the text trained on, heldout: the held-out sections, general: {general}, never trained on",
+        "perplexity": f"exp(sum of nll / scored tokens), window {settings.window}, stride {settings.stride}; "
+        f"domain: the text trained on, heldout: the held-out sections, general: {general}, never trained on",
         "in_sample": f"the training questions, greedy decoding, up to {limit} new tokens, rouge-score F1 without "
         "stemming, answer labels stripped",
         "heldout": f"gold questions that nothing was trained on, greedy decoding, up to {limit} new tokens; the "

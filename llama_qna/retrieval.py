@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from functools import cache
 from statistics import fmean
 
 from llama_qna import UserError
@@ -70,16 +69,6 @@ def recall_at_k(found: list[list[str]], wanted: list[set[str]]) -> float:
     return fmean(not answering.isdisjoint(ids) for ids, answering in zip(found, wanted, strict=True))
 
 
-def chunks_with(evidence: str, chunks) -> set[str]:
-    """The ids of the chunks that quote the evidence, white space aside; two, where it stands in their overlap.
-
-    Args:
-        chunks: a table with the columns `chunk_id` and `text`.
-    """
-    quote = _one_line(evidence)
-    return {name for name, text in zip(chunks.chunk_id, chunks.text, strict=True) if quote and quote in _one_line(text)}
-
-
 def _stems(text: str) -> list[str]:
     """The content words of a text, each as often as it stands there.
 
@@ -87,8 +76,3 @@ def _stems(text: str) -> list[str]:
     """
     words = unicodedata.normalize("NFKC", text).split()  # an accent or a ligature can be written in two ways
     return [stem for word in words for stem in sorted(content_words(word))]
-
-
-@cache
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -16,7 +16,7 @@ from llama_qna.variants import REPOSITORY, Variant
 NOTEBOOKS = REPOSITORY / "notebooks"
 # the stage of each notebook, by its number
 LAST_STAGE = {"01": "load", "02": "load", "03": "load", "04": "generate", "05": "generate", "06": "pretrain"}
-LAST_STAGE |= {"07": "finetune", "08": "evaluate", "09": "figures", "10": "finetune"}
+LAST_STAGE |= {"07": "finetune", "08": "evaluate", "09": "figures", "10": "evaluate"}
 
 
 def run_stages(variant: Variant) -> None:
@@ -147,6 +147,8 @@ def _key(variant: Variant, name: str) -> str:
     cells = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     parts = ["".join(cell["source"]) for cell in cells] + [variant.recipe.model_dump_json()]
     parts += [f"{name} {digest}" for name, digest in document_hashes(variant.pdfs).items()]
+    beside = [variant.gold, variant.root / (variant.recipe.generation.qna_file or "-")]
+    parts += [records.sha256(path) for path in beside if path.is_file()]
     for stage, folder in variant.stage_folders.items():
         record = records.valid_record(folder, stage)
         parts.append(record["key"] if record else "")

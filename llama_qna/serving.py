@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llama_qna import UserError
+from llama_qna import UserError, records
 from llama_qna.training import checkpoints, start_of_finetuning
 from llama_qna.variants import Variant
 
@@ -26,19 +26,20 @@ def ask(variant: Variant, questions: list[str]) -> list[str]:
 
 
 def shipped_checkpoint(variant: Variant) -> Path:
-    """The fine-tuning checkpoint that evaluation chose on its dev questions; before evaluation, the last one.
+    """The fine-tuning checkpoint that evaluation chose on its dev questions; the last one where it has not seen them.
 
     Raises:
         UserError: the variant has not been fine-tuned on this machine.
     """
-    from llama_qna.evaluation import read_metrics
-
     trained = checkpoints(variant.finetuning)
     if not trained:
         raise UserError(
             f"{variant.name} has no trained model on this machine: run `llama-qna run {variant.name}` first"
         )
-    if not (variant.evaluation / "metrics.json").is_file():
-        return trained[-1]
-    chosen = read_metrics(variant).get("chosen", "")
-    return next((adapter for adapter in trained if chosen == f"finetuning {adapter.name}"), trained[-1])
+    record = records.valid_record(variant.evaluation, "evaluate") or {"results": {}, "inputs": {}}
+    for adapter in trained:
+        name = f"finetuning {adapter.name}"
+        seen = record["inputs"].get(name) == records.sha256(adapter / "adapter_model.safetensors")
+        if seen and record["results"].get("chosen") == name:
+            return adapter
+    return trained[-1]

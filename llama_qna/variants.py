@@ -77,7 +77,7 @@ class Generation(_Strict):
     batch_size: int = Field(gt=0)
     load_in_4bit: bool = False
     endpoint: Endpoint | None = None  # None: the base model in this process
-    reference_questions: bool = False  # add "What is reference [n]?" for every entry of the reference list
+    reference_questions: bool = False  # ask for every entry of the reference list
     qna_file: str | None = None  # a CSV of your own with Question,Answer instead of generated pairs
 
 

@@ -10,7 +10,6 @@ from llama_qna.metrics import (
     exact_match,
     is_empty,
     is_run_on,
-    mean_rouge,
     rouge,
     score,
     strip_label,
@@ -63,15 +62,6 @@ def test_label_on_either_side_does_not_change_the_score():
 @pytest.mark.parametrize("text", ["The answer: forty-two.", "Answering takes time.", "Answers: 3"])
 def test_only_the_label_is_stripped(text):
     assert strip_label(text) == text
-
-
-def test_mean_is_over_the_questions():
-    scores = [
-        rouge("the cat sat", "the cat sat"),
-        rouge("a dog ran", "the cat sat"),
-        rouge("sat the cat", "the cat sat"),
-    ]
-    assert mean_rouge(scores) == pytest.approx({"rouge1": 2 / 3, "rouge2": 1.5 / 3, "rougeL": (1 + 2 / 3) / 3})
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_generate_takes_the_file_and_the_references(variant):
     assert list(table.Answer[:2]) == ["A small, round door.", "None."]
     assert len(table) == 2 + 2 * 35
     record = records.valid_record(variant.qna, "generate")
-    assert record["results"] == {"pairs": 37, "rejected": 0, "reasons": {}}
+    assert record["results"] == {"pairs": 72, "rejected": 0, "reasons": {}}
     rejected = pd.read_csv(variant.qna / "qna_rejected.csv")
     assert list(rejected.columns) == [*qna.COLUMNS, "reason", "score"] and rejected.empty
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from llama_qna import UserError
-from llama_qna.retrieval import K1, B, Retriever, chunks_with, recall_at_k
+from llama_qna.retrieval import K1, B, Retriever, recall_at_k
 from llama_qna.variants import REPOSITORY
 
 # a question in a reader's words, and the section that answers it
@@ -158,21 +158,6 @@ def test_says_nothing_writes_nothing_and_is_the_same_in_every_run(tmp_path):
     assert [run.stderr for run in runs] == ["", ""]
     assert runs[0].stdout == runs[1].stdout and len(runs[0].stdout.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
-
-
-def test_evidence_names_its_chunk_and_both_where_they_overlap(paper):
-    first, second = paper[paper.section == "2 Related Work"].iloc[:2].itertuples()
-    overlap = "uses it as a bonus to the margin"
-    assert overlap in first.text and overlap in second.text
-    assert chunks_with(overlap, paper) == {first.chunk_id, second.chunk_id}
-    assert chunks_with(f"  {overlap.replace(' ', chr(10))} ", paper) == {first.chunk_id, second.chunk_id}
-    assert chunks_with(first.text[:80], paper) == {first.chunk_id}
-    assert chunks_with(overlap.upper(), paper) == chunks_with("", paper) == chunks_with(" ", paper) == set()
-
-
-def test_evidence_in_a_chunk_of_several_lines():
-    chunks = pd.DataFrame({"chunk_id": ["a", "b"], "text": ["The end.\n\nThe  beginning", "The end. The start"]})
-    assert chunks_with("end. The beginning", chunks) == {"a"}
 
 
 def test_recall_is_the_share_of_questions_with_a_wanted_chunk():

@@ -1,0 +1,64 @@
+"""The models of a variant that are measured: the base and its checkpoints, if they belong together."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_qna import UserError, records
+from llama_qna.training import checkpoints, start_of_finetuning, step_of
+from llama_qna.variants import Variant
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model to measure: the base, or a checkpoint on the weights that it was trained on."""
+
+    stage: str
+    adapter: Path | None = None
+    weights: Path | None = None
+
+    @property
+    def step(self) -> int:
+        return step_of(self.adapter) if self.adapter else 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage} {self.adapter.name}" if self.adapter else self.stage
+
+
+def points_of(variant: Variant) -> list[Point]:
+    """The base, then the checkpoints of each stage by step; of fine-tuning without pretraining the last alone.
+
+    Raises:
+        UserError: nothing is fine-tuned yet, or a checkpoint is of another base than the recipe's.
+    """
+    weights, _ = start_of_finetuning(variant)
+    points = [Point("base")] + [Point("pretraining", adapter) for adapter in checkpoints(variant.pretraining)]
+    if variant.recipe.finetuning_only:
+        points += [Point("finetuning_only", adapter) for adapter in checkpoints(variant.finetuning_only)[-1:]]
+    points += [Point("finetuning", adapter, weights) for adapter in checkpoints(variant.finetuning)]
+    if points[-1].stage != "finetuning":
+        raise UserError(f"no fine-tuned model yet for {variant.name}: run `llama-qna finetune {variant.name}` first")
+    if variant.recipe.finetuning_only and not any(point.stage == "finetuning_only" for point in points):
+        raise UserError(
+            f"no model fine-tuned alone yet for {variant.name}: run `llama-qna finetune {variant.name}` first"
+        )
+    _check_order(variant)
+    for point in points[1:]:
+        base = json.loads((point.adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+        if base != variant.recipe.base_model:
+            raise UserError(f"{point.name} was trained on {base}, but the recipe's base is {variant.recipe.base_model}")
+    return points
+
+
+def _check_order(variant: Variant) -> None:
+    """Refuse a fine-tuned model that does not belong to the pretrained one: the scores would be of neither."""
+    record = json.loads((variant.finetuning / "run.json").read_text(encoding="utf-8"))
+    stale = record["inputs"]["pretraining"] != records.sha256(variant.pretraining / "run.json")
+    if stale or record["recipe"]["stacking"] != variant.recipe.stacking:
+        raise UserError(
+            f"{variant.name}: pretraining or `stacking` has changed since fine-tuning: "
+            f"run `llama-qna finetune {variant.name}` first"
+        )
