@@ -67,6 +67,11 @@ def system(name, label, of, context, rougeL):
     return found
 
 
+def _raised(rouge):
+    """Scores by the study's arithmetic, a little higher."""
+    return {key: value + 0.01 for key, value in zip(ROUGE_NAMES, rouge, strict=True)}
+
+
 def metrics(variant="paper_135m"):
     """A run with gold questions, in every protocol."""
     scored = {"base": (0, 18.0), "pretraining": (2, 3.0), "finetuning": (4, 3.5)}
@@ -84,11 +89,7 @@ def metrics(variant="paper_135m"):
                 "name": name,
                 "perplexity": perplexity,
             }
-            | (
-                {"rouge": {key: CHECKPOINTS[row][4 + n] + 0.01 for n, key in enumerate(ROUGE_NAMES, 1)}}
-                if row == 4
-                else {}
-            )
+            | ({"rouge": _raised(CHECKPOINTS[row][5:8])} if row == 4 else {})
             for name, (row, perplexity) in scored.items()
         ],
     }

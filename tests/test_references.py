@@ -29,7 +29,7 @@ def test_title_is_the_sentence_after_the_authors(entry, title):
         "https://example.org/data",
         "K. He",
         "Unpublished.",
-        "K. He, X. Zhang, S. Ren, J. Sun, Deep residual learning for image recognition, in: Proc. IEEE Conf. Comput. Vis.",
+        "K. He, X. Zhang, S. Ren, J. Sun, Deep residual learning, in: Proc. IEEE Conf. Comput. Vis.",
         "A. Vaswani et al., “Attention is all you need,” in Proc. NeurIPS, 2017, pp. 5998–6008.",
         "Yu. Nesterov and A. Nemirovskii. Interior Point Polynomial Methods. SIAM, 1994.",
         "S. Pan and Q. Yang, “A survey on transfer learning,” IEEE Trans. Knowl. Data Eng., vol. 22, 2010.",

@@ -37,7 +37,7 @@ def test_heldout_table_holds_every_system_with_its_intervals():
 
 def test_findings_state_the_differences_and_their_price():
     text = block(paper_135m=made_up.metrics())
-    assert "**Held out: paper_135m** (about paper_135m). 50 questions" in text
+    assert "**Held out: paper_135m** (about paper_135m). 50 gold questions" in text
     better = "(better)"
     assert [line for line in text.splitlines() if line.startswith("- ")] == [
         "- pretraining, then fine-tuning against base: "
