@@ -48,7 +48,12 @@ def _parser() -> argparse.ArgumentParser:
         "--export", choices=["messages", "alpaca", "sharegpt"], help="also write the pairs as JSONL for other trainers"
     )
     verb("pretrain", _pretrain, "3. train an adapter on the text")
-    verb("finetune", _finetune, "4. train an adapter on the pairs, on top of the pretrained model")
+    tune = verb("finetune", _finetune, "4. train an adapter on the pairs, on top of the pretrained model")
+    tune.add_argument(
+        "--without-pretraining",
+        action="store_true",
+        help="on the base instead, in a folder of its own; evaluate then says what pretraining is worth",
+    )
     verb("evaluate", _evaluate, "5. score every checkpoint, and compare the systems on held-out questions")
     verb("figures", _figures, "6. draw the figures")
     run = verb("run", _run, "all stages in order; what is done and still valid is skipped")
@@ -110,10 +115,8 @@ def _finetune(options) -> None:
     from llama_qna.training import finetune
 
     variant = _variant(options)
-    print(f"final loss {finetune(variant)['results']['final_loss']:.3f}, in {_shown(variant.finetuning)}")
-    if variant.recipe.finetuning_only:
-        loss = finetune(variant, only=True)["results"]["final_loss"]
-        print(f"without pretraining: final loss {loss:.3f}, in {_shown(variant.finetuning_only)}")
+    record = finetune(variant, only=options.without_pretraining)
+    print(f"final loss {record['results']['final_loss']:.3f}, in {_shown(variant.stage_folders[record['stage']])}")
 
 
 def _evaluate(options) -> None:

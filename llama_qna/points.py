@@ -36,21 +36,27 @@ def points_of(variant: Variant) -> list[Point]:
     """
     weights, _ = start_of_finetuning(variant)
     points = [Point("base")] + [Point("pretraining", adapter) for adapter in checkpoints(variant.pretraining)]
-    if variant.recipe.finetuning_only:
-        points += [Point("finetuning_only", adapter) for adapter in checkpoints(variant.finetuning_only)[-1:]]
+    points += [Point("finetuning_only", adapter) for adapter in _trained_alone(variant)[-1:]]
     points += [Point("finetuning", adapter, weights) for adapter in checkpoints(variant.finetuning)]
     if points[-1].stage != "finetuning":
         raise UserError(f"no fine-tuned model yet for {variant.name}: run `llama-qna finetune {variant.name}` first")
-    if variant.recipe.finetuning_only and not any(point.stage == "finetuning_only" for point in points):
-        raise UserError(
-            f"no model fine-tuned alone yet for {variant.name}: run `llama-qna finetune {variant.name}` first"
-        )
     _check_order(variant)
     for point in points[1:]:
         base = json.loads((point.adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
         if base != variant.recipe.base_model:
             raise UserError(f"{point.name} was trained on {base}, but the recipe's base is {variant.recipe.base_model}")
     return points
+
+
+def _trained_alone(variant: Variant) -> list[Path]:
+    """The checkpoints of fine-tuning without pretraining, if it was done with this recipe on these pairs."""
+    record = records.valid_record(variant.finetuning_only, "finetune_only")
+    if not record or record["inputs"]["qna.csv"] != records.sha256(variant.qna / "qna.csv"):
+        return []
+    alike = record["stage"] == "finetune_only" and record["recipe"] == variant.recipe.model_dump(
+        mode="json", include=set(record["recipe"])
+    )
+    return checkpoints(variant.finetuning_only) if alike else []
 
 
 def _check_order(variant: Variant) -> None:

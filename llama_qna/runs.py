@@ -27,11 +27,7 @@ def run_stages(variant: Variant) -> None:
     from llama_qna.qna import generate
     from llama_qna.training import finetune, pretrain
 
-    for stage in (load, generate, pretrain, finetune):
-        stage(variant)
-    if variant.recipe.finetuning_only:
-        finetune(variant, only=True)
-    for stage in (evaluate, draw):
+    for stage in (load, generate, pretrain, finetune, evaluate, draw):
         stage(variant)
 
 
@@ -72,15 +68,9 @@ def _stage_seconds(variant: Variant, name: str) -> float:
     """What the notebook's own stage took when it was done; the notebook itself may have found it done before."""
     if name[:2] not in LAST_STAGE or name.startswith("10"):  # notebook 10 asks what another one has trained
         return 0.0
-    stages = {LAST_STAGE[name[:2]], _last_stage(variant, name)}
-    found = [records.valid_record(variant.stage_folders[stage], stage) for stage in stages]
-    return sum(record["seconds"] for record in found if record)
-
-
-def _last_stage(variant: Variant, name: str) -> str:
-    """The last stage that a notebook's result depends on; all of them, where its name begins with no known number."""
-    stage = LAST_STAGE.get(name[:2], "figures")
-    return "finetune_only" if name.startswith("07") and "finetune_only" in variant.stage_folders else stage
+    stage = LAST_STAGE[name[:2]]
+    record = records.valid_record(variant.stage_folders[stage], stage)
+    return record["seconds"] if record else 0.0
 
 
 def _time_left(names: list[str], expected: dict[str, float], spent: float, clock: float) -> str:
@@ -152,7 +142,7 @@ def _key(variant: Variant, name: str) -> str:
     for stage, folder in variant.stage_folders.items():
         record = records.valid_record(folder, stage)
         parts.append(record["key"] if record else "")
-        if stage == _last_stage(variant, name):
+        if stage == LAST_STAGE.get(name[:2], "figures"):
             break
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

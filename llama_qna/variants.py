@@ -151,7 +151,6 @@ class Recipe(_Strict):
     # how fine-tuning starts from pretraining: with a new adapter on the merged and again quantized model, as the study
     # did, or with the same adapter, on the base as it is
     stacking: Literal["merge", "continue"] = "merge"
-    finetuning_only: bool = False  # also fine-tune the base without pretraining, to measure what pretraining is worth
     evaluation: Evaluation
 
     @model_validator(mode="after")
@@ -237,13 +236,12 @@ class Variant:
     @cached_property
     def stage_folders(self) -> dict[str, Path]:
         """The stages in the order of the data, each with the folder that it writes."""
-        only = {"finetune_only": self.finetuning_only} if self.recipe.finetuning_only else {}
         return {
             "load": self.chunks,
             "generate": self.qna,
             "pretrain": self.pretraining,
             "finetune": self.finetuning,
-            **only,
+            "finetune_only": self.finetuning_only,  # for comparison, where it is asked for
             "evaluate": self.evaluation,
             "figures": self.figures,
         }

@@ -111,7 +111,7 @@ def write_variant(
     recipe = yaml.safe_load((REPOSITORY / "paper_135m/variant.yaml").read_text())
     steps = {"max_steps": 3, "save_steps": 2, "logging_steps": 1, "batch_size": 16, "max_length": 64}
     steps |= {"learning_rate": 1e-3, "warmup_steps": 0, "replay_tokens": 0} | stage
-    recipe |= {"base_model": base_model, "stacking": "merge", "finetuning_only": False} | (top or {})
+    recipe |= {"base_model": base_model, "stacking": "merge"} | (top or {})
     recipe["heldout"] = {"fraction": 0}
     recipe["lora"] |= {"r": 8, "alpha": 16, "dropout": 0.0}
     recipe["generation"] |= {"qna_file": "pairs.csv", "reference_questions": False}
@@ -157,7 +157,7 @@ def _small_run(root: Path) -> Run:
     from llama_qna.qna import generate
     from llama_qna.training import finetune, pretrain
 
-    variant = write_variant(root, top={"finetuning_only": True})
+    variant = write_variant(root)
     load(variant)
     generate(variant)
     pretrained, finetuned = pretrain(variant), finetune(variant)

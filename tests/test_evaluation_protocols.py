@@ -83,7 +83,7 @@ def test_published_protocol_asks_no_gold_question(trained):
 def test_heldout_protocol_leaves_the_study_out_and_old_checkpoints_of_fine_tuning_only(trained):
     """Without questions to choose on, the last checkpoint is reported."""
     shared.write_gold(trained.gold, [row for row in shared.GOLD if "test" in row])
-    shutil.copytree(trained.finetuning, trained.finetuning_only)  # of a recipe that trained it
+    shutil.copytree(trained.finetuning, trained.finetuning_only)  # made by another stage
     metrics = evaluation.evaluate(with_protocol(trained, "heldout"))
     assert metrics["published"] == [] and metrics["chosen"] == "finetuning checkpoint-3"
     names = [name for name in comparison.SYSTEMS if name != "finetuning_only"]

@@ -262,7 +262,7 @@ def test_replay_holds_the_model_to_its_base(shallow_variant):
 
 
 def test_continued_adapter_starts_where_pretraining_ended(shallow_variant):
-    top = {"stacking": "continue", "finetuning_only": True}
+    top = {"stacking": "continue"}
     variant = shared.write_variant(shallow_variant.root, shallow_variant.recipe.base_model, top)
     pretrain(variant)
     assert not (variant.pretraining / "merged").exists()
