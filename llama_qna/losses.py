@@ -19,7 +19,7 @@ class Replay:
     after some epochs, and the perplexity of other general text rose all the same (docs/experiments.md).
 
     Args:
-        tokens: of general text at each step; pieces of 128, drawn in an order of the seed.
+        tokens: of general text at each step, as pieces of 128 tokens, at least one; in an order drawn with the seed.
     """
 
     PIECE = 128
@@ -30,7 +30,7 @@ class Replay:
         self.rows, self.random, self.waiting = max(1, tokens // self.PIECE), random.Random(seed), []
 
     def batch(self) -> list[list[int]]:
-        """The next pieces, each once before any comes again: (rows, 128)."""
+        """The next pieces, (rows, 128); none comes again before the rest is too short for a batch."""
         if len(self.waiting) < self.rows:
             self.waiting = self.random.sample(self.pieces, len(self.pieces))
         taken, self.waiting = self.waiting[: self.rows], self.waiting[self.rows :]

@@ -1,7 +1,8 @@
 """The two training stages: domain pretraining on chunks, then fine-tuning on question-answer pairs.
 
-Both train a LoRA adapter on a base in NF4 (QLoRA, arXiv:2305.14314) with TRL's `SFTTrainer`. In between, the first
-adapter is merged into the 16-bit base, and the result is quantized again: the study's order.
+Both train a LoRA adapter on a base in NF4 (QLoRA, arXiv:2305.14314) with TRL's `SFTTrainer`. With `stacking: merge`, the
+study's order, the first adapter is merged into the 16-bit base in between and the result is quantized again; with
+`stacking: continue` the same adapter goes on.
 """
 
 from __future__ import annotations
@@ -84,7 +85,11 @@ def finetune(variant: Variant, only: bool = False) -> dict:
         return _train(variant, recipe.finetuning, model, tokenizer, rows, folder, adapter)
 
     inputs = {"qna.csv": records.sha256(variant.qna / "qna.csv")}
-    if not only:
+    if only:
+        from llama_qna.models import model_identity
+
+        inputs |= model_identity(recipe.base_model)
+    else:
         inputs |= {"pretraining": records.sha256(variant.pretraining / "run.json")}
     stage = "finetune_only" if only else "finetune"
     return records.once(variant, stage, _recipe(variant, "finetuning"), inputs | _replayed(recipe.finetuning), work)
@@ -96,12 +101,11 @@ def start_of_finetuning(variant: Variant) -> tuple[Path | None, Path | None]:
     Raises:
         UserError: pretraining has not run on this machine.
     """
-    trained = checkpoints(variant.pretraining)
-    if not trained:
+    trained, merged = checkpoints(variant.pretraining), variant.pretraining / "merged"
+    going_on = variant.recipe.stacking == "continue"
+    if not trained or not (going_on or merged.is_dir()):
         raise UserError(f"no pretrained model yet for {variant.name}: run `llama-qna pretrain {variant.name}` first")
-    if variant.recipe.stacking == "continue":
-        return None, trained[-1]
-    return variant.pretraining / "merged", None
+    return (None, trained[-1]) if going_on else (merged, None)
 
 
 def checkpoints(folder: Path) -> list[Path]:
