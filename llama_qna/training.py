@@ -1,7 +1,7 @@
 """The two training stages: domain pretraining on chunks, then fine-tuning on question-answer pairs.
 
-Both train a LoRA adapter on a base in NF4 (QLoRA, arXiv:2305.14314) with TRL's `SFTTrainer`. With `stacking: merge`, the
-study's order, the first adapter is merged into the 16-bit base in between and the result is quantized again; with
+Both train a LoRA adapter on a base in NF4 (QLoRA, arXiv:2305.14314) with TRL's `SFTTrainer`. With `stacking: merge` the
+first adapter is merged into the 16-bit base in between and the result is quantized again, the study's order; with
 `stacking: continue` the same adapter goes on.
 """
 
