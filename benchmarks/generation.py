@@ -4,7 +4,7 @@ Both ways use the same model, prompts, word lists and filters (`llama_qna.pair_w
 alone and whole; ours sorts prompts by length, batches them and computes the beginning that they share once. They take
 turns, so that a slow moment of the machine meets both. Prints a table and writes `benchmarks/results/generation.json`.
 
-    python benchmarks/generation.py [VARIANT] [--chunks 12] [--rounds 3]
+    python benchmarks/generation.py [VARIANT] [--chunks 32] [--rounds 2]
 """
 
 import argparse
@@ -37,8 +37,8 @@ class OneAtATime(LocalModel):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("variant", nargs="?", default="physics_books_135m")
-    parser.add_argument("--chunks", type=int, default=12)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--chunks", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     variant = Variant.load(options.variant)
     chunks = load(variant)
