@@ -42,7 +42,7 @@ def variant_at(root, url, **generation):
     recipe = yaml.safe_load((REPOSITORY / "paper_135m" / "variant.yaml").read_text())
     endpoint = {"url": url, "model": "toy", "max_retries": 0, "concurrency": 2, "timeout_seconds": 60}
     recipe |= {"corpus": "notes", "heldout": {"fraction": 0.2, "seed": 1}}
-    recipe["generation"] |= {"endpoint": endpoint, "pairs_per_chunk": 2, "batch_size": 4, "attempts": 1} | generation
+    recipe["generation"] |= {"endpoint": endpoint, "pairs_per_chunk": 2, "batch_size": 2, "attempts": 1} | generation
     recipe["generation"]["reference_questions"] = False
     notes = root / "data" / "pdfs" / "notes" / "notes.md"
     for folder in (notes.parent, root / "workshop"):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,6 @@ def test_figures_of_the_study_are_what_its_numbers_make():
 
 
 def test_results_block_of_the_readme_is_what_the_metrics_make(tmp_path):
-    readme = shutil.copy(REPOSITORY / "README.md", tmp_path)
+    readme = Path(shutil.copy(REPOSITORY / "README.md", tmp_path))
     write_results_block(readme, readme_results(REPOSITORY))
     assert readme.read_text(encoding="utf-8") == (REPOSITORY / "README.md").read_text(encoding="utf-8")

@@ -25,7 +25,7 @@ def test_shipped_recipe_loads(name, monkeypatch):
     variant = Variant.load(name)
     assert variant.folder == REPOSITORY / name
     assert variant.run == REPOSITORY / "runs" / name
-    assert len(set(variant.stage_folders.values())) == 6, "every stage has a folder of its own"
+    assert len(set(variant.stage_folders.values())) == 7, "every stage has a folder of its own"
     assert all(folder.is_relative_to(variant.run) for folder in variant.stage_folders.values())
     assert [notebook[:2] for notebook in variant.recipe.notebooks][-5:] == ["06", "07", "08", "09", "10"]
 
@@ -57,7 +57,7 @@ def test_a_run_never_writes_into_the_committed_folder(toy_root):
         ("corpus:", "corpsu:", "corpsu", "corpus"),
         ("chunk_size:", "chunk_sise:", "chunking.chunk_sise", "chunk_size"),
         ("dequantize_once:", "dequantise_once:", "quantization.dequantise_once", "dequantize_once"),
-        ("save_steps: 14", "save_step: 14", "pretraining.save_step", "save_steps"),
+        ("save_steps: 17", "save_step: 17", "pretraining.save_step", "save_steps"),
         ("  window:", "  windows:", "evaluation.windows", "window"),
     ],
 )
