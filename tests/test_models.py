@@ -264,3 +264,18 @@ def test_head_gets_contiguous_rows(batch):
     hook.remove()
     assert [tuple(states.shape) for states in seen] == [(2, 1, 576)]
     assert seen[0].is_contiguous()
+
+
+def test_shared_heads_on_a_cpu_change_no_logit(monkeypatch):
+    """`load_base` lets attention share its key and value heads; with padding and with a cache the logits stay."""
+    model = shared.float32_base()
+    ids, mask = torch.arange(5, 45).view(2, 20), torch.ones(2, 20, dtype=torch.long)
+    mask[1, :6] = 0
+    found = []
+    for flag in ("0", "1"):
+        monkeypatch.setenv("TRANSFORMERS_SDPA_FORCE_GQA", flag)
+        with torch.no_grad():
+            first = model(ids[:, :15], attention_mask=mask[:, :15], use_cache=True)
+            rest = model(ids[:, 15:16], attention_mask=mask[:, :16], past_key_values=first.past_key_values)
+        found.append(torch.cat([first.logits[:, -1], rest.logits[:, -1]]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-3)
