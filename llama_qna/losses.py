@@ -38,13 +38,16 @@ class Replay:
 
     def loss(self, model):
         import torch
-        import torch.nn.functional as F
+
+        from llama_qna import kernels
 
         input_ids = torch.tensor(self.batch(), device=model.device)
+        decoder = model.get_base_model().base_model
         with torch.no_grad(), model.disable_adapter():
-            expected = F.log_softmax(model(input_ids, use_cache=False).logits.float(), -1)
-        found = F.log_softmax(model(input_ids, use_cache=False).logits.float(), -1)
-        return F.kl_div(found, expected, reduction="sum", log_target=True) / input_ids.numel()
+            expected = decoder(input_ids, use_cache=False).last_hidden_state
+        found = decoder(input_ids, use_cache=False).last_hidden_state
+        head = model.get_output_embeddings().weight
+        return kernels.divergence(found.flatten(0, 1), head, expected.flatten(0, 1)) / input_ids.numel()
 
 
 def trainer_class(on_cpu: bool, replay: Replay | None = None):
@@ -75,29 +78,18 @@ def trainer_class(on_cpu: bool, replay: Replay | None = None):
     return ReplayTrainer if replay else base
 
 
-def labelled_loss(model, input_ids, attention_mask, labels, tile: int = 256):
-    """Summed cross-entropy of the labelled positions, its logits made in float32 a tile at a time, in both directions.
+def labelled_loss(model, input_ids, attention_mask, labels):
+    """Summed cross-entropy of the labelled positions, with logits in float32, a tile at a time.
 
     Args:
+        model: with a frozen output head.
         input_ids, attention_mask, labels: (B, T); labels are -100 where nothing is scored.
-        tile: positions whose logits, (tile, V), exist at once.
     """
-    import torch.nn.functional as F
-    from torch.utils.checkpoint import checkpoint
+    from llama_qna import kernels
 
     hidden = model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
     scored = labels[:, 1:] != -100  # (B, T - 1)
-    hidden, targets = hidden[:, :-1][scored], labels[:, 1:][scored]  # (N, D), (N,)
-    head = model.get_output_embeddings()
-
-    def tile_loss(states, wanted):
-        return F.cross_entropy(head(states).float(), wanted, reduction="sum")
-
-    parts = [
-        checkpoint(tile_loss, states, wanted, use_reentrant=False)
-        for states, wanted in zip(hidden.split(tile), targets.split(tile), strict=True)
-    ]
-    return sum(parts, start=hidden.sum() * 0.0)
+    return kernels.cross_entropy(hidden[:, :-1][scored], model.get_output_embeddings().weight, labels[:, 1:][scored])
 
 
 def _keep_freed_memory() -> None:

@@ -35,9 +35,9 @@ CODE = {
     "load": "documents extraction layout cleaning words furniture headings references chunks",
     "write": WRITERS,  # what the model writes, without what is kept of it
     "generate": f"{WRITERS} references pair_filters qna",
-    "pretrain": "prompts models losses training",
-    "finetune": "prompts models losses training",
-    "finetune_only": "prompts models losses training",
+    "pretrain": "prompts models kernels losses training",
+    "finetune": "prompts models kernels losses training",
+    "finetune_only": "prompts models kernels losses training",
     "evaluate": f"prompts models generation {SCORERS}",
     "figures": "results plotting figures",
 }

@@ -146,7 +146,7 @@ def _train(
     from transformers import PrinterCallback, TrainerCallback
     from trl import SFTConfig
 
-    from llama_qna import models
+    from llama_qna import kernels, models
 
     def check(loss: float, state) -> None:
         if not math.isfinite(loss):
@@ -223,6 +223,9 @@ def _train(
     if half:  # float16 gradients need float32 adapters under the scaler
         for parameter in trainer.model.parameters():
             parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
+    if on_cpu:
+        kernels.use_short_attention(trainer.model.get_base_model())
+        kernels.fuse_lora(trainer.model)
     trained, total = trainer.model.get_nb_trainable_parameters()
     outcome = trainer.train()
     check(outcome.training_loss, trainer.state)  # the mean over all steps: finds what fell between two logs
