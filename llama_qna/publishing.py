@@ -141,8 +141,8 @@ def readme_results(root: Path, fresh: Variant | None = None, fresh_seeds: dict |
 def _read_json(path: Path):
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"{path.parent.name}/{path.name} is damaged: it cannot be read as JSON") from None
+    except (OSError, ValueError):
+        raise UserError(f"{path.parent.name}/{path.name} is missing or damaged: it cannot be read as JSON") from None
 
 
 def _read_notebooks(variant: Variant) -> tuple[dict[Path, dict], dict]:

@@ -264,7 +264,7 @@ def test_nothing_is_half_published(finished, broken, monkeypatch):
         complaint = "README.md has no"
     elif broken == "other":
         (finished.root / "physics_books_135m/metrics.json").write_text("{")
-        complaint = "physics_books_135m/metrics.json is damaged"
+        complaint = "physics_books_135m/metrics.json is missing or damaged"
     else:
         evaluated = publishing.FILES["evaluate"] | {"more.json": "more.json"}
         monkeypatch.setitem(publishing.FILES, "evaluate", evaluated)
