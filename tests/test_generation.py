@@ -83,14 +83,12 @@ def test_finished_rows_stay_as_they_are(model):
 
 def test_ended_is_what_the_model_did_and_not_the_limit(model):
     prompts = prompts_of(["Answer with one word: is water wet?", QUESTIONS[3]])
-    options = {"batch_size": 2, "max_new_tokens": 16}
-    short, long = continue_prompts(model, shared.tokenizer(), prompts, **options)
-    assert (short.ended, long.ended) == (True, False)
-    assert [short.text, long.text] == texts_of(model, prompts, **options)
-    length = len(encode_document(shared.tokenizer(), short.text))
-    for limit, ended in ((length, False), (length + 1, True)):  # the token that ends a text needs a place of its own
-        options["max_new_tokens"] = limit
-        assert continue_prompts(model, shared.tokenizer(), prompts[:1], **options) == [(short.text, ended)]
+    texts = texts_of(model, prompts, max_new_tokens=32)
+    short, long = (len(encode_document(shared.tokenizer(), text)) for text in texts)
+    assert short < long < 32
+    for limit, ended in ((long, False), (long + 1, True)):  # the token that ends a text needs a place of its own
+        found = continue_prompts(model, shared.tokenizer(), prompts, batch_size=2, max_new_tokens=limit)
+        assert found == [(texts[0], True), (texts[1], ended)]
 
 
 def test_a_line_break_and_a_question_mark_end_a_text_too(model):
