@@ -54,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="on the base instead, in a folder of its own; evaluate then says what pretraining is worth",
     )
+    again = verb("repeat", _repeat, "train again with other seeds, and show how far the scores differ")
+    again.add_argument("--seeds", metavar="SEED", nargs="+", type=int, default=[43, 44], help="by default 43 and 44")
     verb("evaluate", _evaluate, "5. score every checkpoint, and compare the systems on held-out questions")
     verb("figures", _figures, "6. draw the figures")
     run = verb("run", _run, "all stages in order; what is done and still valid is skipped")
@@ -119,11 +121,21 @@ def _finetune(options) -> None:
     print(f"final loss {record['results']['final_loss']:.3f}, in {_shown(variant.stage_folders[record['stage']])}")
 
 
+def _repeat(options) -> None:
+    from llama_qna.repeats import repeat
+    from llama_qna.runs import as_text, seeds_table
+
+    print(as_text(seeds_table(repeat(_variant(options), options.seeds))))
+
+
 def _evaluate(options) -> None:
     from llama_qna.evaluation import evaluate
-    from llama_qna.runs import systems_table
+    from llama_qna.runs import as_text, checkpoints_table, systems_table
 
-    print(systems_table(evaluate(_variant(options))).to_string(index=False))
+    metrics = evaluate(_variant(options))
+    print(checkpoints_table(metrics).to_string(index=False))
+    if metrics["systems"]:
+        print("\nheld out, on gold questions\n" + as_text(systems_table(metrics)))
 
 
 def _figures(options) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from llama_qna import UserError
 from llama_qna.metrics import ROUGE_NAMES
 from llama_qna.variants import Evaluation
 
@@ -38,14 +39,13 @@ def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], pub
 
     Raises:
         UserError: a score is no finite number.
-        ValueError: a perplexity is not one.
     """
+    check_finite(about["variant"], {found["name"]: found["perplexity"] for found in checkpoints}, predictions)
+    for stage, value in published.items():
+        _check(about["variant"], value, "perplexity by the study's arithmetic", stage)
     by = {}
     for row in predictions:
         by.setdefault((row["protocol"], row["system"]), []).append(row)
-    for checkpoint in checkpoints:
-        if not all(math.isfinite(text["perplexity"]) for text in checkpoint["perplexity"].values()):
-            raise ValueError(f"the perplexity of {checkpoint['name']} is no number")
     curve = [_checkpoint(checkpoint, by) for checkpoint in checkpoints]
     _correct([entry["dev_against_base"] for entry in curve if "dev_against_base" in entry])
     systems = [_system(name, by) for name in SYSTEMS if ("test", name) in by]
@@ -65,6 +65,32 @@ def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], pub
     }
 
 
+def check_finite(variant: str, perplexities: dict[str, dict], predictions: list[dict]) -> None:
+    """Refuse scores that are no finite numbers: they come from a model that training broke.
+
+    Args:
+        perplexities: model -> kind of text -> what `perplexity.perplexity` found.
+        predictions: the rows of `predictions.jsonl`.
+
+    Raises:
+        UserError: with the first such score and the model or system that has it.
+    """
+    for name, texts in perplexities.items():
+        for text, found in texts.items():
+            for score in ("perplexity", "bits_per_byte"):
+                _check(variant, found.get(score, 0.0), f"{score.replace('_', ' ')} on {text} text", name)
+    for row in predictions:
+        for score in SCORES:
+            _check(variant, row.get(score, 0.0), f"{score} on {row['protocol']} questions", row["system"])
+
+
+def _check(variant: str, value: float, score: str, name: str) -> None:
+    if not math.isfinite(value):
+        raise UserError(
+            f"{variant}: {score} of {name} is {value}, no number; look at the training log for a loss that exploded"
+        )
+
+
 def best_on_dev(predictions: list[dict]) -> str | None:
     """The fine-tuning checkpoint with the best ROUGE-L on `dev`; of equals the earliest; None without dev questions."""
     rows = {}
@@ -74,12 +100,13 @@ def best_on_dev(predictions: list[dict]) -> str | None:
     return max(rows, key=lambda name: _means(rows[name], ["rougeL"])["rougeL"], default=None)
 
 
-def protocols(settings: Evaluation, general: str, published: dict) -> dict[str, str]:
+def protocols(settings: Evaluation, general: str, published: dict, texts: list[str]) -> dict[str, str]:
     """What was measured how, in a sentence each."""
     limit = settings.max_new_tokens
+    wikitext2 = "; wikitext2: the raw test split of WikiText-2, never trained on" if "wikitext2" in texts else ""
     return {
         "perplexity": f"exp(sum of nll / scored tokens), window {settings.window}, stride {settings.stride}; "
-        f"domain: the text trained on, heldout: the held-out sections, general: {general}, never trained on",
+        f"domain: the text trained on, heldout: the held-out sections, general: {general}, never trained on{wikitext2}",
         "in_sample": f"the training questions, greedy decoding, up to {limit} new tokens, rouge-score F1 without "
         "stemming, answer labels stripped",
         "heldout": f"gold questions that nothing was trained on, greedy decoding, up to {limit} new tokens; the "

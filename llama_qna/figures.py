@@ -30,7 +30,7 @@ from llama_qna.variants import REPOSITORY, Variant
 
 PUBLISHED = f"Published (study), {HARDWARE}, scored on training data"
 STEP, BOTH = "optimizer step", "optimizer step, counted through both stages"
-TEXTS = {"domain": "trained text", "heldout": "held-out sections", "general": "general text"}
+TEXTS = {"domain": "trained text", "heldout": "held-out sections", "general": "general text", "wikitext2": "WikiText-2"}
 SCORES = {"rougeL": "ROUGE-L", "f1": "token F1"}
 CONTEXTS = {"none": "the question alone", "retrieved": "with retrieved chunks", "right chunk": "with the right chunk"}
 IN_SAMPLE = "the text and questions that it was trained on (in-sample)"

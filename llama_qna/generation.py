@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,19 @@ from tqdm import tqdm
 from transformers import DynamicCache
 
 
-def generate_texts(
+class Continuation(NamedTuple):
+    """What a model wrote after a prompt, and whether it ended that itself, before the limit of new tokens."""
+
+    text: str
+    ended: bool
+
+
+def generate_texts(model, tokenizer, prompts: list[list[int]], **options) -> list[str]:
+    """Continue every prompt: the texts of `continue_prompts`, which says what the options are."""
+    return [text for text, _ in continue_prompts(model, tokenizer, prompts, **options)]
+
+
+def continue_prompts(
     model,
     tokenizer,
     prompts: list[list[int]],
@@ -28,8 +41,8 @@ def generate_texts(
     words: list[tuple[str, ...]] | None = None,
     description: str = "generating",
     done: Callable[[int], None] | None = None,
-) -> list[str]:
-    """Continue every prompt.
+) -> list[Continuation]:
+    """Continue every prompt, and tell which texts came to their end.
 
     Args:
         prompts: `input_ids` of each prompt, ragged: N lists of (T_i,).
@@ -40,7 +53,7 @@ def generate_texts(
         done: called with the number of finished texts in place of a progress bar.
 
     Returns:
-        The N texts in the order of the prompts, without prompt, special tokens and surrounding space.
+        The N continuations in the order of the prompts, without prompt, special tokens and surrounding space.
     """
     if not prompts:
         return []
@@ -50,7 +63,7 @@ def generate_texts(
     if stop_at_newline:
         vocabulary = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
         last |= {i for i, token in enumerate(vocabulary) if "\n" in token}
-    texts = [""] * len(prompts)
+    found = [Continuation("", False)] * len(prompts)
     with tqdm(total=len(prompts), desc=description, unit="text", disable=done is not None) as bar:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
@@ -60,12 +73,14 @@ def generate_texts(
                 Words(tokenizer, [words[i] for i in rows]) if words else None,
             )
             new = _write(model, [prompts[i] for i in rows], prefix, cache, choice, last, max_new_tokens)
-            for i, text in zip(rows, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
-                texts[i] = (text.split("\n", 1)[0] if stop_at_newline else text).strip()
+            texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+            for row, (i, text) in enumerate(zip(rows, texts, strict=True)):
+                text = (text.split("\n", 1)[0] if stop_at_newline else text).strip()
+                found[i] = Continuation(text, new[row][-1] in last or choice.ended(row))
             bar.update(len(rows))
             if done:
                 done(len(rows))
-    return texts
+    return found
 
 
 @torch.inference_mode()

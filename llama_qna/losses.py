@@ -30,9 +30,9 @@ class Replay:
         self.rows, self.random, self.waiting = max(1, tokens // self.PIECE), random.Random(seed), []
 
     def batch(self) -> list[list[int]]:
-        """The next pieces, (rows, 128); none comes again before the rest is too short for a batch."""
-        if len(self.waiting) < self.rows:
-            self.waiting = self.random.sample(self.pieces, len(self.pieces))
+        """The next pieces, (rows, 128); none comes again before all others have come as often."""
+        while len(self.waiting) < self.rows:
+            self.waiting += self.random.sample(self.pieces, len(self.pieces))
         taken, self.waiting = self.waiting[: self.rows], self.waiting[self.rows :]
         return taken
 

@@ -11,48 +11,81 @@ from llama_qna import UserError, records
 from llama_qna.runs import NOTEBOOKS, default_variant
 from llama_qna.variants import REPOSITORY, Variant, read_recipe, variant_names
 
-# what is copied of each stage, and where to
+# what is copied of each stage, with its name there
 FILES = {
-    "load": ["chunks.csv", "documents.json"],
-    "generate": ["qna.csv", "qna_rejected.csv"],
-    "pretrain": ["log.json"],
-    "finetune": ["log.json"],
-    "finetune_only": ["log.json"],
-    "evaluate": ["metrics.json", "predictions.jsonl"],
+    "load": {"chunks.csv": "chunks.csv", "documents.json": "documents.json", "run.json": "load.run.json"},
+    "generate": {"qna.csv": "qna.csv", "qna_rejected.csv": "qna_rejected.csv", "run.json": "generate.run.json"},
+    "pretrain": {"log.json": "log.json", "run.json": "run.json"},
+    "finetune": {"log.json": "log.json", "run.json": "run.json"},
+    "finetune_only": {"log.json": "log.json", "run.json": "run.json"},
+    "repeat": {
+        "seeds.json": "seeds.json",
+        "predictions.jsonl": "seeds.predictions.jsonl",
+        "run.json": "seeds.run.json",
+    },
+    "evaluate": {"metrics.json": "metrics.json", "predictions.jsonl": "predictions.jsonl", "run.json": "run.json"},
 }
 
 
 def publish(variant: Variant) -> list[Path]:
     """Copy what this machine has finished of a variant into the tracked folders.
 
+    Everything is read and checked before the first file is copied, so that nothing is half published.
+
     Returns:
         The files written.
 
     Raises:
-        UserError: nothing is finished.
+        UserError: nothing is finished, a finished stage lacks a file, or the README has no place for the results.
     """
+    from llama_qna.repeats import read_seeds
+    from llama_qna.results import with_results_block, write_results_block
+
     finished = {stage: folder for stage, folder in variant.stage_folders.items() if records.valid_record(folder, stage)}
     if not finished:
         raise UserError(f"nothing to publish for {variant.name}: run `llama-qna run {variant.name}` first")
-    data = variant.root / "data" / variant.recipe.corpus
-    written = []
-    for stage, source in finished.items():
-        if stage == "figures":
-            continue
-        on_data = stage in ("load", "generate")
-        target = data if on_data else variant.folder if stage == "evaluate" else variant.folder / source.name
-        target.mkdir(parents=True, exist_ok=True)
-        written += [_copy(source / name, target / name) for name in FILES[stage]]
-        written.append(_copy(source / "run.json", target / (f"{stage}.run.json" if on_data else "run.json")))
+    seeds, readme = read_seeds(variant), variant.root / "README.md"
+    if not seeds:
+        finished.pop("repeat", None)  # it is of another training than this run's
+    copies = _copies(variant, finished)
+    for source in copies:
+        if not source.is_file():
+            raise UserError(f"nothing was published: {variant.name} has no {source.parent.name}/{source.name}")
+    if "evaluate" in finished:
+        results = readme_results(variant.root, variant, seeds)
+        with_results_block(readme, results)
+    notebooks, seconds = _read_notebooks(variant)
+    if "evaluate" in finished and not seeds:
+        _remove_seeds(variant)
+    written = [_copy(source, target) for source, target in copies.items()]
     if "figures" in finished:
         written += _publish_figures(variant)
-    written += _publish_notebooks(variant)
+    written += _publish_notebooks(variant, notebooks, seconds)
     if "evaluate" in finished:
-        written.append(_publish_results(variant.root))
+        write_results_block(readme, results)
+        written.append(readme)
     return written
 
 
+def _copies(variant: Variant, finished: dict[str, Path]) -> dict[Path, Path]:
+    """What is copied where to."""
+    targets = dict.fromkeys(("load", "generate"), variant.root / "data" / variant.recipe.corpus)
+    targets |= dict.fromkeys(("repeat", "evaluate"), variant.folder)
+    return {
+        folder / name: targets.get(stage, variant.folder / folder.name) / new_name
+        for stage, folder in finished.items()
+        for name, new_name in FILES.get(stage, {}).items()
+    }
+
+
+def _remove_seeds(variant: Variant) -> None:
+    """Other seeds that were published before belong to another training than the one that is published now."""
+    for name in FILES["repeat"].values():
+        (variant.folder / name).unlink(missing_ok=True)
+
+
 def _copy(source: Path, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     return target
 
@@ -67,47 +100,70 @@ def _publish_figures(variant: Variant) -> list[Path]:
     return written + figures.draw_published(variant.root / "figs" / "published")
 
 
-def _publish_results(root: Path) -> Path:
-    from llama_qna.results import write_results_block
+def readme_results(root: Path, fresh: Variant | None = None, fresh_seeds: dict | None = None) -> str:
+    """The README's results block, from the published `metrics.json` and `seeds.json` of every variant that has them.
 
-    readme = root / "README.md"
-    write_results_block(readme, readme_results(root))
-    return readme
+    A variant whose published metrics are of an older form is left out, and a line says so.
 
+    Args:
+        fresh: a variant that is about to be published: what its run measured counts, not what was published of it.
+        fresh_seeds: content of the `seeds.json` of that run, if it has one.
 
-def readme_results(root: Path) -> str:
-    """The README's results block, from the published `metrics.json` of every variant that has one."""
+    Raises:
+        UserError: the metrics of `fresh` are of an older form, or no stage's are there.
+    """
     from llama_qna.results import results_block
 
-    metrics, abouts = {}, {}
+    published = _read_json(REPOSITORY / "data" / "published_results.json")
+    metrics, abouts, seeds = {}, {}, {}
     for name in variant_names(root):
-        if (root / name / "metrics.json").is_file():
-            metrics[name] = _read_json(root / name / "metrics.json")
-            machine = _read_json(root / name / "run.json")["machine"]
-            ran_on = machine["gpu"] or f"{machine['cores']} CPU cores"
-            abouts[name] = f"{read_recipe(root / name / 'variant.yaml').description}, {ran_on}"
-    return results_block(metrics, _read_json(REPOSITORY / "data" / "published_results.json"), abouts)
+        is_fresh = fresh is not None and name == fresh.name
+        folder = fresh.evaluation if is_fresh else root / name
+        if not (folder / "metrics.json").is_file():
+            continue
+        content, machine = _read_json(folder / "metrics.json"), _read_json(folder / "run.json")["machine"]
+        ran_on = machine["gpu"] or f"{machine['cores']} CPU cores"
+        about = f"{read_recipe(root / name / 'variant.yaml').description}, {ran_on}"
+        try:
+            results_block({name: content}, published, {name: about})
+        except UserError as error:
+            if is_fresh:
+                raise
+            print(f"left out of the README's results: {error}")
+            continue
+        metrics[name], abouts[name] = content, about
+        found = folder / "seeds.json"
+        if repeated := fresh_seeds if is_fresh else found.is_file() and _read_json(found):
+            seeds[name] = repeated
+    return results_block(metrics, published, abouts, seeds)
 
 
 def _read_json(path: Path):
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{path.parent.name}/{path.name} is missing or damaged: it cannot be read as JSON") from None
 
 
-def _publish_notebooks(variant: Variant) -> list[Path]:
-    """The executed notebooks, those that name this variant themselves, and the seconds that each took."""
-    written, folder = [], variant.run / "notebooks"
+def _read_notebooks(variant: Variant) -> tuple[dict[Path, dict], dict]:
+    """The executed notebooks that name this variant themselves, by where they go, and the seconds that each took."""
+    folder, found = variant.run / "notebooks", {}
     for path in sorted(folder.glob("*.ipynb")):
         target = NOTEBOOKS / path.name
         if target.is_file() and default_variant(target) == variant.name and not path.stem.endswith(".partial"):
-            records.write_json(target, tidy_notebook(_read_json(path)))
-            written.append(target)
-    if (folder / "record.json").is_file():
-        seconds = _read_json(folder / "record.json")
-        target = variant.folder / "notebooks.json"
-        records.write_json(target, {name: {"seconds": entry["seconds"]} for name, entry in sorted(seconds.items())})
-        written.append(target)
-        _write_minutes(variant.root / "README.md", seconds)
-    return written
+            found[target] = tidy_notebook(_read_json(path))
+    return found, _read_json(folder / "record.json") if (folder / "record.json").is_file() else {}
+
+
+def _publish_notebooks(variant: Variant, notebooks: dict[Path, dict], seconds: dict) -> list[Path]:
+    for target, content in notebooks.items():
+        records.write_json(target, content)
+    if not seconds:
+        return list(notebooks)
+    target = variant.folder / "notebooks.json"
+    records.write_json(target, {name: {"seconds": entry["seconds"]} for name, entry in sorted(seconds.items())})
+    _write_minutes(variant.root / "README.md", seconds)
+    return [*notebooks, target]
 
 
 def _write_minutes(readme: Path, seconds: dict) -> None:

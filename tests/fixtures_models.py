@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from llama_qna import evaluation
+from llama_qna import evaluation, measuring
 from llama_qna.gold import COLUMNS
 from llama_qna.models import EMBEDDED, load_base, load_tokenizer
 from llama_qna.variants import REPOSITORY, Quantization, Variant
@@ -170,8 +170,8 @@ def _small_run(root: Path) -> Run:
 def shorten_evaluation(patch: pytest.MonkeyPatch, root: Path) -> None:
     """A short general text, and short answers in the study's protocol too."""
     (root / "general.txt").write_text(GENERAL)
-    patch.setattr(evaluation, "GENERAL_TEXT", root / "general.txt")
-    patch.setattr(evaluation, "PUBLISHED", evaluation.PUBLISHED | {"max_new_tokens": SAMPLED_TOKENS})
+    patch.setattr(measuring, "GENERAL_TEXT", root / "general.txt")
+    patch.setattr(measuring, "PUBLISHED", measuring.PUBLISHED | {"max_new_tokens": SAMPLED_TOKENS})
 
 
 @pytest.fixture(scope="session", name="small_run")

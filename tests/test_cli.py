@@ -10,7 +10,19 @@ import pytest
 from llama_qna import __version__, cli
 from llama_qna.variants import REPOSITORY
 
-VERBS = ["variants", "load", "generate", "pretrain", "finetune", "evaluate", "figures", "run", "ask", "publish"]
+VERBS = [
+    "variants",
+    "load",
+    "generate",
+    "pretrain",
+    "finetune",
+    "repeat",
+    "evaluate",
+    "figures",
+    "run",
+    "ask",
+    "publish",
+]
 
 
 def files(root):
@@ -236,6 +248,7 @@ def test_gated_model(wrapped, toy_root, monkeypatch, capsys, edit_recipe):
         (["pretrain", "paper_135m"], "load"),
         (["finetune", "paper_135m"], "generate"),
         (["evaluate", "paper_135m"], "generate"),
+        (["repeat", "paper_135m"], "generate"),
         (["figures", "paper_135m"], "evaluate"),
         (["ask", "paper_135m", "What is a wicket?"], "run"),
         (["publish", "paper_135m"], "run"),

@@ -212,8 +212,14 @@ def test_published_scores():
 @pytest.mark.parametrize("nats", [math.nan, math.inf])
 def test_perplexity_that_is_no_number(nats):
     rows = rows_of("in_sample", "base", BASE)
-    with pytest.raises(ValueError, match="the perplexity of base is no number"):
+    complaint = rf"^small: perplexity on domain text of base is {nats}, no number; look at the training log"
+    with pytest.raises(UserError, match=complaint):
         summarize(ABOUT, [point("base", 0, nats)], rows, {})
+
+
+def test_published_perplexity_that_is_no_number():
+    with pytest.raises(UserError, match="^small: perplexity by the study's arithmetic of finetuning is nan, no number"):
+        summary([], {"base": 24.0, "finetuning": math.nan})
 
 
 @pytest.mark.parametrize("protocol", ["dev", "test"])
@@ -221,7 +227,7 @@ def test_score_that_is_no_number(protocol):
     rows = rows_of(protocol, "base", BASE) + rows_of(protocol, "pretraining checkpoint-1", BASE)
     rows += rows_of(protocol, "pretraining", BASE)
     rows = [row | {"f1": math.nan} if row["system"] != "base" and row["section"] == "Dogs" else row for row in rows]
-    with pytest.raises(UserError, match='"Dogs", is nan, not a finite number'):
+    with pytest.raises(UserError, match=f"^small: f1 on {protocol} questions of pretraining.* is nan, no number"):
         summary(rows)
 
 

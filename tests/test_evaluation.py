@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from llama_qna import chunks, comparison, evaluation, models, perplexity, prompts, serving
+from llama_qna import chunks, comparison, evaluation, measuring, models, perplexity, prompts, serving
 from llama_qna.generation import generate_texts
 from llama_qna.gold import read_gold
 from llama_qna.metrics import ROUGE_NAMES, rouge, score
@@ -123,9 +123,9 @@ def test_scores_are_those_of_the_answers(small_run, predictions):
     table = chunks.read_chunks(small_run.variant)
     texts = list(table[table.kind == "body"].text)
     for row in of(predictions, "test"):
-        ended = len(prompts.encode_document(shared.tokenizer(), row["answer"])) < 4
-        wanted = score(row["answer"], row["reference"], row["variants"], texts, ended)
+        wanted = score(row["answer"], row["reference"], row["variants"], texts, ended=not row["run_on"])
         assert {name: row[name] for name in comparison.SCORES} == wanted
+    assert {row["run_on"] for row in of(predictions, "test")} == {1.0}  # none of the answers fits four tokens
     for row in of(predictions, "published"):
         assert {name: row[name] for name in ROUGE_NAMES} == rouge(row["answer"], row["reference"], strip=False)
 
@@ -138,21 +138,23 @@ def test_retrieved_chunks_are_what_the_retriever_finds(small_run, predictions):
         for row in of(predictions, "test", system):
             (wanted,) = retriever.search([row["question"]], 5)
             assert row["retrieved"] == [chunk_id for chunk_id, _ in wanted] != []
+            assert row["shown"] == row["retrieved"][: len(row["shown"])] != []
     assert small_run.metrics["retrieval"]["recall@5"] == 1.0
 
 
 def test_hashes_are_those_of_the_prompts(small_run, predictions, gold):
-    """Built anew from a row's question and chunks; the prompt with the right chunk holds the evidence."""
+    """Built anew from a row's question and the chunks shown; the prompt with the right chunk holds the evidence."""
     table = chunks.read_chunks(small_run.variant)
     texts = dict(zip(table.chunk_id, table.text, strict=True))
     evidence = dict(zip(gold.question_id, gold.evidence, strict=True))
-    shown = {"none": 0, "retrieved": small_run.variant.recipe.evaluation.retrieved_chunks, "right chunk": 1}
     hashes = {}
     for row in predictions:
         context = row.get("context", "none")
-        seen = [texts[chunk_id] for chunk_id in row.get("retrieved", [])[: shown[context]]]
+        seen = [texts[chunk_id] for chunk_id in row.get("shown", [])]
         ids = prompts.context_question_ids(shared.tokenizer(), row["question"], seen, 900)
         assert row["prompt_sha256"] == hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()[:16]
+        assert shared.tokenizer().decode(ids).count("Text: ") == len(seen)
+        assert len(seen) <= {"none": 0, "retrieved": 2, "right chunk": 1}[context]
         if context == "right chunk":
             assert evidence[row["question_id"]] in shared.tokenizer().decode(ids)
         hashes.setdefault((row["question"], context), set()).add(row["prompt_sha256"])
@@ -196,7 +198,7 @@ def test_published_perplexity_is_its_own_arithmetic(small_run):
 
 
 def test_evaluation_is_done_once(small_run, monkeypatch):
-    monkeypatch.setattr(evaluation, "GENERAL_TEXT", small_run.variant.root / "general.txt")
+    monkeypatch.setattr(measuring, "GENERAL_TEXT", small_run.variant.root / "general.txt")
     monkeypatch.setattr(evaluation, "_evaluate", lambda *args: pytest.fail("evaluated twice"))
     assert evaluation.evaluate(small_run.variant) == small_run.metrics
 

@@ -3,14 +3,17 @@
 import dataclasses
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
-from llama_qna import chunks, cli, comparison, evaluation, models, perplexity
+from llama_qna import chunks, cli, comparison, evaluation, measuring, models, perplexity, prompts, runs
 from llama_qna.qna import generate
 from llama_qna.training import finetune, pretrain
-from llama_qna.variants import Variant
+from llama_qna.variants import REPOSITORY, Variant
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture  # noqa: F401
 
@@ -60,7 +63,7 @@ def test_other_chunks_are_evaluated_again(trained, monkeypatch, name):
     def work(*args):
         raise RuntimeError("evaluated again")
 
-    def done(variant, points, pairs, questions, folder):
+    def done(variant, points, pairs, questions, texts, folder):
         (folder / "metrics.json").write_text("{}")
 
     monkeypatch.setattr(evaluation, "_evaluate", done)
@@ -142,9 +145,64 @@ def test_score_that_is_no_number(trained, refused, monkeypatch, text):
     if text == "text":
         found = perplexity.perplexity
         monkeypatch.setattr(perplexity, "perplexity", lambda *args: found(*args) | {"perplexity": math.nan})
+        what = "perplexity on domain text"
     else:
         monkeypatch.setattr(perplexity, "published_perplexity", lambda *args, **more: math.nan)
-    assert refused() == "small: a score is no number; look at the training log for a loss that exploded"
+        what = "perplexity by the study's arithmetic"
+    assert refused() == (f"small: {what} of base is nan, no number; look at the training log for a loss that exploded")
+    assert not list(trained.run.glob("evaluation*"))
+
+
+# --- WikiText-2 ------------------------------------------------------------------------------------------------------
+
+
+def wanting_wikitext2(variant):
+    settings = variant.recipe.evaluation.model_copy(update={"wikitext2": True})
+    return dataclasses.replace(variant, recipe=variant.recipe.model_copy(update={"evaluation": settings}))
+
+
+def test_wikitext2_is_measured_where_it_is_wanted(trained, monkeypatch):
+    asked = []
+
+    def load_dataset(*args, **more):
+        asked.append((args, more))
+        return {"text": [" = Robert Boulter = \n", "", " Robert Boulter is an actor . \n"]}
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    assert list(measuring.texts_of(trained)) == ["domain", "general"] and not asked
+    variant = with_protocol(wanting_wikitext2(trained), "published")
+    metrics = evaluation.evaluate(variant)
+    assert asked == [(("Salesforce/wikitext", "wikitext-2-raw-v1"), {"split": "test"})]
+    text = " = Robert Boulter = \n\n\n\n\n Robert Boulter is an actor . \n"
+    tokens = len(prompts.encode_document(shared.tokenizer(), text)) - 1
+    assert [found["perplexity"]["wikitext2"]["tokens"] for found in metrics["checkpoints"]] == [tokens] * 5
+    assert "WikiText-2" in metrics["protocols"]["perplexity"]
+    assert "wikitext2 text" in json.loads((variant.evaluation / "run.json").read_text())["inputs"]
+    assert list(runs.checkpoints_table(metrics).columns)[2:4] == ["perplexity, general", "perplexity, WikiText-2"]
+
+
+def test_without_a_network_wikitext2_is_left_out_with_one_line(trained):
+    """The real loader, in a process whose hub is a closed port of this machine."""
+    program = """
+import dataclasses, time
+from llama_qna import measuring
+from llama_qna.variants import Variant
+
+time.sleep = lambda seconds: None  # between the attempts
+small = Variant.load("small")
+settings = small.recipe.evaluation.model_copy(update={"wikitext2": True})
+recipe = small.recipe.model_copy(update={"evaluation": settings})
+print(list(measuring.texts_of(dataclasses.replace(small, recipe=recipe))))
+"""
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(trained.root / "hub"), "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | nowhere, cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    line, kinds = done.stdout.splitlines()
+    assert line.startswith("WikiText-2 is left out: Salesforce/wikitext cannot be loaded from the hub (")
+    assert kinds == "['domain', 'general']"
 
 
 def test_nothing_fine_tuned_yet(trained, refused):

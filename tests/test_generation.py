@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from llama_qna import generation
-from llama_qna.generation import generate_texts, log_likelihoods
-from llama_qna.prompts import question_ids
+from llama_qna.generation import continue_prompts, generate_texts, log_likelihoods
+from llama_qna.prompts import encode_document, question_ids
 from tests import fixtures_models as shared
 
 QUESTIONS = [
@@ -79,6 +79,25 @@ def test_finished_rows_stay_as_they_are(model):
     prompts = prompts_of(["Answer with one word: is water wet?", QUESTIONS[3]])
     both = texts_of(model, prompts, max_new_tokens=16)
     assert both == [texts_of(model, [prompt], max_new_tokens=16)[0] for prompt in prompts]
+
+
+def test_ended_is_what_the_model_did_and_not_the_limit(model):
+    prompts = prompts_of(["Answer with one word: is water wet?", QUESTIONS[3]])
+    texts = texts_of(model, prompts, max_new_tokens=32)
+    short, long = (len(encode_document(shared.tokenizer(), text)) for text in texts)
+    assert short < long < 32
+    for limit, ended in ((long, False), (long + 1, True)):  # the token that ends a text needs a place of its own
+        found = continue_prompts(model, shared.tokenizer(), prompts, batch_size=2, max_new_tokens=limit)
+        assert found == [(texts[0], True), (texts[1], ended)]
+
+
+def test_a_line_break_and_a_question_mark_end_a_text_too(model):
+    prompts, options = prompts_of([QUESTIONS[2]]), {"batch_size": 1, "max_new_tokens": 48}
+    list_of = prompts_of(["List three fruits, one a line."])
+    (line,) = continue_prompts(model, shared.tokenizer(), list_of, stop_at_newline=True, **options)
+    assert line.ended and line.text
+    (asked,) = continue_prompts(model, shared.tokenizer(), prompts, words=[("what", "fruit")], **options)
+    assert asked.ended and asked.text.endswith("?")
 
 
 def test_done_counts_every_prompt(model):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_qna import figures
+from llama_qna import figures, repeats
 from llama_qna.publishing import readme_results
 from llama_qna.results import write_results_block
 from llama_qna.variants import REPOSITORY, read_recipe, variant_names
@@ -47,6 +47,14 @@ def test_figures_are_what_the_metrics_make(name):
 def test_figures_of_the_study_are_what_its_numbers_make():
     made = figures.published_numbers(read(REPOSITORY / "data" / "published_results.json"))
     assert committed(REPOSITORY / "figs" / "published") == made
+
+
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("*/seeds.json")), ids=lambda path: path.parent.name)
+def test_scores_of_other_seeds_are_what_their_answers_make(path):
+    content = read(path)
+    lines = path.with_name("seeds.predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    perplexities = {int(seed): texts for seed, texts in content["perplexity"].items()}
+    assert repeats.summarize(content["variant"], perplexities, [json.loads(line) for line in lines]) == content
 
 
 def test_results_block_of_the_readme_is_what_the_metrics_make(tmp_path):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from llama_qna import UserError, publishing, results, runs
+from llama_qna import UserError, figures, publishing, records, results, runs
 from llama_qna.variants import REPOSITORY, Variant
 from tests import fixtures_metrics as made_up
 
@@ -66,6 +66,12 @@ def test_a_run_without_fine_tuning_only_is_not_compared_with_it():
         system["against"].pop("finetuning_only")
     text = block(paper_135m=metrics)
     assert "fine-tuning only" not in text and "pretraining, then fine-tuning against base" in text
+    assert list(runs.systems_table(metrics).system) == [
+        label for name, label, *_ in made_up.SYSTEMS if name != "finetuning_only"
+    ]
+    logs = (made_up.PRETRAINING_LOG, made_up.FINETUNING_LOG)
+    points = figures.numbers(metrics, *logs, PUBLISHED, "about")["systems"]["panels"][0]["points"]
+    assert len(points) == len(made_up.SYSTEMS) - 1
 
 
 def test_in_sample_table_holds_ours_beside_the_study():
@@ -184,11 +190,115 @@ def test_summary_shows_memory_and_heldout_scores_and_says_which_is_which(root, m
 
 
 def test_table_of_checkpoints_has_a_column_for_what_was_measured():
-    table = runs.systems_table(made_up.metrics())
+    table = runs.checkpoints_table(made_up.metrics())
     assert list(table.columns) == [
         "checkpoint", "perplexity, text", "perplexity, held out", "perplexity, general",
         "ROUGE-1", "ROUGE-2", "ROUGE-L", "ROUGE-L, dev",
     ]  # fmt: skip
     assert list(table.iloc[3]) == ["finetuning checkpoint-10", 2.75, 14.5, 42.0, 0.5, 0.4, 0.48, 0.31]
-    plain = runs.systems_table(made_up.without_gold())
+    plain = runs.checkpoints_table(made_up.without_gold())
     assert "perplexity, held out" not in plain and "ROUGE-L, dev" not in plain and len(plain) == 5
+
+
+def test_table_of_systems_has_a_row_for_what_was_asked():
+    table = runs.systems_table(made_up.metrics())
+    assert list(table.columns) == ["system", "ROUGE-L [95% interval]", "F1 [95% interval]"]
+    assert list(table.system) == [label for _, label, *_ in made_up.SYSTEMS]
+    assert list(table.iloc[5]) == ["fine-tuned with retrieval", "0.450 [0.400, 0.500]", "0.430 [0.380, 0.480]"]
+    assert runs.systems_table(made_up.without_gold()).empty
+    lines = runs.as_text(table).splitlines()
+    assert lines[6].split("  ")[0] == "fine-tuned with retrieval"
+    assert {line.index("0.") for line in lines[1:]} == {lines[0].index("ROUGE-L")}
+
+
+# --- publishing ------------------------------------------------------------------------------------------------------
+
+README = f"# Title\n\n{results.BEGIN}\nold\n{results.END}\n"
+
+
+@pytest.fixture
+def finished(root, monkeypatch):
+    """A root whose paper_135m was evaluated on this machine, anew, and has its README."""
+    monkeypatch.setenv("LLAMA_QNA_ROOT", str(root))
+    (root / "README.md").write_text(README, encoding="utf-8")
+    variant, content = Variant.load("paper_135m"), made_up.metrics()
+    content["systems"][0]["scores"]["rougeL"]["mean"] = 0.111
+
+    def work(folder):
+        (folder / "metrics.json").write_text(json.dumps(content))
+        (folder / "predictions.jsonl").write_text("{}\n")
+
+    records.once(variant, "evaluate", {}, {}, work)
+    return variant
+
+
+def files(root):
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_publishing_writes_the_run_into_the_readme(finished):
+    written = publishing.publish(finished)
+    folder, readme = finished.folder, finished.root / "README.md"
+    assert written == [folder / name for name in ("metrics.json", "predictions.jsonl", "run.json")] + [readme]
+    heldout, *_ = tables(readme.read_text(encoding="utf-8"))
+    assert heldout[2][1].startswith("0.111")
+    assert publishing.readme_results(finished.root) in readme.read_text(encoding="utf-8")
+
+
+def test_another_variant_of_an_older_form_is_left_out_and_named(finished, capsys):
+    other = finished.root / "physics_books_135m/metrics.json"
+    other.write_text(json.dumps({"variant": "physics_books_135m", "systems": []}))
+    publishing.publish(finished)
+    assert capsys.readouterr().out == (
+        "left out of the README's results: the metrics of physics_books_135m are of an older form: "
+        "evaluate and publish it again\n"
+    )
+    heldout, in_sample = tables((finished.root / "README.md").read_text(encoding="utf-8"))
+    assert [cell.split(" ")[0] for cell in in_sample[0][1:]] == ["paper_135m", "Paper-7b", "MK-PhysX-7b"]
+
+
+@pytest.mark.parametrize("broken", ["readme", "other", "missing"])
+def test_nothing_is_half_published(finished, broken, monkeypatch):
+    if broken == "readme":
+        (finished.root / "README.md").write_text("no marks")
+        complaint = "README.md has no"
+    elif broken == "other":
+        (finished.root / "physics_books_135m/metrics.json").write_text("{")
+        complaint = "physics_books_135m/metrics.json is missing or damaged"
+    else:
+        evaluated = publishing.FILES["evaluate"] | {"more.json": "more.json"}
+        monkeypatch.setitem(publishing.FILES, "evaluate", evaluated)
+        complaint = "nothing was published: paper_135m has no evaluation/more.json"
+    before = files(finished.root)
+    with pytest.raises(UserError, match=complaint):
+        publishing.publish(finished)
+    assert files(finished.root) == before
+
+
+# --- other seeds -----------------------------------------------------------------------------------------------------
+
+
+def test_readme_shows_each_seed_with_mean_and_spread(root):
+    assert "Other seeds" not in publishing.readme_results(root)
+    content = made_up.seeds()
+    (root / "paper_135m/seeds.json").write_text(json.dumps(content))
+    text = publishing.readme_results(root)
+    assert "**Other seeds: paper_135m**, trained anew with each" in text
+    (table,) = [rows for rows in tables(text) if rows[0][0] == "training"]
+    assert table[0] == ["training", "ROUGE-L, held out", "F1, held out", "ROUGE-L, in-sample", "perplexity, general"]
+    assert table[2:] == [
+        ["seed 42", "0.300", "0.320", "0.600", "42.00"],
+        ["seed 43", "0.200", "0.220", "0.700", "43.00"],
+        ["seed 44", "0.250", "0.270", "0.800", "44.00"],
+        ["mean", "0.250", "0.270", "0.700", "43.00"],
+        ["standard deviation", "0.050", "0.050", "0.100", "1.00"],
+    ]
+    assert runs.seeds_table(content).to_numpy().tolist() == table[2:]
+
+
+def test_published_seeds_of_another_training_go(finished):
+    for name in ("seeds.json", "seeds.run.json", "seeds.predictions.jsonl"):
+        (finished.folder / name).write_text(json.dumps(made_up.seeds()))
+    publishing.publish(finished)
+    assert list(finished.folder.glob("seeds*")) == []
+    assert "Other seeds" not in (finished.root / "README.md").read_text(encoding="utf-8")

@@ -25,7 +25,7 @@ def test_shipped_recipe_loads(name, monkeypatch):
     variant = Variant.load(name)
     assert variant.folder == REPOSITORY / name
     assert variant.run == REPOSITORY / "runs" / name
-    assert len(set(variant.stage_folders.values())) == 7, "every stage has a folder of its own"
+    assert len(set(variant.stage_folders.values())) == 8, "every stage has a folder of its own"
     assert all(folder.is_relative_to(variant.run) for folder in variant.stage_folders.values())
     assert [notebook[:2] for notebook in variant.recipe.notebooks][-5:] == ["06", "07", "08", "09", "10"]
 
