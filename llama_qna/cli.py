@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 
-from llama_qna import UserError, __version__
+from llama_qna import Stopped, UserError, __version__
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; a user's error is one line on stderr and exit status 2."""
+    """Run one command; a user's error is one line on stderr and exit status 2; after a signal, 128 + its number."""
     options = _parser().parse_args(arguments)
     # no progress bars of libraries, no telemetry, no warnings about threads
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         options.run(options)
     except UserError as error:
         print(f"llama-qna: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("llama-qna: stopped", file=sys.stderr)
-        return 130
+        return 128 + error.signal if isinstance(error, Stopped) else 2
+    except KeyboardInterrupt as stop:
+        print("llama-qna: stopped; what was finished is kept, and the same command goes on there", file=sys.stderr)
+        return 128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which libraries then take like Ctrl-C: they clean up and let it pass."""
+
+
+def _terminate(*_) -> None:
+    raise _Terminated
 
 
 def _parser() -> argparse.ArgumentParser:
