@@ -25,9 +25,25 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print("llama-qna: stopped; what was finished is kept, and the same command goes on there", file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT)
+    except Exception as error:
+        if not (said := _of_the_machine(error)):
+            raise
+        print(f"llama-qna: {said}", file=sys.stderr)
+        return 2
     finally:
         signal.signal(signal.SIGTERM, before)
     return 0
+
+
+def _of_the_machine(error: Exception) -> str:
+    """What the machine lacks, where that is what an error means."""
+    from llama_qna import disk, resuming
+
+    if disk.is_full(error):
+        return "the disk is full; what was finished is kept: make room, and start again"
+    if resuming.is_out_of_memory(error):
+        return "out of memory; what was finished is kept: lower batch_size in this stage's part of the recipe"
+    return ""
 
 
 class _Terminated(KeyboardInterrupt):

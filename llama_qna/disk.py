@@ -52,16 +52,20 @@ def put_in_place(whole: Path, folder: Path) -> None:
         folder.rename(old)
     whole.rename(folder)
     _sync_one(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
 
 
 def mend(folder: Path) -> None:
     """Finish what a kill inside `put_in_place` left: the earlier folder comes back if no new one took its name."""
     old = _old(folder)
     if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
     elif old.exists():
         old.rename(folder)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _old(folder: Path) -> Path:
@@ -139,8 +143,10 @@ def said_when_full(folder: Path) -> Iterator[None]:
     """
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:
-        if not _is_full(error, folder):
+        if not is_full(error):
             raise
         raise UserError(
             f"the disk is full: {folder.name} could not be written to its end, and nothing there is taken as finished; "
@@ -148,7 +154,8 @@ def said_when_full(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _is_full(error: BaseException | None, folder: Path) -> bool:
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that a disk is full."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL or "No space left" in str(error):
             return True

@@ -11,6 +11,9 @@ from llama_qna.checkpoints import checkpoints, step_of
 from llama_qna.training import start_of_finetuning
 from llama_qna.variants import Variant
 
+# of the terminal, to make the checkpoints of a stage again
+VERBS = {"pretraining": "pretrain", "finetuning": "finetune", "finetuning_only": "finetune --without-pretraining"}
+
 
 @dataclass(frozen=True)
 class Point:
@@ -46,8 +49,9 @@ def points_of(variant: Variant) -> list[Point]:
         base = json.loads((point.adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
         if base != variant.recipe.base_model:
             raise UserError(f"{point.name} was trained on {base}, but the recipe's base is {variant.recipe.base_model}")
-        stage = point.stage.replace("finetuning", "finetune").replace("pretraining", "pretrain")
-        records.check_output(point.adapter.parent, stage, f"{point.adapter.name}/adapter_model.safetensors")
+        records.check_output(
+            point.adapter.parent, VERBS[point.stage], f"{point.adapter.name}/adapter_model.safetensors"
+        )
     return points
 
 

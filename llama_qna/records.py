@@ -129,13 +129,26 @@ def _do(variant: Variant, stage: str, key: str, asked: dict, work, resumes: bool
 
 def _begin(partial: Path, key: str, resumes: bool) -> None:
     """Make the folder to write into; what is in it already stays if it was begun for the same key and can be used."""
-    if partial.exists() and not (resumes and note(partial).get("key") == key):
+    if partial.exists() and not (resumes and key in _begun_for(partial)):
         if resumes:
             print(f"{partial.name}: what an unfinished run of another recipe or input left there is discarded")
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
     if not note(partial):
         write_json(partial / NOTE, {"key": key})
+
+
+def _begun_for(partial: Path) -> set:
+    """The keys that an unfinished stage was begun for: its note's, or if that is damaged those of its checkpoints."""
+    if known := note(partial).get("key"):
+        return {known}
+    found = set()
+    for path in partial.glob("*/manifest.json"):
+        try:
+            found.add(json.loads(path.read_text(encoding="utf-8"))["key"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
 
 
 def note(partial: Path) -> dict:
@@ -151,8 +164,11 @@ def add_to_note(partial: Path, **facts) -> None:
     write_json(partial / NOTE, note(partial) | facts)
 
 
-def check_output(folder: Path, stage: str, name: str) -> None:
+def check_output(folder: Path, verb: str, name: str) -> None:
     """Refuse a file of a finished stage that is no longer what the stage wrote.
+
+    Args:
+        verb: makes the stage again, in the terminal.
 
     Raises:
         UserError: with the file's name.
@@ -165,7 +181,7 @@ def check_output(folder: Path, stage: str, name: str) -> None:
         whole = False
     if not whole:
         raise UserError(
-            f"{folder.name}/{name} is damaged or missing: run `llama-qna {stage} {folder.parent.name}` again"
+            f"{folder.name}/{name} is damaged or missing: run `llama-qna {verb} {folder.parent.name}` again"
         )
 
 

@@ -5,7 +5,7 @@ No number in that block is typed by hand: it is written from the `metrics.json` 
 
 from pathlib import Path
 
-from llama_qna import UserError
+from llama_qna import UserError, disk
 
 HARDWARE = "one NVIDIA L4"
 ROUGE = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
@@ -115,7 +115,7 @@ def write_results_block(readme: Path, text: str) -> None:
     _, end, after = rest.partition(END)
     if not end:
         raise UserError(f"{readme.name} has no `{BEGIN}` followed by `{END}`")
-    readme.write_text(f"{before}{BEGIN}\n{text.strip()}\n{END}{after}", encoding="utf-8")
+    disk.write_text(readme, f"{before}{BEGIN}\n{text.strip()}\n{END}{after}")
 
 
 def _heldout(run: dict, about: str) -> str:
