@@ -9,3 +9,11 @@ __version__ = "0.1.0"
 
 class UserError(Exception):
     """Something that the person at the keyboard can mend: shown as one line, exit status 2, never a traceback."""
+
+
+class Stopped(UserError):
+    """A run that Ctrl-C or SIGTERM stopped, once what it had done was kept; exit status 128 + the signal's number."""
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.signal = signal

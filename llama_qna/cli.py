@@ -4,26 +4,54 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 
-from llama_qna import UserError, __version__
+from llama_qna import Stopped, UserError, __version__
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; a user's error is one line on stderr and exit status 2."""
+    """Run one command; a user's error is one line on stderr and exit status 2; after a signal, 128 + its number."""
     options = _parser().parse_args(arguments)
     # no progress bars of libraries, no telemetry, no warnings about threads
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         options.run(options)
     except UserError as error:
         print(f"llama-qna: {error}", file=sys.stderr)
+        return 128 + error.signal if isinstance(error, Stopped) else 2
+    except KeyboardInterrupt as stop:
+        print("llama-qna: stopped; what was finished is kept, and the same command goes on there", file=sys.stderr)
+        return 128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT)
+    except Exception as error:
+        if not (said := _of_the_machine(error)):
+            raise
+        print(f"llama-qna: {said}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("llama-qna: stopped", file=sys.stderr)
-        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
+
+
+def _of_the_machine(error: Exception) -> str:
+    """What the machine lacks, where that is what an error means."""
+    from llama_qna import disk, resuming
+
+    if disk.is_full(error):
+        return "the disk is full; what was finished is kept: make room, and start again"
+    if resuming.is_out_of_memory(error):
+        return "out of memory; what was finished is kept: lower batch_size in this stage's part of the recipe"
+    return ""
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which libraries then take like Ctrl-C: they clean up and let it pass."""
+
+
+def _terminate(*_) -> None:
+    raise _Terminated
 
 
 def _parser() -> argparse.ArgumentParser:

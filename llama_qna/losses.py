@@ -36,18 +36,38 @@ class Replay:
         taken, self.waiting = self.waiting[: self.rows], self.waiting[self.rows :]
         return taken
 
-    def loss(self, model):
+    def state(self) -> dict:
+        """What the next batches are drawn from, for a checkpoint; `set_state` takes it back."""
+        version, numbers, gauss = self.random.getstate()
+        return {"random": [version, list(numbers), gauss], "waiting": [self.pieces.index(p) for p in self.waiting]}
+
+    def set_state(self, state: dict) -> None:
+        version, numbers, gauss = state["random"]
+        self.random.setstate((version, tuple(numbers), gauss))
+        self.waiting = [self.pieces[index] for index in state["waiting"]]
+
+    def loss(self, model, part: int = 0, parts: int = 1):
+        """The divergence over one part of a step's pieces, as a share of the whole step's: parts add up to the step.
+
+        Args:
+            part, parts: which micro-batch of the step this is, and of how many.
+        """
         import torch
 
         from llama_qna import kernels
 
-        input_ids = torch.tensor(self.batch(), device=model.device)
+        if part == 0:
+            self.step = self.batch()
+        pieces = self.step[part::parts]
+        if not pieces:
+            return 0.0
+        input_ids = torch.tensor(pieces, device=model.device)
         decoder = model.get_base_model().base_model
         with torch.no_grad(), model.disable_adapter():
             expected = decoder(input_ids, use_cache=False).last_hidden_state
         found = decoder(input_ids, use_cache=False).last_hidden_state
-        head = model.get_output_embeddings().weight
-        return kernels.divergence(found.flatten(0, 1), head, expected.flatten(0, 1)) / input_ids.numel()
+        nats = kernels.divergence(found.flatten(0, 1), model.get_output_embeddings().weight, expected.flatten(0, 1))
+        return nats / (len(self.step) * self.PIECE)
 
 
 def trainer_class(on_cpu: bool, replay: Replay | None = None):
@@ -72,8 +92,12 @@ def trainer_class(on_cpu: bool, replay: Replay | None = None):
     base = CpuTrainer if on_cpu else SFTTrainer
 
     class ReplayTrainer(base):
+        part = 0  # of the step's micro-batches
+
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            return super().compute_loss(model, inputs, False, num_items_in_batch) + replay.loss(model)
+            part, parts = self.part, self.current_gradient_accumulation_steps
+            self.part = (part + 1) % parts
+            return super().compute_loss(model, inputs, False, num_items_in_batch) + replay.loss(model, part, parts)
 
     return ReplayTrainer if replay else base
 

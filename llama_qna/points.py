@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_qna import UserError, records
-from llama_qna.training import checkpoints, start_of_finetuning, step_of
+from llama_qna.checkpoints import checkpoints, step_of
+from llama_qna.training import start_of_finetuning
 from llama_qna.variants import Variant
+
+# of the terminal, to make the checkpoints of a stage again
+VERBS = {"pretraining": "pretrain", "finetuning": "finetune", "finetuning_only": "finetune --without-pretraining"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ def points_of(variant: Variant) -> list[Point]:
         base = json.loads((point.adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
         if base != variant.recipe.base_model:
             raise UserError(f"{point.name} was trained on {base}, but the recipe's base is {variant.recipe.base_model}")
+        records.check_output(
+            point.adapter.parent, VERBS[point.stage], f"{point.adapter.name}/adapter_model.safetensors"
+        )
     return points
 
 

@@ -7,7 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
-from llama_qna import UserError, records
+from llama_qna import UserError, disk, records
 from llama_qna.runs import NOTEBOOKS, default_variant
 from llama_qna.variants import REPOSITORY, Variant, read_recipe, variant_names
 
@@ -86,8 +86,9 @@ def _remove_seeds(variant: Variant) -> None:
 
 def _copy(source: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
-    return target
+    beside = target.with_name(target.name + ".tmp")
+    shutil.copyfile(source, beside)
+    return beside.replace(target)
 
 
 def _publish_figures(variant: Variant) -> list[Path]:
@@ -172,7 +173,7 @@ def _write_minutes(readme: Path, seconds: dict) -> None:
     for name, entry in seconds.items():
         row = re.compile(rf"(\(notebooks/{re.escape(name)}\.ipynb\) \|[^|]*\|)[^|]*\|")
         text = row.sub(rf"\g<1> {entry['seconds'] / 60:.1f} min |", text)
-    readme.write_text(text, encoding="utf-8")
+    disk.write_text(readme, text)
 
 
 def tidy_notebook(notebook: dict) -> dict:

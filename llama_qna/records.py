@@ -1,7 +1,8 @@
 """The record of a run: what a stage read, wrote, cost and ran on; and the rule that a stage is done once.
 
-A stage writes into `<folder>.partial` and the folder takes its name only when everything is there, `run.json` last. So
-a folder with its name is whole, and a stage that failed left the earlier result untouched.
+A stage writes into `<folder>.partial` and the folder takes its name only when everything is there and on the disk,
+`run.json` last. So a folder with its name is whole, and a stage that failed or was killed left the earlier result
+untouched. One process at a time works on a variant.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from llama_qna import __version__
+from llama_qna import UserError, __version__, disk
 from llama_qna.variants import REPOSITORY, Variant
 
 PACKAGES = (
@@ -30,14 +31,15 @@ PACKAGES = (
 
 SCORERS = "points pair_filters metrics intervals gold retrieval perplexity measuring comparison evaluation"
 WRITERS = "prompts models generation words verbs question_forms pair_parser pair_writers endpoints"
+NOTE = "partial.json"  # in the folder of an unfinished stage: what it was begun for
 # the modules that decide what a stage makes: when one of them changes, the stage is no longer done
 CODE = {
     "load": "documents extraction layout cleaning words furniture headings references chunks",
     "write": WRITERS,  # what the model writes, without what is kept of it
     "generate": f"{WRITERS} references pair_filters qna",
-    "pretrain": "prompts models kernels losses training",
-    "finetune": "prompts models kernels losses training",
-    "finetune_only": "prompts models kernels losses training",
+    "pretrain": "prompts models kernels losses checkpoints resuming training",
+    "finetune": "prompts models kernels losses checkpoints resuming training",
+    "finetune_only": "prompts models kernels losses checkpoints resuming training",
     "repeat": f"prompts models generation {SCORERS} repeats",
     "evaluate": f"prompts models generation {SCORERS}",
     "figures": "results plotting figures",
@@ -50,7 +52,12 @@ def sha256(path: Path) -> str:
 
 
 def once(
-    variant: Variant, stage: str, recipe: dict, inputs: dict[str, str], work: Callable[[Path], dict | None]
+    variant: Variant,
+    stage: str,
+    recipe: dict,
+    inputs: dict[str, str],
+    work: Callable[[Path], dict | None],
+    resumes: bool = False,
 ) -> dict:
     """Do a stage unless this machine holds its result for the same recipe and the same inputs.
 
@@ -58,56 +65,125 @@ def once(
         recipe: the parts of the recipe that the stage depends on.
         inputs: name and sha256 of everything that the stage reads.
         work: gets the folder to write into; what it returns is kept in the record under `results`.
+        resumes: `work` can go on with what an earlier, unfinished run of the same stage left in the folder.
 
     Returns:
         The record, as it stands in `run.json`. `record["skipped"]` says whether the stage was done earlier.
-    """
-    folder = variant.stage_folders[stage]
-    key = _digest({"stage": stage, "recipe": recipe, "inputs": inputs, "code": code(stage)})
-    record = valid_record(folder, stage)
-    if record and record["key"] == key:
-        print(f"{stage}: done before ({record['seconds']:.0f} s, {record['finished']}), nothing has changed")
-        return record | {"skipped": True}
 
+    Raises:
+        UserError: another process works on the variant, or the disk is full.
+    """
+    key = _digest({"stage": stage, "recipe": recipe, "inputs": inputs, "code": code(stage)})
+    if record := _done(variant, stage, key):
+        return record
+    with disk.locked(variant.run, variant.name, variant.root):
+        disk.mend(variant.stage_folders[stage])
+        return _done(variant, stage, key) or _do(
+            variant, stage, key, {"recipe": recipe, "inputs": inputs}, work, resumes
+        )
+
+
+def _done(variant: Variant, stage: str, key: str) -> dict | None:
+    record = valid_record(variant.stage_folders[stage], stage)
+    if not record or record["key"] != key:
+        return None
+    print(f"{stage}: done before ({record['seconds']:.0f} s, {record['finished']}), nothing has changed")
+    return record | {"skipped": True}
+
+
+def _do(variant: Variant, stage: str, key: str, asked: dict, work, resumes: bool) -> dict:
+    folder = variant.stage_folders[stage]
     partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    started, clock = datetime.now(UTC), time.perf_counter()
-    try:
-        results = work(partial) or {}
-    except BaseException:
-        if not any(partial.iterdir()):
-            _remove_empty(partial, variant.root)
-        raise
-    record = {
-        "stage": stage,
-        "variant": variant.name,
-        "seed": variant.recipe.seed,
-        "recipe": recipe,
-        "inputs": inputs,
-        "results": results,
-        "seconds": round(time.perf_counter() - clock, 2),
-        "peak_memory_gb": peak_memory_gb(),
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git": git_state(),
-        "versions": versions(),
-        "machine": machine(),
-        "code": code(stage),
-        "outputs": {str(p.relative_to(partial)): sha256(p) for p in sorted(partial.rglob("*")) if p.is_file()},
-        "key": key,
-    }
-    write_json(partial / "run.json", record)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with disk.said_when_full(partial):
+        _begin(partial, key, resumes)
+        started, clock = datetime.now(UTC), time.perf_counter()
+        try:
+            results = work(partial) or {}
+        except BaseException:
+            if {path.name for path in partial.iterdir()} <= {NOTE}:
+                shutil.rmtree(partial)
+            raise
+        outputs = [path for path in sorted(partial.rglob("*")) if path.is_file() and path.name != NOTE]
+        record = {
+            "stage": stage,
+            "variant": variant.name,
+            "seed": variant.recipe.seed,
+            **asked,
+            "results": results,
+            "seconds": round(time.perf_counter() - clock, 2),
+            "peak_memory_gb": peak_memory_gb(),
+            "started": started.isoformat(timespec="seconds"),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "git": git_state(),
+            "versions": versions(),
+            "machine": machine(),
+            "code": code(stage),
+            "outputs": {str(path.relative_to(partial)): sha256(path) for path in outputs},
+            "key": key,
+        }
+        write_json(partial / "run.json", record)
+        disk.sync(partial)
+    disk.put_in_place(partial, folder)
+    (folder / NOTE).unlink()
     return record | {"skipped": False}
 
 
-def _remove_empty(folder: Path, root: Path) -> None:
-    """Remove an empty folder, and those above it up to the root that are then empty too."""
-    while folder != root and not any(folder.iterdir()):
-        folder.rmdir()
-        folder = folder.parent
+def _begin(partial: Path, key: str, resumes: bool) -> None:
+    """Make the folder to write into; what is in it already stays if it was begun for the same key and can be used."""
+    if partial.exists() and not (resumes and key in _begun_for(partial)):
+        if resumes:
+            print(f"{partial.name}: what an unfinished run of another recipe or input left there is discarded")
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    if not note(partial):
+        write_json(partial / NOTE, {"key": key})
+
+
+def _begun_for(partial: Path) -> set:
+    """The keys that an unfinished stage was begun for: its note's, or if that is damaged those of its checkpoints."""
+    if known := note(partial).get("key"):
+        return {known}
+    found = set()
+    for path in partial.glob("*/manifest.json"):
+        try:
+            found.add(json.loads(path.read_text(encoding="utf-8"))["key"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def note(partial: Path) -> dict:
+    """What an unfinished stage knows of itself: its `key`, and what its work has added with `add_to_note`."""
+    try:
+        found = json.loads((partial / NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def add_to_note(partial: Path, **facts) -> None:
+    write_json(partial / NOTE, note(partial) | facts)
+
+
+def check_output(folder: Path, verb: str, name: str) -> None:
+    """Refuse a file of a finished stage that is no longer what the stage wrote.
+
+    Args:
+        verb: makes the stage again, in the terminal.
+
+    Raises:
+        UserError: with the file's name.
+    """
+    path = folder / name
+    try:
+        digest = json.loads((folder / "run.json").read_text(encoding="utf-8"))["outputs"][name]
+        whole = sha256(path) == digest
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise UserError(
+            f"{folder.name}/{name} is damaged or missing: run `llama-qna {verb} {folder.parent.name}` again"
+        )
 
 
 def valid_record(folder: Path, stage: str) -> dict | None:
@@ -124,9 +200,7 @@ def valid_record(folder: Path, stage: str) -> dict | None:
 
 def write_json(path: Path, content) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of one."""
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    disk.write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_lines(path: Path, rows: list[dict]) -> None:

@@ -5,7 +5,7 @@ No number in that block is typed by hand: it is written from the `metrics.json` 
 
 from pathlib import Path
 
-from llama_qna import UserError
+from llama_qna import UserError, disk
 
 HARDWARE = "one NVIDIA L4"
 ROUGE = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
@@ -146,7 +146,7 @@ def with_results_block(readme: Path, text: str) -> str:
 
 def write_results_block(readme: Path, text: str) -> None:
     """Replace what stands between the two results marks of a README; UserError if the marks are not there."""
-    readme.write_text(with_results_block(readme, text), encoding="utf-8")
+    disk.write_text(readme, with_results_block(readme, text))
 
 
 def _seeds(content: dict) -> str:

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from llama_qna import UserError, records
+from llama_qna import UserError, disk, records
 from llama_qna.documents import document_hashes
 from llama_qna.results import ROUGE, last, our_run, seeds_rows, with_interval
 from llama_qna.variants import REPOSITORY, Variant
@@ -20,15 +20,16 @@ LAST_STAGE |= {"07": "finetune", "08": "evaluate", "09": "figures", "10": "evalu
 
 
 def run_stages(variant: Variant) -> None:
-    """Every stage in this process, without notebooks."""
+    """Every stage in this process, without notebooks; no other process may work on the variant between them."""
     from llama_qna.chunks import load
     from llama_qna.evaluation import evaluate
     from llama_qna.figures import draw
     from llama_qna.qna import generate
     from llama_qna.training import finetune, pretrain
 
-    for stage in (load, generate, pretrain, finetune, evaluate, draw):
-        stage(variant)
+    with disk.locked(variant.run, variant.name, variant.root):
+        for stage in (load, generate, pretrain, finetune, evaluate, draw):
+            stage(variant)
 
 
 def run_notebooks(variant: Variant, names: list[str]) -> None:
@@ -44,6 +45,11 @@ def run_notebooks(variant: Variant, names: list[str]) -> None:
         raise UserError(
             f"no notebook {missing[0]}; there are: {', '.join(p.stem for p in sorted(NOTEBOOKS.glob('*.ipynb')))}"
         )
+    with disk.locked(variant.run, variant.name, variant.root, lock=".notebooks.lock"):  # each stage takes its own
+        _run_notebooks(variant, names)
+
+
+def _run_notebooks(variant: Variant, names: list[str]) -> None:
     folder = variant.run / "notebooks"
     folder.mkdir(parents=True, exist_ok=True)
     done = _read(folder / "record.json")
@@ -86,6 +92,7 @@ def _execute(source: Path, target: Path, variant: Variant) -> None:
     import logging
 
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
@@ -104,10 +111,15 @@ def _execute(source: Path, target: Path, variant: Variant) -> None:
             extra_arguments=["--IPKernelApp.log_level=40"],
         )
     except PapermillExecutionError as error:
-        if error.ename == "UserError":
+        if error.ename in ("UserError", "Stopped"):
             raise UserError(error.evalue) from None
         raise UserError(
             f"{source.stem} failed with {error.ename}: {error.evalue} (see {partial.name} beside the run)"
+        ) from None
+    except DeadKernelError:
+        raise UserError(
+            f"{source.stem}: its kernel was stopped or killed; what was finished is kept, and the same command goes on "
+            "there"
         ) from None
     partial.rename(target)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from llama_qna import UserError, records
-from llama_qna.training import checkpoints, start_of_finetuning
+from llama_qna.checkpoints import checkpoints
+from llama_qna.training import start_of_finetuning
 from llama_qna.variants import Variant
 
 
@@ -16,6 +17,7 @@ def ask(variant: Variant, questions: list[str]) -> list[str]:
         UserError: the variant has not been fine-tuned on this machine.
     """
     adapter = shipped_checkpoint(variant)
+    records.check_output(adapter.parent, "finetune", f"{adapter.name}/adapter_model.safetensors")
     from llama_qna import models
     from llama_qna.evaluation import answer
 

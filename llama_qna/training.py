@@ -2,16 +2,19 @@
 
 Both train a LoRA adapter on a base in NF4 (QLoRA, arXiv:2305.14314) with TRL's `SFTTrainer`. With `stacking: merge` the
 first adapter is merged into the 16-bit base in between and the result is quantized again, the study's order; with
-`stacking: continue` the same adapter goes on.
+`stacking: continue` the same adapter goes on. A stage that was killed or stopped goes on at its newest valid checkpoint
+(`checkpoints`, `resuming`).
 """
 
 from __future__ import annotations
 
 import math
-import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from llama_qna import UserError, losses, prompts, records
+from llama_qna import UserError, losses, prompts, records, resuming
+from llama_qna.checkpoints import checkpoints, results_of_training, step_of, strip
 from llama_qna.chunks import read_chunks
 from llama_qna.qna import read_qna
 from llama_qna.variants import TrainingStage, Variant
@@ -38,9 +41,11 @@ def pretrain(variant: Variant) -> dict:
 
         tokenizer = models.load_tokenizer(recipe.base_model)
         rows = [prompts.text_row(tokenizer, text, recipe.pretraining.max_length) for text in chunks.text]
-        model = models.load_base(recipe.base_model, recipe.quantization)
-        results = _train(variant, recipe.pretraining, model, tokenizer, rows, folder)
-        del model
+
+        def load():
+            return models.load_base(recipe.base_model, recipe.quantization)
+
+        results = _train(variant, "pretrain", load, tokenizer, rows, folder)
         if recipe.stacking == "merge":
             models.merge_adapter(recipe.base_model, checkpoints(folder)[-1], folder / "merged")
             tokenizer.save_pretrained(folder / "merged")
@@ -49,9 +54,8 @@ def pretrain(variant: Variant) -> dict:
     from llama_qna.models import model_identity
 
     inputs = {"chunks.csv": records.sha256(variant.chunks / "chunks.csv")} | model_identity(recipe.base_model)
-    return records.once(
-        variant, "pretrain", _recipe(variant, "pretraining"), inputs | _replayed(recipe.pretraining), work
-    )
+    asked = _recipe(variant, "pretraining")
+    return records.once(variant, "pretrain", asked, inputs | _replayed(recipe.pretraining), work, resumes=True)
 
 
 def finetune(variant: Variant, only: bool = False) -> dict:
@@ -72,6 +76,7 @@ def finetune(variant: Variant, only: bool = False) -> dict:
     pairs = read_qna(variant)
     pairs = pairs[pairs.split == "train"]
     weights, adapter = (None, None) if only else start_of_finetuning(variant)
+    stage = "finetune_only" if only else "finetune"
 
     def work(folder: Path) -> dict:
         from llama_qna import models
@@ -81,8 +86,12 @@ def finetune(variant: Variant, only: bool = False) -> dict:
         rows = [
             prompts.training_row(tokenizer, q, a, length) for q, a in zip(pairs.Question, pairs.Answer, strict=True)
         ]
-        model = models.load_base(recipe.base_model, recipe.quantization, weights=weights)
-        return _train(variant, recipe.finetuning, model, tokenizer, rows, folder, adapter)
+
+        def load():
+            model = models.load_base(recipe.base_model, recipe.quantization, weights=weights)
+            return models.adapter_to_train(model, adapter) if adapter else model
+
+        return _train(variant, stage, load, tokenizer, rows, folder)
 
     inputs = {"qna.csv": records.sha256(variant.qna / "qna.csv")}
     if only:
@@ -91,8 +100,8 @@ def finetune(variant: Variant, only: bool = False) -> dict:
         inputs |= model_identity(recipe.base_model)
     else:
         inputs |= {"pretraining": records.sha256(variant.pretraining / "run.json")}
-    stage = "finetune_only" if only else "finetune"
-    return records.once(variant, stage, _recipe(variant, "finetuning"), inputs | _replayed(recipe.finetuning), work)
+    asked = _recipe(variant, "finetuning")
+    return records.once(variant, stage, asked, inputs | _replayed(recipe.finetuning), work, resumes=True)
 
 
 def start_of_finetuning(variant: Variant) -> tuple[Path | None, Path | None]:
@@ -105,17 +114,9 @@ def start_of_finetuning(variant: Variant) -> tuple[Path | None, Path | None]:
     going_on = variant.recipe.stacking == "continue"
     if not trained or not (going_on or merged.is_dir()):
         raise UserError(f"no pretrained model yet for {variant.name}: run `llama-qna pretrain {variant.name}` first")
+    name = f"{trained[-1].name}/adapter_model.safetensors" if going_on else "merged/model.safetensors"
+    records.check_output(variant.pretraining, "pretrain", name)
     return (None, trained[-1]) if going_on else (merged, None)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a stage's folder, by step."""
-    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    return sorted(found, key=step_of)
-
-
-def step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rsplit("-", 1)[1])
 
 
 def _recipe(variant: Variant, stage: str) -> dict:
@@ -126,20 +127,42 @@ def _replayed(stage: TrainingStage) -> dict[str, str]:
     return {losses.REPLAY_TEXT.name: records.sha256(losses.REPLAY_TEXT)} if stage.replay_tokens else {}
 
 
-def _train(
+def _train(variant: Variant, stage: str, load: Callable, tokenizer, rows: list[dict], folder: Path) -> dict:
+    """Train an adapter on rows of `input_ids` and `labels` and write its checkpoints and its log into `folder`.
+
+    Args:
+        load: loads the model; if it has an adapter already, training goes on with that.
+    """
+    results = results_of_training(folder, records.note(folder)["key"])
+    if results is None:
+        settings = _settings(variant, stage)
+        what = f"{variant.name} {settings.folder}"
+
+        def attempt(start: Path | None, rows_at_once: int) -> dict:
+            return _attempt(variant, stage, load(), tokenizer, rows, folder, start, rows_at_once)
+
+        results = resuming.with_enough_memory(attempt, folder, settings.batch_size, what)
+        records.add_to_note(folder, trained=results)
+    for checkpoint in checkpoints(folder):
+        strip(checkpoint)
+    return results
+
+
+def _settings(variant: Variant, stage: str) -> TrainingStage:
+    return variant.recipe.pretraining if stage == "pretrain" else variant.recipe.finetuning
+
+
+def _attempt(
     variant: Variant,
-    stage: TrainingStage,
+    name: str,
     model,
     tokenizer,
     rows: list[dict],
     folder: Path,
-    adapter: Path | None = None,
+    start: Path | None,
+    rows_at_once: int,
 ) -> dict:
-    """Train an adapter on rows of `input_ids` and `labels` and write its checkpoints and its log into `folder`.
-
-    Args:
-        adapter: go on with this one in place of a new one.
-    """
+    """Train with so many rows at once, from a checkpoint or from the first step."""
     import torch
     from datasets import Dataset, disable_progress_bars
     from tqdm import tqdm
@@ -148,23 +171,15 @@ def _train(
 
     from llama_qna import kernels, models
 
-    def check(loss: float, state) -> None:
-        if not math.isfinite(loss):
-            raise UserError(
-                f"{variant.name}: the loss became {loss} at step {state.global_step}; try a lower learning_rate"
-            )
-
-    class StopOnNan(TrainerCallback):
-        """A loss that is no number never recovers; going on would only cost hours."""
-
-        def on_log(self, args, state, control, logs=None, **kwargs):
-            check(float((logs or {}).get("loss", 0.0)), state)
+    stage = _settings(variant, name)
 
     class Bar(TrainerCallback):
         """One line with the loss and the time left, in a terminal as in a notebook."""
 
         def on_train_begin(self, args, state, control, **kwargs):
-            self.bar = tqdm(total=state.max_steps, desc=stage.folder, unit="step", mininterval=1)
+            self.bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc=stage.folder, unit="step", mininterval=1
+            )
 
         def on_step_end(self, args, state, control, **kwargs):
             self.bar.update()
@@ -177,8 +192,6 @@ def _train(
             self.bar.close()
 
     replay = losses.Replay(tokenizer, stage.replay_tokens, variant.recipe.seed) if stage.replay_tokens else None
-    if adapter:
-        model = models.adapter_to_train(model, adapter)
     disable_progress_bars()  # of preparing the rows: seconds, and lines between the bars that matter
     torch.manual_seed(variant.recipe.seed)
     on_cpu = models.device() == "cpu"
@@ -187,7 +200,8 @@ def _train(
         output_dir=str(folder),
         num_train_epochs=stage.epochs,
         max_steps=stage.max_steps,
-        per_device_train_batch_size=stage.batch_size,
+        per_device_train_batch_size=rows_at_once,
+        gradient_accumulation_steps=stage.batch_size // rows_at_once,
         learning_rate=stage.learning_rate,
         lr_scheduler_type=stage.scheduler,
         warmup_steps=stage.warmup_steps,
@@ -205,19 +219,19 @@ def _train(
         logging_steps=stage.logging_steps,
         logging_nan_inf_filter=False,  # it would show the last good loss in place of NaN
         save_steps=stage.save_steps,
-        save_only_model=True,
         seed=variant.recipe.seed,
         dataloader_pin_memory=not on_cpu,
         report_to="none",
         disable_tqdm=True,
     )
-    trainer = losses.trainer_class(on_cpu, replay)(
+    base = losses.trainer_class(on_cpu, replay)
+    trainer = resuming.resumable(base, folder, lambda path: _describe(path, variant), replay, rows_at_once)(
         model=model,
         args=config,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        peft_config=None if adapter else models.lora_config(variant.recipe.lora),
-        callbacks=[StopOnNan(), Bar()],
+        peft_config=None if hasattr(model, "peft_config") else models.lora_config(variant.recipe.lora),
+        callbacks=[Bar()],
     )
     trainer.remove_callback(PrinterCallback)
     if half:  # float16 gradients need float32 adapters under the scaler
@@ -226,33 +240,40 @@ def _train(
     if on_cpu:
         kernels.use_short_attention(trainer.model.get_base_model())
         kernels.fuse_lora(trainer.model)
-    trained, total = trainer.model.get_nb_trainable_parameters()
-    outcome = trainer.train()
-    check(outcome.training_loss, trainer.state)  # the mean over all steps: finds what fell between two logs
+    trainable, total = trainer.model.get_nb_trainable_parameters()
+    merged = total - trainable if name == "pretrain" and variant.recipe.stacking == "merge" else 0
+    what, command = f"{variant.name} {stage.folder}", f"llama-qna {_command(name)} {variant.name}"
+    steps = math.ceil(stage.epochs * len(trainer.train_dataset) / stage.batch_size)
+    steps = stage.max_steps if stage.max_steps > 0 else steps
+    resuming.check_disk(trainer.model, folder, what, math.ceil(steps / stage.save_steps), merged)
+    outcome = resuming.train(trainer, start, folder, what, command)
     keys = ("step", "epoch", "loss", "learning_rate", "grad_norm")
     log = [{key: row[key] for key in keys if key in row} for row in trainer.state.log_history if "loss" in row]
     records.write_json(folder / "log.json", log)
-    for checkpoint in checkpoints(folder):
-        _tidy(checkpoint, variant)
-    (folder / "README.md").unlink(missing_ok=True)
+    for checkpoint in checkpoints(folder)[:-1]:
+        if step_of(checkpoint) % stage.save_steps:  # made because the run was stopped
+            shutil.rmtree(checkpoint)
     return {
         "rows": len(rows),
         "tokens_per_epoch": sum(len(row["input_ids"]) for row in rows),
         "steps": trainer.state.global_step,
-        "trained_parameters": trained,
+        "trained_parameters": trainable,
         "all_parameters": total,
         "final_loss": log[-1]["loss"] if log else outcome.training_loss,
-        "seconds_of_steps": round(outcome.metrics["train_runtime"], 1),
+        "seconds_of_steps": round(trainer.seconds(), 1),
+        "rows_at_once": rows_at_once,
+        "resumed_from": start.name if start else None,
         "checkpoints": [checkpoint.name for checkpoint in checkpoints(folder)],
     }
 
 
-def _tidy(checkpoint: Path, variant: Variant) -> None:
-    """Leave the adapter, what it is an adapter of, and the recipe that made it."""
+def _command(stage: str) -> str:
+    return stage.replace("finetune_only", "finetune --without-pretraining")
+
+
+def _describe(checkpoint: Path, variant: Variant) -> None:
+    """Write into a checkpoint what it is an adapter of, and the recipe that made it."""
     from llama_qna.models import name_base_in_adapter
 
-    for path in checkpoint.iterdir():
-        if path.name not in ("adapter_model.safetensors", "adapter_config.json"):
-            path.unlink()
     name_base_in_adapter(checkpoint, variant.recipe.base_model)
     records.write_json(checkpoint / "recipe.json", variant.recipe.model_dump())

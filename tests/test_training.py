@@ -63,7 +63,7 @@ def test_checkpoints_every_save_steps_and_at_the_end(small_run, stage):
     assert [path.name for path in checkpoints(folder)] == ["checkpoint-2", "checkpoint-3"]
     for checkpoint in checkpoints(folder):
         names = {path.name for path in checkpoint.iterdir()}
-        assert names == {"adapter_model.safetensors", "adapter_config.json", "recipe.json"}
+        assert names == {"adapter_model.safetensors", "adapter_config.json", "recipe.json", "manifest.json"}
         config = json.loads((checkpoint / "adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == EMBEDDED
         assert (config["r"], config["lora_alpha"]) == (8, 16)
@@ -206,7 +206,9 @@ def test_same_seed_same_weights(shallow_variant, tmp_path):
 
 def test_exploded_loss_is_one_clear_error(shallow_variant):
     wild = with_stage(shallow_variant, learning_rate=1e30)
-    with pytest.raises(UserError, match=r"small: the loss became nan at step 2; try a lower learning_rate"):
+    with pytest.raises(
+        UserError, match=r"small pretraining_paper: the loss became nan at step 2; try a lower learning_rate"
+    ):
         pretrain(wild)
     assert not wild.pretraining.exists()
     with pytest.raises(UserError, match="run `llama-qna pretrain small` first"):

@@ -1,0 +1,47 @@
+"""The table in docs/reliability.md and the tests agree: each row has its test, and each fault test its row."""
+
+import ast
+import re
+
+from llama_qna.variants import REPOSITORY
+
+TESTS = REPOSITORY / "tests"
+ROW = re.compile(r"^\| (?P<fault>.+?) \| (?P<expected>.+?) \| (?P<how>.+?) \| `(?P<test>[\w/]+\.py::\w+)` \|$")
+
+
+def rows():
+    lines = (REPOSITORY / "docs" / "reliability.md").read_text(encoding="utf-8").splitlines()
+    table = [line for line in lines if line.startswith("| ") and not line.startswith(("| fault |", "| figure |"))]
+    found = [ROW.match(line) for line in table]
+    assert all(found), [line for line, match in zip(table, found, strict=True) if not match]
+    return [match.groupdict() for match in found]
+
+
+def functions(path):
+    return {node.name for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)}
+
+
+def test_each_row_names_a_test_that_exists():
+    missing = []
+    for row in rows():
+        file, name = row["test"].split("::")
+        if not (TESTS / file).is_file() or name not in functions(TESTS / file):
+            missing.append(row["test"])
+    assert missing == []
+
+
+def test_each_fault_test_has_a_row():
+    named = {row["test"] for row in rows()}
+    there = {
+        f"{path.relative_to(TESTS)}::{name}"
+        for path in sorted((TESTS / "faults").glob("test_*.py"))
+        if path.name != "test_table.py"
+        for name in functions(path)
+        if name.startswith("test_")
+    }
+    assert sorted(there - named) == []
+
+
+def test_there_are_at_least_sixty_kinds_of_fault():
+    kinds = [row["fault"] for row in rows()]
+    assert len(kinds) == len(set(kinds)) >= 60
