@@ -1,9 +1,9 @@
 """Questions that a text asks about itself: a few words of a sentence, answered by the whole sentence.
 
-Read as plain text alone, a document is learnt forwards only: a model that knows it by heart still cannot say the sentence
-that a question is about (Allen-Zhu and Li 2023, arXiv:2309.14316; Berglund et al. 2023, arXiv:2309.12288). A row of this
-module starts from words anywhere in a sentence, in the template of questions, as a question does. No answer of the
-generated pairs is used: the rows are made of the text of the chunks alone.
+Read as plain text alone, a document is learnt forwards only: a model that knows it by heart still cannot say the
+sentence that a question is about (Allen-Zhu and Li 2023, arXiv:2309.14316; Berglund et al. 2023, arXiv:2309.12288). A
+row of this module starts from words anywhere in a sentence, in the template of questions, as a question does. Nothing
+of the generated pairs is used: the rows are made of the text of the chunks alone.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ WORDS = (6, 70)  # of a sentence that is asked about: shorter ones say little, l
 def recall_rows(tokenizer, chunks: list[str], draws: int, seed: int, max_length: int) -> list[dict[str, list[int]]]:
     """`input_ids` and `labels` of every sentence of some chunks with `draws` questions each; labels on the sentence.
 
-    A sentence that stands in two chunks, where they overlap, is asked about once. The first and the last piece of a chunk
-    may be parts of a sentence; only whole sentences are taken.
+    A sentence that stands in two chunks, where they overlap, is asked about once a draw. Only whole sentences are
+    taken, not the parts at the ends of a chunk.
     """
     chance = random.Random(seed)
     sentences = dict.fromkeys(sentence for chunk in chunks for sentence in sentences_of(chunk) if _whole(sentence))
