@@ -117,7 +117,8 @@ def tables_that_point_at_each_other(path):
 BOMBS = [
     claims_pages, endless_unicode_map, many_fonts, font_that_is_a_bomb, picture_that_is_a_bomb, stream_of_itself,
     objects_that_refer_in_a_ring, page_that_is_its_own_parent, brackets_without_end, dictionaries_without_end,
-    tables_that_point_at_each_other, lambda path: pages_in_a_tree(path, 9, 10), lambda path: pages_in_a_tree(path, 60, 1),
+    tables_that_point_at_each_other,
+    lambda path: pages_in_a_tree(path, 9, 10), lambda path: pages_in_a_tree(path, 60, 1),
 ]  # fmt: skip
 NAMES = [getattr(make, "__name__", "") for make in BOMBS[:-2]] + ["pages_in_a_wide_tree", "pages_in_a_deep_tree"]
 
@@ -251,7 +252,8 @@ def test_paper_damaged_in_many_ways_is_read_or_named(extractor, tmp_path):
 # --- names and links -------------------------------------------------------------------------------------------------
 
 ODD_NAMES = [
-    b"two\nlines.pdf", b"up..and..up...pdf", b"left out: good.pdf: fine.pdf", b"\xff\xfe.pdf", b"\x1b[2Jclear.pdf", b"a\\nb.pdf",
+    b"two\nlines.pdf", b"up..and..up...pdf", b"left out: good.pdf: fine.pdf", b"\xff\xfe.pdf",
+    b"\x1b[2Jclear.pdf", b"a\\nb.pdf",
     b"-rf.pdf", b"$(touch x).pdf", b"'; DROP TABLE.pdf", b" .pdf", "né\u202efdp.pdf".encode(), b"x" * 240 + b".pdf",
 ]  # fmt: skip
 
