@@ -105,15 +105,15 @@ def test_sections_and_texts_of_digits_stay_text(toy_root):
     assert read_chunks(variant).to_dict("records") == [row]
 
 
-def test_formulas_pass_as_the_text_that_they_are(toy_root, edit_recipe, run_cli):
+def test_formulas_pass_as_the_text_that_they_are(toy_root, edit_recipe, make_pdf):
     """Neither run nor changed from a user's file to the export; a guard such as a quote would be trained on."""
     pairs = [(FORMULA, "@SUM(1+9)"), ("+1 is what?", "-2"), ("What is\r\nthis?", '=HYPERLINK("http://x","y")')]
     pd.DataFrame(pairs, columns=["Question", "Answer"]).to_csv(toy_root / "mine.csv", index=False)
     edit_recipe("generation:\n", "generation:\n  qna_file: mine.csv\n")
     edit_recipe("reference_questions: true", "reference_questions: false")
-    assert run_cli("load", "paper_135m").returncode == 0
-    done = run_cli("generate", "paper_135m", "--export", "alpaca")
-    assert (done.returncode, done.stderr) == (0, "")
+    make_pdf(toy_root / "data" / "pdfs" / "paper" / "wicketfold.pdf", ["A small document."])
+    assert cli.main(["load", "paper_135m"]) == 0
+    assert cli.main(["generate", "paper_135m", "--export", "alpaca"]) == 0
     kept = read_qna(Variant.load("paper_135m"))
     assert list(zip(kept.Question, kept.Answer, strict=True)) == pairs
     lines = (toy_root / "runs/paper_135m/qna_alpaca.jsonl").read_text(encoding="utf-8").splitlines()
