@@ -14,24 +14,16 @@ import atheris
 with atheris.instrument_imports(include=["llama_qna"]):
     from llama_qna import cleaning, furniture, headings, layout, references, words  # noqa: F401
 
-from tests.fuzz.repairs import check_layout, check_repairs, check_words, page_of
+from tests.fuzz.repairs import check_layout, check_repairs, check_words, fragments_of, page_of
 
 
 def one_input(data: bytes) -> None:
-    """The first byte chooses what is tried; the rest is pages, an outline, or boxes of a page."""
+    """The first byte chooses what is tried; the rest is pages with an outline, or the boxes of a page."""
     kind, data = data[:1], data[1:]
     if not kind:
         return
     if kind[0] % 4 == 3:
-        provider = atheris.FuzzedDataProvider(data)
-        count = provider.ConsumeIntInRange(6, 24)
-        boxes = []
-        for _ in range(count):
-            left, bottom = provider.ConsumeIntInRange(0, 600), provider.ConsumeIntInRange(0, 840)
-            boxes.append(
-                (left, bottom, left + provider.ConsumeIntInRange(0, 300), bottom + provider.ConsumeIntInRange(0, 20))
-            )
-        check_layout(boxes, [page_of(provider.ConsumeBytes(4)).strip() for _ in boxes])
+        check_layout(*fragments_of(data))
     elif kind[0] % 4 == 2:
         check_words(page_of(data))
     else:

@@ -37,6 +37,26 @@ def page_of(data: bytes) -> str:
     return "".join(parts)
 
 
+def fragments_of(data: bytes) -> tuple[list[layout.Box], list[str]]:
+    """The boxes of a page's pieces of text, and their texts: four bytes a row of two columns, of a line over both, or of
+    one piece anywhere."""
+    boxes, texts, top = [], [], 820.0
+    for shape, down, start, length in zip(*(data[n::4] for n in range(4)), strict=False):
+        top -= down % 24
+        row = {
+            0: [(50, 250 + length % 60), (310 + start % 8, 340 + start)],
+            1: [(50, 250 + length % 40), (310, 540)],
+            2: [(50 + start % 4, 540)],
+            3: [(2.5 * start, 2.5 * start + length)],
+        }[shape % 4]
+        for left, right in row:
+            boxes.append((left, top - 10 - shape % 5, right, top))
+            texts.append(
+                ("word " if start % 3 else "Word ") * (1 + (length if shape & 16 else 60) % 13) + "-" * (down & 1)
+            )
+    return boxes, [text.strip() for text in texts]
+
+
 def check_repairs(pages: list[str], headings: dict[str, int | None]) -> None:
     """Clean a document; nothing that must go is left, and every paragraph knows its pages."""
     document = clean("fuzzed", pages, headings)

@@ -8,14 +8,14 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from llama_qna import UserError, tables
+from llama_qna import UserError, layout, tables
 from llama_qna.chunks import split
 from llama_qna.cleaning import Document, Paragraph
 from llama_qna.extraction import _decode, _markdown_blocks
 from llama_qna.pair_parser import parse_response, strip_answer_label, strip_question_label
 from llama_qna.qna import read_qna_file
 from llama_qna.variants import REPOSITORY, Chunking, Recipe, read_recipe
-from tests.fuzz.repairs import check_repairs, check_words, page_of
+from tests.fuzz.repairs import check_layout, check_repairs, check_words, fragments_of, page_of
 
 EXAMPLES = int(__import__("os").environ.get("FUZZ_EXAMPLES", "40"))  # of each test; more of them by hand
 fuzzed = settings(
@@ -149,6 +149,13 @@ def test_repairs_keep_their_word(data, with_outline):
 
 
 @fuzzed
+@given(st.binary(max_size=160))
+@example(bytes([0, 12, 1, 30]) * 8)
+def test_order_of_reading_loses_no_fragment(data):
+    check_layout(*fragments_of(data))
+
+
+@fuzzed
 @given(st.binary(max_size=80))
 def test_text_file_of_any_bytes_is_text_or_one_line(content):
     try:
@@ -159,6 +166,14 @@ def test_text_file_of_any_bytes_is_text_or_one_line(content):
     assert "\r" not in text and "\0" not in text
     for _, lines in _markdown_blocks(text):
         assert all(isinstance(line, str) for line in lines)
+
+
+def test_columns_are_really_put_in_order():
+    boxes, texts = fragments_of(bytes([0, 12, 1, 30]) * 8)
+    fragments = [layout.Fragment(text, box) for text, box in zip(texts, boxes, strict=True)]
+    gutter = layout._gutter(boxes)
+    assert gutter and layout._are_columns(fragments, gutter)
+    assert [f.box[0] for f in layout._in_order(fragments, gutter)] == [50] * 8 + [311] * 8
 
 
 def test_pieces_of_a_page_are_all_reached():
