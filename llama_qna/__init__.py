@@ -1,10 +1,23 @@
 """Llama-2 QnA: PDFs in, a measured question-answering model out.
 
 The way of the data, and where to read it: `documents` -> `chunks` -> `qna` -> `training` -> `evaluation` -> `figures`.
-Nothing is imported here, so that `import llama_qna` and `llama-qna --help` stay quick.
+Nothing heavy is imported here, so that `import llama_qna` and `llama-qna --help` stay quick.
 """
 
+import os
+
 __version__ = "0.1.0"
+
+
+# No library tells anybody what is done here. They read this when they are imported, which is always after this.
+for _variable, _value in {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "VLLM_NO_USAGE_STATS": "1",
+    "LANGSMITH_TRACING": "false",
+    "DO_NOT_TRACK": "1",
+}.items():
+    os.environ.setdefault(_variable, _value)
 
 
 class UserError(Exception):

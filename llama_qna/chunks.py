@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from llama_qna import UserError, records, references
+from llama_qna import UserError, records, references, tables
 from llama_qna.cleaning import Document
 from llama_qna.documents import document_hashes, read_folder
 from llama_qna.variants import Chunking, Heldout, Variant
@@ -48,7 +48,7 @@ def load(variant: Variant) -> pd.DataFrame:
         "load",
         recipe=recipe.model_dump(include={"extractor", "read_limits", "chunking", "heldout"})
         | {"tokenizer": recipe.base_model},
-        inputs=document_hashes(variant.pdfs) | model_identity(recipe.base_model),
+        inputs=document_hashes(variant.pdfs, recipe.read_limits) | model_identity(recipe.base_model),
         work=lambda folder: _load(variant, folder),
     )
     reports = json.loads((variant.chunks / "documents.json").read_text(encoding="utf-8"))
@@ -164,9 +164,9 @@ def read_chunks(variant: Variant) -> pd.DataFrame:
     """The chunks of a finished `load` stage.
 
     Raises:
-        UserError: the stage has not run on this machine.
+        UserError: the stage has not run on this machine, or its file was damaged since.
     """
     path = variant.chunks / "chunks.csv"
     if not path.is_file():
         raise UserError(f"no chunks yet for {variant.name}: run `llama-qna load {variant.name}` first")
-    return pd.read_csv(path, keep_default_na=False, dtype={"document": str, "chunk_id": str})
+    return tables.read(path, f"chunks.csv of {variant.name}", COLUMNS, numbers=("page", "tokens"))

@@ -13,8 +13,7 @@ from llama_qna import Stopped, UserError, __version__
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; a user's error is one line on stderr and exit status 2; after a signal, 128 + its number."""
     options = _parser().parse_args(arguments)
-    # no progress bars of libraries, no telemetry, no warnings about threads
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # no warnings about threads
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     before = signal.signal(signal.SIGTERM, _terminate)
     try:

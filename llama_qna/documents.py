@@ -7,6 +7,7 @@ A PDF can be damaged, hostile or endless, and no library reads every one of them
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from llama_qna import UserError, records
 from llama_qna.cleaning import Document, Paragraph
-from llama_qna.extraction import OUT_OF_MEMORY
+from llama_qna.extraction import OUT_OF_MEMORY, printable
 from llama_qna.variants import REPOSITORY, ReadLimits
 
 SUFFIXES = (".pdf", ".txt", ".md")
@@ -27,16 +28,25 @@ def document_paths(folder: Path) -> list[Path]:
     return sorted(paths, key=lambda path: (path.suffix.lower() != ".pdf", path.name))
 
 
-def document_hashes(folder: Path) -> dict[str, str]:
-    """File name and sha256 of every document of a corpus; a file that cannot be opened has the hash "unreadable"."""
-    return {path.name: _hash(path) for path in document_paths(folder)}
+def document_hashes(folder: Path, limits: ReadLimits = DEFAULT_LIMITS) -> dict[str, str]:
+    """File name and sha256 of every document of a corpus; a file that is not to be opened has the hash "unreadable"."""
+    return {printable(path.name): _hash(path, limits) for path in document_paths(folder)}
 
 
-def _hash(path: Path) -> str:
+def _hash(path: Path, limits: ReadLimits) -> str:
     try:
-        return records.sha256(path) if path.is_file() else "unreadable"
+        return "unreadable" if not path.is_file() or _refusal(path, limits) else records.sha256(path)
     except OSError:
         return "unreadable"
+
+
+def _refusal(path: Path, limits: ReadLimits) -> str:
+    """Why a file is not even opened, or an empty string: a stranger's folder must not name files outside it."""
+    if Path(os.path.realpath(path)).parent != Path(os.path.realpath(path.parent)):
+        return "a link that leads out of the folder; copy the document into it"
+    if path.is_file() and (size := path.stat().st_size) > limits.memory_gb * 2**30:
+        return f"the file has {size / 2**30:.1f} GB, more than read_limits.memory_gb in the recipe"
+    return ""
 
 
 def read_folder(
@@ -61,13 +71,13 @@ def read_folder(
         raise UserError(f"no document (*.pdf, *.txt, *.md) in {shown}/: put the documents there and run again")
     documents, left_out, names = [], {}, set()
     for path in paths:
-        name = path.stem
+        name = printable(path.stem)
         while name in names:
             name += path.suffix
         names.add(name)
         outcome = _read(path, extractor, limits)
         if isinstance(outcome, str):
-            left_out[path.name] = outcome
+            left_out[printable(path.name)] = outcome
         else:
             outcome.name = name
             documents.append(outcome)
@@ -90,12 +100,14 @@ def read_document(path: Path, extractor: str = "pypdfium2", limits: ReadLimits =
     """
     outcome = _read(path, extractor, limits)
     if isinstance(outcome, str):
-        raise UserError(f"{path.name}: {outcome}")
+        raise UserError(f"{printable(path.name)}: {outcome}")
     return outcome
 
 
 def _read(path: Path, extractor: str, limits: ReadLimits) -> Document | str:
     """The document, or the reason why there is none. However this ends, `subprocess.run` leaves no child behind."""
+    if refusal := _refusal(path, limits):
+        return refusal
     command = [sys.executable, "-m", "llama_qna.extraction"]
     command += [str(path.absolute()), extractor, str(limits.seconds), str(limits.memory_gb)]
     try:

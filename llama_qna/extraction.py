@@ -39,7 +39,7 @@ def extract(path: Path, extractor: str) -> Document:
     is_pdf = path.suffix.lower() == ".pdf"
     pages, document = _read_pdf(path, extractor) if is_pdf else _read_text(path)
     facts = {
-        "file": path.name,
+        "file": printable(path.name),
         "pages": len(pages),
         "characters": (characters := sum(map(len, pages))),
         "characters_per_page": round(characters / len(pages)),
@@ -48,6 +48,11 @@ def extract(path: Path, extractor: str) -> Document:
     document.report.pop("pages_without_text", None)
     document.report = facts | document.report
     return document
+
+
+def printable(name: str) -> str:
+    """A file's name that fits on a line and into a file of text, whatever the name is; different for every name."""
+    return "".join(c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in name)
 
 
 def _read_pdf(path: Path, extractor: str) -> tuple[list[str], Document]:
@@ -64,7 +69,7 @@ def _read_pdf(path: Path, extractor: str) -> tuple[list[str], Document]:
         raise UserError("the PDF has no pages")
     if not any(page.strip() for page in pages):
         raise UserError(f"no text on any of its {len(pages)} pages; a scanned document needs OCR first")
-    document = clean(path.stem, pages, headings)
+    document = clean(printable(path.stem), pages, headings)
     if not document.paragraphs and not document.references:
         raise UserError(f"nothing but page numbers and running headers on its {len(pages)} pages")
     return pages, document
@@ -127,7 +132,7 @@ def _read_text(path: Path) -> tuple[list[str], Document]:
         "reference_entries": 0,
         "repairs": dict(sorted(repairs.items())),
     }
-    return pages, Document(path.stem, len(pages), paragraphs, [], report)
+    return pages, Document(printable(path.stem), len(pages), paragraphs, [], report)
 
 
 def _text_blocks(page: str):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from llama_qna import UserError
+from llama_qna import UserError, tables
 
 COLUMNS = "question_id Question Answer variants kind document section chunk_split fold evidence".split()
 FOLDS = ("dev", "test")
@@ -54,15 +54,9 @@ def read_gold(path: Path, chunks: pd.DataFrame) -> pd.DataFrame:
 def _read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{_shown(path)}: no such gold file")
-    try:
-        table = pd.read_csv(path, keep_default_na=False, dtype=str).fillna("")
-    except pd.errors.EmptyDataError:
-        raise UserError(f"{_shown(path)}: the gold file is empty") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise UserError(f"{_shown(path)}: not readable as CSV ({str(error).strip().splitlines()[0]})") from None
-    missing = [name for name in COLUMNS if name not in table]
-    if missing:
-        raise UserError(f"{_shown(path)}: no column {', '.join(missing)}")
+    if not path.stat().st_size:
+        raise UserError(f"{_shown(path)}: the gold file is empty")
+    table = tables.read(path, _shown(path), COLUMNS)
     if table.empty:
         raise UserError(f"{_shown(path)}: the gold file has no rows")
     return table

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
 from llama_qna import UserError
+from llama_qna.loading import EMBEDDED, adapter_of, check_all_there, from_pretrained, whole_model
 from llama_qna.records import sha256
 from llama_qna.variants import REPOSITORY, Lora, Quantization
 
-EMBEDDED = "embedded/smollm2-135m-instruct"
 EMBEDDED_FOLDER = REPOSITORY / "models" / "smollm2-135m-instruct"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -92,7 +90,10 @@ def load_tokenizer(base_model: str):
     """
     from transformers import AutoTokenizer
 
-    tokenizer = _from_pretrained(AutoTokenizer, base_model)
+    tokenizer = from_pretrained(AutoTokenizer, base_model, model_path(base_model))
+    # Some are special in the vocabulary alone; `prompts` must know them all, to keep them out of what documents say.
+    special = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
+    tokenizer.add_special_tokens({"extra_special_tokens": special}, replace_extra_special_tokens=False)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.bos_token
@@ -122,7 +123,9 @@ def load_base(base_model: str, quantization: Quantization | None, weights: Path 
             bnb_4bit_use_double_quant=quantization.double_quantization,
             bnb_4bit_compute_dtype=dtype,
         )
-    model = _from_pretrained(AutoModelForCausalLM, str(weights or base_model), **options)
+    name = str(weights) if weights else model_path(base_model)
+    model = whole_model(AutoModelForCausalLM, base_model, name, **options)
+    model.recipe_name = base_model
     if quantization:
         keep_gradients_on_cpu(model)
         if quantization.dequantize_once:
@@ -211,13 +214,19 @@ def lora_config(lora: Lora):
     )
 
 
+def _names(model) -> list[str]:
+    """What an adapter may call this base: its name in the recipe, and the folder that it was loaded from."""
+    name = getattr(model, "recipe_name", None)
+    return [name, model_path(name), model.name_or_path] if name else []
+
+
 def attach_adapter(model, adapter: Path):
     """Put a trained adapter on a base model; (model with adapter, in eval mode)."""
     from peft import PeftModel
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with adapter_of(adapter, *_names(model)):
         model = PeftModel.from_pretrained(model, adapter)
+        check_all_there(model, adapter)
     _fold_adapter(model)
     return model.eval()
 
@@ -226,7 +235,9 @@ def adapter_to_train(model, adapter: Path):
     """Put a trained adapter on a base model to go on training it, in the 16-bit type of the base."""
     from peft import PeftModel
 
-    model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    with adapter_of(adapter, *_names(model)):
+        model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+        check_all_there(model, adapter)
     for parameter in model.parameters():
         if parameter.requires_grad:  # peft loads adapters in float32
             parameter.data = parameter.data.to(model.dtype)
@@ -241,7 +252,9 @@ def swap_adapter(model, adapter: Path) -> None:
     for layer in model.modules():
         if isinstance(layer, LoraLayer):
             layer.merged_adapters = []  # what was folded in is made anew from the 4-bit weights
-    hotswap_adapter(model, str(adapter), adapter_name="default", torch_device=device())
+    with adapter_of(adapter, *_names(model.get_base_model())):
+        hotswap_adapter(model, str(adapter), adapter_name="default", torch_device=device())
+        check_all_there(model, adapter)
     _fold_adapter(model)
 
 
@@ -278,39 +291,6 @@ def name_base_in_adapter(adapter: Path, base_model: str) -> None:
     path = adapter / "adapter_config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps(config | {"base_model_name_or_path": base_model}, indent=1) + "\n")
-
-
-def _from_pretrained(auto_class, base_model: str, **options):
-    """`from_pretrained` whose failures are one clear line."""
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity(logging.CRITICAL)  # what goes wrong is said once, below
-    name = model_path(base_model)
-    try:
-        return auto_class.from_pretrained(name, **options)
-    except (OSError, HfHubHTTPError, ValueError) as error:
-        chain, cause = [error], error
-        while (cause := cause.__cause__ or cause.__context__) is not None and cause not in chain:
-            chain.append(cause)
-        if any(isinstance(link, GatedRepoError) for link in chain) or "gated repo" in str(error):
-            raise UserError(
-                f"base_model {base_model} is gated: ask for access at https://huggingface.co/{base_model}, "
-                "then run `hf auth login`"
-            ) from None
-        if Path(name).exists():
-            raise UserError(
-                f"base_model {base_model}: no model could be loaded from this folder ({_first_line(error)})"
-            ) from None
-        raise UserError(
-            f"base_model {base_model} cannot be reached: check the name and the network, or set base_model to "
-            f"{EMBEDDED} or to a local folder"
-        ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return re.split(r"[:.]\s|\n", str(error).strip())[0][:200] or type(error).__name__
 
 
 def _quiet_bitsandbytes() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from llama_qna import UserError, pair_filters, pair_parser, pair_writers, records
+from llama_qna import UserError, pair_filters, pair_parser, pair_writers, records, tables
 from llama_qna.chunks import read_chunks
 from llama_qna.ledger import Ledger, entry_key
 from llama_qna.pair_writers import Passage, Written
@@ -76,12 +76,12 @@ def read_qna(variant: Variant) -> pd.DataFrame:
     """The pairs of a finished `generate` stage.
 
     Raises:
-        UserError: the stage has not run on this machine.
+        UserError: the stage has not run on this machine, or its file was damaged since.
     """
     path = variant.qna / "qna.csv"
     if not path.is_file():
         raise UserError(f"no questions yet for {variant.name}: run `llama-qna generate {variant.name}` first")
-    return pd.read_csv(path, keep_default_na=False, dtype={"document": str, "chunk_id": str})
+    return tables.read(path, f"qna.csv of {variant.name}", COLUMNS)
 
 
 def read_qna_file(path: Path) -> pd.DataFrame:
@@ -92,15 +92,7 @@ def read_qna_file(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise UserError(f"Q&A file {path.name}: no such file (generation.qna_file in variant.yaml)")
-    try:
-        table = pd.read_csv(path, keep_default_na=False, dtype=str)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"Q&A file {path.name}: not readable as CSV ({str(error).strip().splitlines()[0]})") from None
-    missing = [name for name in ("Question", "Answer") if name not in table]
-    if missing:
-        raise UserError(
-            f"Q&A file {path.name}: no column {' or '.join(missing)}; it has {', '.join(map(str, table.columns))}"
-        )
+    table = tables.read(path, f"Q&A file {path.name}", ["Question", "Answer"])
     table["Question"] = table.Question.map(pair_parser.strip_question_label)
     table["Answer"] = table.Answer.map(pair_parser.strip_answer_label)
     table = table[(table.Question != "") & (table.Answer != "")]

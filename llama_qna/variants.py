@@ -12,20 +12,30 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from llama_qna import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+MOST_BYTES = 100_000  # of a recipe; those that are shipped have about 3,000
+LARGEST = 2**31 - 1  # number in a recipe: seeds of torch and of servers end there
+FOLDER_NAME = r"^\w[\w. -]*$"
 
 
 class _Strict(BaseModel):
     """A section of a recipe: a key that nothing reads is a mistake, so unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _numbers_are_no_mistakes(self):
+        for key, value in self:
+            if isinstance(value, int | float) and abs(value) > LARGEST:
+                raise ValueError(f"{key} must not be larger than {LARGEST}")
+        return self
 
 
 class Chunking(_Strict):
@@ -49,8 +59,8 @@ class Heldout(_Strict):
 class ReadLimits(_Strict):
     """What reading one document may cost; a file that needs more is reported and left out."""
 
-    seconds: float = Field(120, gt=0)
-    memory_gb: float = Field(2.0, gt=0)
+    seconds: float = Field(120, gt=0, le=86_400)
+    memory_gb: float = Field(2.0, gt=0, le=1024)
 
 
 class Endpoint(_Strict):
@@ -58,7 +68,9 @@ class Endpoint(_Strict):
 
     url: str  # such as http://localhost:8000/v1
     model: str  # the name that the server knows
-    api_key_variable: str = "OPENAI_API_KEY"  # the environment variable that holds the key; the recipe never does
+    # The environment variable that holds the key; the recipe never does. The name must say that it is for this: what it
+    # holds is sent to the url.
+    api_key_variable: str = Field("OPENAI_API_KEY", pattern=r"^\w*API_KEY$")
     concurrency: int = Field(8, gt=0)  # requests at a time
     timeout_seconds: float = Field(120, gt=0)
     max_retries: int = Field(5, ge=0)
@@ -78,7 +90,15 @@ class Generation(_Strict):
     load_in_4bit: bool = False
     endpoint: Endpoint | None = None  # None: the base model in this process
     reference_questions: bool = False  # ask for every entry of the reference list
-    qna_file: str | None = None  # a CSV of your own with Question,Answer instead of generated pairs
+    # a CSV of your own with Question,Answer instead of generated pairs; its path from the root of the repository
+    qna_file: str | None = None
+
+    @field_validator("qna_file")
+    @classmethod
+    def _qna_file_is_inside(cls, value: str | None):
+        if value is not None and (not value.isprintable() or Path(value).is_absolute() or ".." in Path(value).parts):
+            raise ValueError("a path inside the repository, from its root, without ..")
+        return value
 
 
 class Quantization(_Strict):
@@ -103,7 +123,7 @@ class TrainingStage(_Strict):
     epochs: float = Field(gt=0)
     max_steps: int = Field(-1, ge=-1)  # -1: as many as the epochs make
     batch_size: int = Field(gt=0)  # rows per optimizer step
-    learning_rate: float = Field(gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(gt=0)
     scheduler: Literal["linear", "cosine", "constant"] = "linear"
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0)
@@ -138,10 +158,10 @@ class Recipe(_Strict):
     """Everything that decides what a variant becomes."""
 
     description: str
-    corpus: str  # reads data/pdfs/<corpus>/: *.pdf, *.txt, *.md
+    corpus: str = Field(pattern=FOLDER_NAME)  # reads data/pdfs/<corpus>/: *.pdf, *.txt, *.md
     base_model: str  # embedded/smollm2-135m-instruct, a name on the Hugging Face hub, or a local folder
     seed: int = Field(42, ge=0)
-    notebooks: list[str]
+    notebooks: list[Annotated[str, Field(pattern=FOLDER_NAME)]]
     extractor: Literal["pypdfium2", "pdfminer"] = "pypdfium2"
     read_limits: ReadLimits = ReadLimits()
     chunking: Chunking = Chunking()
@@ -268,32 +288,60 @@ def read_recipe(path: Path) -> Recipe:
     """
     shown = f"{path.parent.name}/{path.name}"
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise UserError(f"{shown}: {size} bytes are too many for a recipe; it may have {MOST_BYTES}")
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Plain)
+    except RecursionError:
+        raise UserError(f"{shown}: not readable as YAML: brackets within brackets, too deep") from None
+    except OSError as error:
+        raise UserError(f"{shown}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML leaves dates and numbers that are none to Python
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}" if where else ""
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        problem = one_line(str(getattr(error, "problem", None) or error))
         raise UserError(f"{shown}{line}: not readable as YAML: {problem}") from None
     if not isinstance(content, dict):
         raise UserError(f"{shown}: a recipe is a list of `key: value` lines; this file holds {type(content).__name__}")
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{shown}: {_explain(error)}") from None
+        raise UserError(f"{shown}: {one_line(_explain(error))}") from None
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that stands twice; YAML would take the last one in silence."""
+class _Plain(yaml.SafeLoader):
+    """Text, numbers, lists and mappings, each written out.
+
+    Refuses a key that stands twice, of which YAML would take the last one in silence, and references to anchors, by
+    which a few lines can stand for more than any memory holds.
+    """
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(
+                problem=f"references such as *{event.anchor} are not read; write the value out",
+                problem_mark=event.start_mark,
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(problem="a key must be a word", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     problem=f"the key `{key.value}` stands twice", problem_mark=key.start_mark
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def one_line(text: str) -> str:
+    """Text of a stranger as part of a message: on one line, without control characters, and no longer than that."""
+    plain = "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+    return plain if len(plain) <= 300 else f"{plain[:300]}…"
 
 
 def _explain(error: ValidationError) -> str:

@@ -112,9 +112,9 @@ def complete(url, requests, *, temperature=0.5, stop=None, **options):
 
 
 def test_every_request_is_answered_once_with_its_own_seed(monkeypatch):
-    monkeypatch.setenv("TOY_KEY", "  sesame\n")  # as it comes from a file
+    monkeypatch.setenv("TOY_API_KEY", "  sesame\n")  # as it comes from a file
     with serving(echo) as server:
-        found = list(complete(server.url, asked(20), concurrency=4, stop=["\n"], api_key_variable="TOY_KEY"))
+        found = list(complete(server.url, asked(20), concurrency=4, stop=["\n"], api_key_variable="TOY_API_KEY"))
     assert sorted(found, key=lambda c: c.index) == [Completion(n, f"text {n}", tokens=3) for n in range(20)]
     assert len(server.bodies) == 20
     for body in server.bodies:
@@ -254,8 +254,8 @@ def complaint(url, requests=None, **options):
 @pytest.mark.parametrize(
     "reply, said",
     [
-        (refusal(401, "bad key"), "answered 401 (bad key); set the environment variable TOY_KEY to a key that the"),
-        (refusal(403, "not yours"), "answered 403 (not yours); the key in the environment variable TOY_KEY may not"),
+        (refusal(401, "bad key"), "answered 401 (bad key); set the environment variable TOY_API_KEY to a key that the"),
+        (refusal(403, "not yours"), "answered 403 (not yours); the key in the environment variable TOY_API_KEY may not"),
         (refusal(404, "no such model"), "answered 404 (no such model); correct the url, which mostly ends in /v1, or"),
         (refusal(429, "quota is used up"), "answered 429 (quota is used up); lower concurrency"),
         (refusal(500, "oops"), "answered 500 (oops); see the server's log, and start again"),
@@ -269,7 +269,7 @@ def complaint(url, requests=None, **options):
 )
 def test_a_server_that_cannot_be_used_is_named_with_what_to_do(reply, said):
     with serving(lambda body, attempt: reply) as server:
-        text, found = complaint(server.url, api_key_variable="TOY_KEY")
+        text, found = complaint(server.url, api_key_variable="TOY_API_KEY")
     assert text.startswith(f"{server.url}: ") and said in text
     assert len(text) < 450 and found == []
 

@@ -171,7 +171,7 @@ def test_a_question_that_stands_twice_is_named_with_both_rows(write_gold):
 def test_a_file_without_rows_or_columns_is_refused(write_gold):
     with pytest.raises(UserError, match=r"gold\.csv: the gold file has no rows"):
         write_gold(lambda table: table.head(0))
-    with pytest.raises(UserError, match=r"gold\.csv: no column Answer, evidence"):
+    with pytest.raises(UserError, match=r"gold\.csv: no column Answer or evidence"):
         write_gold(lambda table: table.drop(columns=["Answer", "evidence"]))
 
 
