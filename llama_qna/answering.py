@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.serving import shipped_checkpoint
+from llama_qna.serving import trained
 from llama_qna.variants import Variant
 
 SYSTEMS = ("base", "pretrained", "qna", "rag", "qna+rag")
@@ -63,15 +63,11 @@ class Prompter:
         found = retriever.search([question], self.variant.recipe.evaluation.retrieved_chunks)[0]
         return [chunks[chunk_id] for chunk_id, _ in found]
 
-    def prompt_ids(
-        self, question: str, sources: Iterable[Source] = (), history: list[dict[str, str]] | None = None
-    ) -> list[int]:
+    def prompt_ids(self, question: str, sources: Iterable[Source] = ()) -> list[int]:
         """`input_ids` of a question, ready for the answer: (T,), T <= evaluation.CONTEXT_TOKENS.
 
         Args:
             sources: the passages to answer from, the best first.
-            history: earlier turns as `{"role": ..., "content": ...}`; the oldest are left out until the rest fits.
-                No model here was trained on more than one turn.
 
         Raises:
             UserError: the question is empty, or longer than a prompt may be.
@@ -81,17 +77,11 @@ class Prompter:
 
         if not question.strip():
             raise UserError("the question is empty")
-        texts, turns = [source.text for source in sources], [*(history or [])]
-        content = "\n\n".join([*(f"Text: {text}" for text in texts), f"Question: {question}"]) if texts else question
-        system, user = {"role": "system", "content": prompts.SYSTEM}, {"role": "user", "content": content}
-        while turns:
-            ids = prompts.chat_ids(self.tokenizer, [system, *turns, user])
-            if len(ids) <= CONTEXT_TOKENS:
-                return ids
-            turns = turns[2:]
+        texts = [source.text for source in sources]
         return prompts.context_question_ids(self.tokenizer, question, texts, CONTEXT_TOKENS)
 
-    def _asked(self, question: str, system: str) -> tuple[list[int], tuple[Source, ...]]:
+    def ask_for(self, question: str, system: str) -> tuple[list[int], tuple[Source, ...]]:
+        """The prompt of a system, as `prompt_ids`, and the passages in it."""
         sources = tuple(self.sources(question)) if uses_retrieval(system) else ()
         return self.prompt_ids(question, sources), sources
 
@@ -127,6 +117,8 @@ class Answerer(Prompter):
     Only one thread computes at a time; another waits for it.
     """
 
+    precision = "4 bits"
+
     def __init__(self, variant: Variant):
         super().__init__(variant)
         self._models, self._attached = {}, {}  # by the folder of the weights: the model, and the adapter on it
@@ -149,7 +141,7 @@ class Answerer(Prompter):
         """
         from llama_qna.generation import generate_texts
 
-        asked = [self._asked(question, system) for question in questions]
+        asked = [self.ask_for(question, system) for question in questions]
         settings = self.variant.recipe.evaluation
         limits = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}
         with self._lock:
@@ -157,22 +149,18 @@ class Answerer(Prompter):
             texts = generate_texts(model, self.tokenizer, [ids for ids, _ in asked], **limits, done=done)
         return [Answer(text, sources) for text, (_, sources) in zip(texts, asked, strict=True)]
 
-    def stream(self, question: str, system: str = "qna", history: list[dict[str, str]] | None = None) -> Iterator[str]:
+    def stream(self, question: str, system: str = "qna") -> Iterator[str]:
         """Answer one question piece by piece; the pieces together are the answer.
 
         The model writes in a thread of its own, so that a reader who goes away or reads slowly holds nobody up.
 
-        Args:
-            history: see `prompt_ids`.
-
         Raises:
             UserError: as `answer`; before the first piece.
         """
-        sources = self.sources(question) if uses_retrieval(system) else ()
-        ids = self.prompt_ids(question, sources, history)
+        ids, _ = self.ask_for(question, system)
         with self._lock:
             self._load(MODELS[system])  # what is missing is said here, and not by the first piece
-        return _stripped(self._pieces(ids, MODELS[system]))
+        return stripped(self._pieces(ids, MODELS[system]))
 
     def _pieces(self, ids: list[int], name: str) -> Iterator[str]:
         import torch
@@ -230,29 +218,6 @@ class Answerer(Prompter):
         return self._models[weights]
 
 
-def trained(variant: Variant, name: str) -> tuple[Path | None, Path | None]:
-    """The folder of weights (None: the base's own) and the adapter (None: none) of `base`, `pretrained` or `qna`.
-
-    Raises:
-        UserError: it has not been trained on this machine, or does not belong to the recipe any more.
-    """
-    from llama_qna.points import points_of
-    from llama_qna.training import checkpoints
-
-    if name == "base":
-        return None, None
-    if name == "pretrained":
-        found = checkpoints(variant.pretraining)
-        if not found:
-            raise UserError(
-                f"no pretrained model yet for {variant.name}: run `llama-qna pretrain {variant.name}` first"
-            )
-        return None, found[-1]
-    adapter = shipped_checkpoint(variant)
-    point = next(point for point in points_of(variant) if point.adapter == adapter)
-    return point.weights, adapter
-
-
 def _with_adapter(model, adapter: Path | None, dequantized: bool):
     """The model with another adapter on it, or, with None, without the one that it has."""
     from safetensors import SafetensorError
@@ -276,7 +241,7 @@ def _with_adapter(model, adapter: Path | None, dequantized: bool):
     return model
 
 
-def _stripped(pieces: Iterable[str]) -> Iterator[str]:
+def stripped(pieces: Iterable[str]) -> Iterator[str]:
     """The pieces without the white space at the beginning and at the end of the text that they make."""
     begun, held = False, ""
     for piece in pieces:
