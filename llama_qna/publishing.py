@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from llama_qna import UserError, records
+from llama_qna.model_cards import write_published_card
 from llama_qna.runs import NOTEBOOKS, default_variant
 from llama_qna.variants import REPOSITORY, Variant, read_recipe, variant_names
 
@@ -48,7 +49,7 @@ def publish(variant: Variant) -> list[Path]:
         written += _publish_figures(variant)
     written += _publish_notebooks(variant)
     if "evaluate" in finished:
-        written.append(_publish_results(variant.root))
+        written += [_publish_results(variant.root), write_published_card(variant.root, variant.name)]
     return written
 
 
