@@ -10,7 +10,19 @@ import pytest
 from llama_qna import __version__, cli
 from llama_qna.variants import REPOSITORY
 
-VERBS = ["variants", "load", "generate", "pretrain", "finetune", "evaluate", "figures", "run", "ask", "publish"]
+VERBS = [
+    "variants",
+    "load",
+    "generate",
+    "pretrain",
+    "finetune",
+    "evaluate",
+    "figures",
+    "run",
+    "ask",
+    "export",
+    "publish",
+]
 
 
 def files(root):
@@ -238,6 +250,7 @@ def test_gated_model(wrapped, toy_root, monkeypatch, capsys, edit_recipe):
         (["evaluate", "paper_135m"], "generate"),
         (["figures", "paper_135m"], "evaluate"),
         (["ask", "paper_135m", "What is a wicket?"], "run"),
+        (["export", "paper_135m", "--to", "merged"], "run"),
         (["publish", "paper_135m"], "run"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else value,
