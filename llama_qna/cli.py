@@ -99,6 +99,14 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--print", action="store_true", dest="only_print", help="show the command instead")
     serve.add_argument("--host", default="127.0.0.1", help="an address of this machine alone")
     serve.add_argument("--port", type=int, default=8000)
+    page = verb("page", _page, "ask in the browser: one system in a chat, or all of them side by side")
+    page.add_argument("--port", type=int, default=7860)
+    page.add_argument(
+        "--engine",
+        "--endpoint",
+        metavar="URL",
+        help="a running engine that answers; by default the one on port 8000, or, without one, this process",
+    )
     export = verb("export", _export, "take the fine-tuned model away, with a model card")
     export.add_argument(
         "--to", required=True, choices=["merged", "adapter", "gguf", "ollama"], help="what to write; see docs/export.md"
@@ -239,6 +247,12 @@ def _export(options) -> None:
     print(_shown(folder))
     if options.push:
         print(hub.push(folder, options.push))
+
+
+def _page(options) -> None:
+    from llama_qna.page import serve_page
+
+    serve_page(_variant(options), options.port, options.engine)
 
 
 def _publish(options) -> None:
