@@ -41,7 +41,7 @@ class Reply:
 
     text: str
     sources: tuple[Source, ...] = ()  # what retrieval finds; a system with retrieval was given them
-    by: str = ""  # how the model computes, such as "4 bits"
+    by: str = ""  # what computed it: `transformers` in this process, or `vLLM`
     gold: GoldQuestion | None = None
     scores: dict[str, float] = field(default_factory=dict)
     done: bool = False
@@ -114,9 +114,9 @@ class Desk:
                 sources = self._sources(answerer, question, system)
                 for piece in pieces:
                     text += piece
-                    yield Reply(text, sources, answerer.precision)
+                    yield Reply(text, sources, answerer.computed_by)
             gold, scores = self._scored(question, text, name)
-            yield Reply(text or NOTHING, sources, answerer.precision, gold, scores, done=True)
+            yield Reply(text or NOTHING, sources, answerer.computed_by, gold, scores, done=True)
         except UserError as error:
             yield Reply("", done=True, problem=str(error))
 
@@ -181,7 +181,7 @@ def messages(reply: Reply, name: str, system: str) -> list[dict]:
     count = f"{len(reply.sources)} passage{'s' if len(reply.sources) != 1 else ''}"
     how = f"given {count}" if uses_retrieval(system) else f"given no passage; retrieval finds {len(reply.sources)}"
     passages = passages_text(reply.sources) or "No passage shares a word with the question."
-    answer.append(_message(passages, f"{system} of {name} in {reply.by}, {how}"))
+    answer.append(_message(passages, f"{system} of {name} by {reply.by}, {how}"))
     if reply.gold:
         content = f"Reference answer: {reply.gold.answer}\n{scores_line(reply.scores)}"
         answer.append(_message(content, f"Gold question {reply.gold.question_id}: reference answer and scores"))

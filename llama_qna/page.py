@@ -24,7 +24,7 @@ def serve_page(variant: Variant, port: int = PORT, engine: str | None = None) ->
             address is used if it serves the variant, and the model in this process if not.
 
     Raises:
-        UserError: the base model cannot be had, no engine serves the variant at `engine`, or the port is taken.
+        UserError: the base model cannot be had, no engine serves the variant at `engine`, or the port cannot be used.
     """
     stay_offline()
     desk = Desk(variant.root, partial(answerer_at, engine))
@@ -33,8 +33,8 @@ def serve_page(variant: Variant, port: int = PORT, engine: str | None = None) ->
 
     try:
         build(desk, variant.name).launch(server_port=port, prevent_thread_lock=True, **launch_options())
-    except OSError:
-        raise UserError(f"port {port} is taken: choose another one with --port") from None
+    except (OSError, OverflowError):
+        raise UserError(f"port {port} cannot be used: choose another one with --port") from None
     print(f"{variant.name} answers at http://{HOST}:{port} (Ctrl+C stops it)", flush=True)
     threading.Event().wait()
 

@@ -86,7 +86,9 @@ def build(desk: Desk, name: str) -> gr.Blocks:
         gr.Markdown("# Ask\nEvery question is answered on its own: earlier ones are not remembered.")
         variant = gr.Dropdown(desk.variants(), value=name, label="Variant")
         notice = gr.Textbox(label="Not there yet", interactive=False, visible=False)
-        gold = gr.Dropdown([], label="Gold questions", info="Answers to these are scored against a reference answer.")
+        gold = gr.Dropdown(
+            [], label="Gold questions", info="Answers to these are scored against a reference answer.", visible=False
+        )
         with gr.Tab("Chat"):
             system, asked = _chat(desk, variant)
         with gr.Tab("Side by side"):
@@ -148,6 +150,7 @@ def _chat(desk: Desk, variant: gr.Dropdown) -> tuple[gr.Radio, gr.Textbox]:
         analytics_enabled=False,
         api_visibility="private",
     )
+    question.show_label = True  # ChatInterface hides it
     file = gr.Textbox(label="File", visible="hidden")
     with gr.Row():
         for label, write, kind, filename in (
@@ -164,8 +167,10 @@ def _side_by_side(desk: Desk, variant: gr.Dropdown) -> gr.Textbox:
     question = gr.Textbox(label="Question for all systems", max_length=MAX_CHARACTERS)
     with gr.Row():
         ask, stop = gr.Button("Ask all systems", variant="primary"), gr.Button("Stop all systems")
-    answers = {key: gr.Textbox(label=LABELS[key], interactive=False, lines=2, buttons=["copy"]) for key in SYSTEMS}
-    passages = gr.Textbox(label="Passages that the systems with retrieval are given", interactive=False)
+    # whole, because what cannot be edited cannot be scrolled with the keyboard
+    whole = {"interactive": False, "max_lines": 1000}
+    answers = {key: gr.Textbox(label=LABELS[key], lines=2, **whole) for key in SYSTEMS}
+    passages = gr.Textbox(label="Passages that the systems with retrieval are given", **whole)
     reference = gr.Textbox(label="Reference answer", interactive=False, visible=False)
     scores = gr.Markdown(visible=False, elem_classes="scores")
 

@@ -25,7 +25,7 @@ QUESTION, REFERENCE = "How heavy is the lid?", "The lid weighs three kilograms."
 class StandIn:
     """Answers as an `Answerer` does, without a model; it notes what was asked, and how many readers left."""
 
-    precision = "no bits"
+    computed_by = "a stand-in"
 
     def __init__(self, variant, seconds: float = 0.0):
         self.variant, self.seconds = variant, seconds

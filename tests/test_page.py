@@ -13,9 +13,10 @@ import pytest
 
 from llama_qna import UserError, metrics, page
 from llama_qna import page_layout as layout
-from llama_qna.answering import SYSTEMS, Answerer
+from llama_qna.answering import SYSTEMS
+from llama_qna.chunks import load
 from llama_qna.conversation import MAX_CHARACTERS, Desk, as_json, as_markdown, messages
-from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture  # noqa: F401
+from tests.fixtures_models import write_variant
 from tests.fixtures_page import HOSTILE, QUESTION, REFERENCE, StandIn, desk, manual_root, serve  # noqa: F401
 
 
@@ -67,14 +68,14 @@ def test_answer_grows_and_ends_with_its_passages_and_scores(desk):  # noqa: F811
     assert replies[-1].scores == metrics.score(texts[-1], REFERENCE, ["3 kg"], [HOSTILE])
     answer, passages, scores = messages(replies[-1], "manual", "qna+rag")
     assert answer["content"] == texts[-1] and not answer["metadata"]
-    assert passages["metadata"]["title"] == "qna+rag of manual in no bits, given 2 passages"
+    assert passages["metadata"]["title"] == "qna+rag of manual by a stand-in, given 2 passages"
     assert passages["content"].startswith(f"[1] manual, page 3, 2 The lid\n{HOSTILE}\n\n[2] manual, page 4\nA hinge.")
     assert f"Reference answer: {REFERENCE}" in scores["content"] and "ROUGE-L 0." in scores["content"]
 
 
 def test_passages_of_a_system_without_retrieval_are_said_not_to_be_given(desk):  # noqa: F811
     _, passages = messages(last(desk.reply("Why?", "manual", "base")), "manual", "base")
-    assert passages["metadata"]["title"] == "base of manual in no bits, given no passage; retrieval finds 2"
+    assert passages["metadata"]["title"] == "base of manual by a stand-in, given no passage; retrieval finds 2"
 
 
 def test_each_question_is_asked_of_each_system_once(desk):  # noqa: F811
@@ -109,13 +110,13 @@ def test_two_models_are_kept_at_most(desk, manual_root):  # noqa: F811
     assert desk.answerer("manual") is first and desk.answerer("fresh") is not second
 
 
-def test_many_at_once_get_their_own_answers_from_the_real_model(shallow_variant, monkeypatch):  # noqa: F811
-    """Six people at one model: each gets what the batched answerer says of their question alone."""
-    monkeypatch.setenv("LLAMA_QNA_ROOT", str(shallow_variant.root))
-    desk = Desk(shallow_variant.root, Answerer)  # noqa: F811
-    asked = [
-        (question, system) for question in ("What is a wicket?", "Who?", "Why 8.9%?") for system in ("base", "rag")
-    ]
+def test_many_at_once_get_their_own_answers_from_the_real_model(tmp_path, monkeypatch):
+    """Four people at one model: each gets what the model says when it is asked their question alone."""
+    variant = write_variant(tmp_path, gold=False)
+    load(variant)
+    monkeypatch.setenv("LLAMA_QNA_ROOT", str(tmp_path))
+    desk = Desk(tmp_path)  # noqa: F811
+    asked = [("What is a wicket?", "base"), ("Who are you?", "base"), ("What is 2 + 3?", "base"), ("8.9%?", "rag")]
     wanted = [desk.answerer("small").answer([question], system)[0] for question, system in asked]
     got = {}
 
@@ -127,11 +128,10 @@ def test_many_at_once_get_their_own_answers_from_the_real_model(shallow_variant,
         person.start()
     for person in people:
         person.join()
-    assert [got[pair].text for pair in asked] == [answer.text or "(The model wrote nothing.)" for answer in wanted]
+    assert [got[pair].text for pair in asked] == [answer.text for answer in wanted]
     assert len({answer.text for answer in wanted}) > 2
-    assert got["What is a wicket?", "rag"].sources == wanted[1].sources != ()
-    long = last(desk.reply("word " * 1500, "small", "base"))
-    assert "longer than the 900 tokens of a prompt" in long.problem
+    assert got["8.9%?", "rag"].sources == wanted[-1].sources != ()
+    assert "longer than the 900 tokens of a prompt" in last(desk.reply("word " * 1500, "small", "base")).problem
 
 
 # --- texts stay texts ------------------------------------------------------------------------------------------------
@@ -184,5 +184,7 @@ def test_taken_port_and_missing_engine_are_one_line(desk, manual_root, monkeypat
         with pytest.raises(UserError, match="no engine answers"):
             page.answerer_at(f"http://127.0.0.1:{port + 1}/v1", desk.answerer("manual").variant)
         monkeypatch.setattr(page, "answerer_at", lambda url, variant: StandIn(variant))
-        with pytest.raises(UserError, match=f"port {port} is taken"):
+        with pytest.raises(UserError, match=f"port {port} cannot be used"):
             page.serve_page(desk.answerer("manual").variant, port)
+        with pytest.raises(UserError, match="port 65536 cannot be used"):
+            page.serve_page(desk.answerer("manual").variant, 65536)

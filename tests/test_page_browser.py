@@ -28,7 +28,7 @@ playwright_api = pytest.importorskip(
 expect = playwright_api.expect
 pytestmark = pytest.mark.slow
 PHONE = {"width": 390, "height": 844}
-SECONDS = 60  # that anything may take on a busy machine
+SECONDS = 20  # that anything may take on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,8 @@ def open_page(browser):
         watch(page)
         page.goto(url)
         expect(page.get_by_role("radio", name="base", exact=True)).to_be_visible()
-        expect(
-            page.get_by_role("combobox", name="Gold questions").or_(page.get_by_label("Not there yet"))
-        ).to_be_visible()
+        offered = page.get_by_role("combobox", name="Gold questions").or_(page.get_by_label("Not there yet"))
+        expect(offered.first).to_be_visible()  # what the variant offers has arrived
         return page
 
     yield open_at
@@ -85,7 +84,7 @@ def url(desk):  # noqa: F811
 
 
 def question_box(page):
-    return page.get_by_role("textbox", name="Question", exact=True)
+    return page.get_by_role("textbox", name=re.compile("^Question( Ask| Stop)?$"))  # its label holds the button too
 
 
 def bot(page):
@@ -132,7 +131,7 @@ def test_systems_are_switched_and_passages_and_scores_shown(url, open_page):
     ask(page, "And now?")
     expect(bot(page)).to_have_count(5)
     expect(bot(page).nth(3)).to_contain_text("base says of 'And now?'")
-    expect(bot(page).nth(4)).to_contain_text("rag of manual in no bits, given 2 passages")
+    expect(bot(page).nth(4)).to_contain_text("rag of manual by a stand-in, given 2 passages")
     expect(bot(page).nth(4)).to_contain_text("[1] manual, page 3, 2 The lid")
 
 
@@ -147,7 +146,8 @@ def test_hostile_text_is_shown_and_does_nothing(url, open_page):
     page.get_by_role("tab", name="Side by side").click()
     page.get_by_label("Question for all systems").fill(HOSTILE)
     page.get_by_role("button", name="Ask all systems").click()
-    expect(page.get_by_label("qna+rag (fine-tuned with retrieval)")).to_have_value(ending_in(HOSTILE))
+    answer = page.get_by_role("textbox", name=LABELS["qna+rag"], exact=True)
+    expect(answer).to_have_value(ending_in(HOSTILE))
     assert page.evaluate("window.hit") is None
     assert log.locator("script, img, a, iframe, [onerror]").count() == 0
 
@@ -196,15 +196,21 @@ def test_two_people_at_once_get_their_own_answers(desk, url, open_page):  # noqa
     assert bot(yours).first.inner_text().strip() == f"qna says of 'Who made it?': {REFERENCE}"
 
 
-def test_variant_without_a_model_answers_with_the_base(manual_root, open_page):  # noqa: F811
+@pytest.fixture
+def untrained(manual_root):  # noqa: F811
+    """The address of a page on which no variant is trained."""
     with serve(Desk(manual_root, StandIn), "manual") as address:
-        page = open_page(address)
-        page.get_by_role("combobox", name="Variant").click()
-        page.get_by_role("option", name="fresh").click()
-        expect(page.get_by_label("Not there yet")).to_have_value(ending_in("run `llama-qna load fresh` first"))
-        expect(page.get_by_role("radio")).to_have_count(1)
-        ask(page, "Why?")
-        expect(bot(page).first).to_contain_text("base says of 'Why?'")
+        yield address
+
+
+def test_variant_without_a_model_answers_with_the_base(untrained, open_page):
+    page = open_page(untrained)
+    page.get_by_role("combobox", name="Variant").click()
+    page.get_by_role("option", name="fresh").click()
+    expect(page.get_by_label("Not there yet")).to_have_value(ending_in("run `llama-qna load fresh` first"))
+    expect(page.get_by_role("radio")).to_have_count(1)
+    ask(page, "Why?")
+    expect(bot(page).first).to_contain_text("base says of 'Why?'")
 
 
 # --- side by side, phone, keyboard -----------------------------------------------------------------------------------
@@ -234,7 +240,7 @@ def test_everything_is_reached_with_the_keyboard_alone(url, open_page):
         return page.evaluate(
             "(e => e.labels?.[0]?.innerText.trim() || e.getAttribute('aria-label') || e.innerText?.trim())"
             "(document.activeElement)"
-        )
+        ).split("\n")[0]
 
     def tab_to(name):
         for _ in range(40):
@@ -293,6 +299,7 @@ def real(small_run, tmp_path):  # noqa: F811
         port = probe.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "GRADIO_"))}
     environment |= {"LLAMA_QNA_ROOT": str(small_run.variant.root), "PYTHONPATH": str(REPOSITORY)}
+    environment |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
     output = tmp_path / "output.txt"
     with output.open("w") as file:
         process = subprocess.Popen(
@@ -300,7 +307,7 @@ def real(small_run, tmp_path):  # noqa: F811
             env=environment, stdout=file, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
-        for _ in range(SECONDS * 10):
+        for _ in range(SECONDS * 40):
             if "answers at" in output.read_text() or process.poll() is not None:
                 break
             try:
@@ -326,7 +333,7 @@ def test_the_real_model_answers_as_in_the_terminal(real, small_run, open_page): 
     answerer = Answerer(small_run.variant)
     wanted = {system: answerer.answer([question], system)[0] for system in SYSTEMS}
     assert bot(page).first.inner_text().strip() == wanted["rag"].text
-    assert "rag of small in 4 bits, given" in bot(page).nth(1).inner_text()
+    assert "rag of small by transformers, given" in bot(page).nth(1).inner_text()
     assert f"{wanted['rag'].sources[0].document}, page 1" in bot(page).nth(1).inner_text()
     page.get_by_role("tab", name="Side by side").click()
     page.get_by_label("Question for all systems").fill(question)
