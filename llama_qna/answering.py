@@ -117,7 +117,7 @@ class Answerer(Prompter):
     Only one thread computes at a time; another waits for it.
     """
 
-    precision = "4 bits"
+    computed_by = "transformers"
 
     def __init__(self, variant: Variant):
         super().__init__(variant)

@@ -63,14 +63,14 @@ def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int
 
 
 def model_label(answerer: Prompter, system: str) -> str:
-    """What answers, such as `qna checkpoint-128 1713ce5c, 4 bits`, so that answers of another training are not kept."""
+    """What answers, such as `qna checkpoint-128 1713ce5c, transformers`, so that answers of another training are not kept."""
     from llama_qna.records import sha256
 
     uses_retrieval(system)  # refuses a system that is not there
     name = MODELS[system]
     _, adapter = trained(answerer.variant, name)
     hashed = f" {adapter.name} {sha256(adapter / 'adapter_model.safetensors')[:8]}" if adapter else ""
-    return f"{name}{hashed}, {answerer.precision}"
+    return f"{name}{hashed}, {answerer.computed_by}"
 
 
 def converse(answerer: Prompter, system: str, with_sources: bool) -> None:

@@ -19,7 +19,7 @@ class EngineAnswerer(Prompter):
     """Answers as `answering.Answerer` does, computed by an engine; many threads may ask at once.
 
     Prompts are sent as token ids, so that control tokens that a document spells out stay plain text. The engine
-    computes with the 16-bit base, and `Answerer` with the recipe's 4-bit one, so that answers can differ.
+    rounds its sums in another order than `Answerer`, so that now and then another word is the likeliest.
 
     Args:
         url: of the engine; it ends in /v1.
@@ -29,7 +29,7 @@ class EngineAnswerer(Prompter):
         UserError: no engine answers there, it refuses the key, or it does not serve this variant.
     """
 
-    precision = "16 bits"
+    computed_by = "vLLM"
 
     def __init__(self, variant: Variant, url: str = URL, key: str | None = None):
         import openai

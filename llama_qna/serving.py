@@ -7,11 +7,13 @@ https://docs.vllm.ai/en/stable/cli/serve/ and https://docs.vllm.ai/en/stable/fea
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 import os
 import secrets
 import shlex
+import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,12 +88,14 @@ def command(variants: list[Variant], host: str = HOST, port: int = PORT) -> Comm
     _check_loopback(host)
     recipes = [variant.recipe for variant in variants]
     base = recipes[0].base_model
-    for variant in variants:
+    for variant in variants[1:]:
         if variant.recipe.base_model != base:
             raise UserError(
                 f"one engine has one base: {variants[0].name} is on {base}, {variant.name} on "
                 f"{variant.recipe.base_model}; serve them on two ports"
             )
+        if variant.recipe.quantization != recipes[0].quantization:
+            raise UserError(f"{variants[0].name} and {variant.name} quantize their base differently; use two ports")
     adapters = {name: folder for name, folder in served_models(variants).items() if folder}
     limits = [recipe.serving for recipe in recipes]
     length = max(limit.max_model_len for limit in limits)
@@ -99,7 +103,7 @@ def command(variants: list[Variant], host: str = HOST, port: int = PORT) -> Comm
     template = _write_template(variants[0], base)
     dtype = {"bfloat16": "bfloat16", "float16": "float16"}[recipes[0].quantization.compute_dtype]
     options = {
-        "--model": models.model_path(base),
+        "--model": measured_base(variants[0]),
         "--served-model-name": "base",
         "--dtype": dtype if models.device() != "cpu" else "bfloat16",
         "--max-model-len": length,
@@ -135,6 +139,39 @@ def served_models(variants: list[Variant]) -> dict[str, Path | None]:
         for name in ("pretrained", "qna"):
             names[model_name(variant, name, alone=len(variants) == 1)] = _adapter(variant, name)
     return names
+
+
+def measured_base(variant: Variant) -> Path:
+    """The base that adapters were trained and measured on: its weights rounded to NF4, kept in 16 bits; written once.
+
+    vLLM has no NF4 on CPUs, and with the base's own weights a small model gives other answers than those that were
+    scored. The weights are those that `models.dequantize_once` computes with, bit for bit.
+
+    Returns:
+        A model folder below `models/`.
+
+    Raises:
+        UserError: the base model cannot be had.
+    """
+    from llama_qna import models
+
+    recipe = variant.recipe
+    rounding = recipe.quantization.model_dump(include={"double_quantization", "compute_dtype"})
+    digest = hashlib.sha256(json.dumps([models.model_identity(recipe.base_model), rounding]).encode()).hexdigest()
+    folder = models.EMBEDDED_FOLDER.parent / f"{Path(recipe.base_model).name}-nf4-{digest[:8]}"
+    if folder.is_dir():
+        return folder
+    quantization = recipe.quantization.model_copy(update={"dequantize_once": False})
+    # in main memory: the 16-bit weights of a large base do not fit the card that its 4-bit weights train on
+    model = models.load_base(recipe.base_model, quantization, on="cpu").dequantize()
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    model.save_pretrained(partial)
+    models.load_tokenizer(recipe.base_model).save_pretrained(partial)
+    try:
+        partial.rename(folder)
+    except OSError:  # another process was quicker
+        shutil.rmtree(partial)
+    return folder
 
 
 def model_name(variant: Variant, name: str, alone: bool) -> str:
