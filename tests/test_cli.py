@@ -21,6 +21,8 @@ VERBS = [
     "figures",
     "run",
     "ask",
+    "serve",
+    "export",
     "publish",
 ]
 
@@ -112,7 +114,8 @@ def test_load_and_load_again(run_cli, toy_root):
 
 
 def test_usage_error_is_status_2(run_cli):
-    for arguments in ([], ["lod", "paper_135m"], ["load"], ["load", "paper_135m", "--wibble"], ["ask", "paper_135m"]):
+    mistakes = [], ["lod", "paper_135m"], ["load"], ["load", "paper_135m", "--wibble"], ["load", "paper_135m", "x"]
+    for arguments in mistakes:
         done = run_cli(*arguments)
         assert done.returncode == 2 and done.stderr.startswith("usage: llama-qna")
 
@@ -251,6 +254,9 @@ def test_gated_model(wrapped, toy_root, monkeypatch, capsys, edit_recipe):
         (["repeat", "paper_135m"], "generate"),
         (["figures", "paper_135m"], "evaluate"),
         (["ask", "paper_135m", "What is a wicket?"], "run"),
+        (["ask", "paper_135m", "What is a wicket?", "--system", "pretrained"], "pretrain"),
+        (["serve", "paper_135m"], "pretrain"),
+        (["export", "paper_135m", "--to", "merged"], "run"),
         (["publish", "paper_135m"], "run"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else value,

@@ -5,14 +5,13 @@ import json
 
 import pytest
 
-from llama_qna import chunks, comparison, evaluation, measuring, models, perplexity, prompts, serving
+from llama_qna import chunks, comparison, evaluation, measuring, models, perplexity, prompts
 from llama_qna.generation import generate_texts
 from llama_qna.gold import read_gold
 from llama_qna.metrics import ROUGE_NAMES, rouge, score
 from llama_qna.retrieval import Retriever
-from llama_qna.training import finetune, pretrain
 from tests import fixtures_models as shared
-from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture, small_run_fixture  # noqa: F401
+from tests.fixtures_models import small_run_fixture  # noqa: F401
 
 CHECKPOINTS = ["base", "pretraining checkpoint-2", "pretraining checkpoint-3"]
 CHECKPOINTS += ["finetuning checkpoint-2", "finetuning checkpoint-3"]
@@ -213,20 +212,3 @@ def test_examples_side_by_side(small_run, predictions):
             assert list(table[table.question == row["question"]][row["system"]]) == [row["answer"]]
     table = evaluation.examples(path, CHECKPOINTS, 1)
     assert list(zip(table.question, table.reference, strict=True)) == shared.PAIRS[:1]
-
-
-# --- serving ---------------------------------------------------------------------------------------------------------
-
-
-def test_ask_answers_as_the_chosen_checkpoint(small_run, predictions):
-    wanted = [row["answer"] for row in of(predictions, "in_sample", small_run.metrics["chosen"])]
-    questions = [question for question, _ in shared.PAIRS[:2]]
-    assert serving.ask(small_run.variant, questions) == wanted
-
-
-def test_ask_answers_every_question(shallow_variant):
-    with pytest.raises(evaluation.UserError, match="run `llama-qna run small` first"):
-        serving.ask(shallow_variant, ["Who?"])
-    pretrain(shallow_variant), finetune(shallow_variant)
-    answers = serving.ask(shallow_variant, ["Who?", "Where is the workshop?", "Why?"])
-    assert [type(answer) for answer in answers] == [str, str, str]

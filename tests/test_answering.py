@@ -1,0 +1,178 @@
+"""Tests of llama_qna/answering.py: every system answers as evaluation measured it, in one batch or as a stream."""
+
+import json
+import threading
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+import torch
+
+from llama_qna import UserError, prompts
+from llama_qna.answering import SYSTEMS, Answerer, stripped
+from llama_qna.chunks import read_chunks
+from llama_qna.serving import trained
+from llama_qna.training import finetune, pretrain
+from tests import fixtures_models as shared
+from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture, small_run_fixture  # noqa: F401
+
+MEASURED = {
+    "base": "base",
+    "pretrained": "pretraining",
+    "qna": "finetuned",
+    "rag": "base_retrieval",
+    "qna+rag": "finetuned_retrieval",
+}
+
+
+@pytest.fixture(scope="module")
+def answerer(small_run):
+    return Answerer(small_run.variant)
+
+
+@pytest.fixture(scope="module")
+def measured(small_run):
+    """The rows that evaluation wrote about the test questions, by system."""
+    lines = (small_run.variant.evaluation / "predictions.jsonl").read_text("utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return {
+        system: [row for row in rows if (row["protocol"], row["system"]) == ("test", name)]
+        for system, name in MEASURED.items()
+    }
+
+
+@pytest.fixture
+def continued(shallow_variant):
+    """A trained variant on two layers whose fine-tuning went on with the adapter of pretraining, on the same base."""
+    variant = shared.write_variant(
+        shallow_variant.root, shallow_variant.recipe.base_model, {"stacking": "continue"}, gold=False
+    )
+    pretrain(variant), finetune(variant)
+    return variant
+
+
+# --- the systems -----------------------------------------------------------------------------------------------------
+
+
+def test_every_system_answers_as_evaluation_measured_it(answerer, measured):
+    for system in [*SYSTEMS, *reversed(SYSTEMS)]:  # adapters come and go
+        rows = measured[system]
+        answers = answerer.answer([row["question"] for row in rows], system)
+        assert [answer.text for answer in answers] == [row["answer"] for row in rows]
+        found = [[source.chunk_id for source in answer.sources] for answer in answers]
+        shown = answerer.variant.recipe.evaluation.retrieved_chunks
+        assert found == [row["retrieved"][:shown] for row in rows]
+
+
+@pytest.mark.parametrize("dequantize_once", [True, False])
+def test_the_base_is_itself_again_after_an_adapter(continued, dequantize_once):
+    quantization = continued.recipe.quantization.model_copy(update={"dequantize_once": dequantize_once})
+    recipe = continued.recipe.model_copy(update={"quantization": quantization})
+    answerer = Answerer(replace(continued, recipe=recipe))
+    ids = torch.tensor([answerer.prompt_ids("Who wrote the manual?")])
+    logits = {}
+    for name in ["base", "qna", "base", "pretrained", "qna", "base"]:
+        now = answerer._load(name)(ids).logits
+        assert torch.equal(logits.setdefault(name, now), now)
+    assert not torch.equal(logits["base"], logits["qna"]) and not torch.equal(logits["pretrained"], logits["qna"])
+    assert len(answerer._models) == 1, "the base is loaded once"
+
+
+def test_nothing_trained(shallow_variant):
+    answerer = Answerer(shallow_variant)
+    with pytest.raises(UserError, match="run `llama-qna run small` first"):
+        answerer.answer(["Who?"], "qna")
+    with pytest.raises(UserError, match="run `llama-qna pretrain small` first"):
+        answerer.stream("Who?", "pretrained")
+    assert len(answerer.answer(["Who?", "Where is the workshop?", "Why?"], "base")) == 3
+
+
+def test_a_damaged_adapter_is_named_and_the_base_still_answers(continued):
+    answerer = Answerer(continued)
+    before = answerer.answer(["Who?"], "base")
+    _, adapter = trained(continued, "pretrained")
+    (adapter / "adapter_model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=f"{adapter.name}: this adapter cannot be read"):
+        answerer.answer(["Who?"], "pretrained")
+    assert answerer.answer(["Who?"], "base") == before
+
+
+@pytest.mark.parametrize(
+    "question, reason", [("", "is empty"), (" \n", "is empty"), ("why " * 1000, "longer than the 900 tokens")]
+)
+def test_bad_questions(answerer, question, reason):
+    for system in ("base", "rag"):
+        with pytest.raises(UserError, match=reason):
+            answerer.answer(["Who?", question], system)
+        with pytest.raises(UserError, match=reason):
+            answerer.stream(question, system)
+
+
+def test_unknown_system(answerer):
+    with pytest.raises(UserError, match="no system 'gpt'; there are: base, pretrained, qna, rag"):
+        answerer.answer(["Who?"], "gpt")
+
+
+def test_prompts_are_those_of_training_and_evaluation(answerer):
+    question = "Which object <|im_end|> lent the wickets their name?"
+    tokenizer, sources = answerer.tokenizer, answerer.sources(question)
+    texts = [source.text for source in sources]
+    assert answerer.prompt_ids(question) == prompts.question_ids(tokenizer, question)
+    assert answerer.prompt_ids(question, sources) == prompts.context_question_ids(tokenizer, question, texts, 900)
+
+
+def test_sources_say_where_a_passage_stands(answerer):
+    chunks = read_chunks(answerer.variant).set_index("chunk_id")
+    sources = answerer.sources("Which object lent the wickets their name?")
+    assert 0 < len(sources) <= answerer.variant.recipe.evaluation.retrieved_chunks
+    for source in sources:
+        row = chunks.loc[source.chunk_id]
+        assert (source.document, source.page, source.section, source.text) == (
+            row.document,
+            row.page,
+            row.section,
+            row.text,
+        )
+        assert row.kind == "body"
+    assert answerer.sources("Xyzzy plugh?") == []
+
+
+# --- streams ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_adds_up_to_the_answer(answerer):
+    question = shared.PAIRS[0][0]
+    for system in SYSTEMS:
+        assert "".join(answerer.stream(question, system)) == answerer.answer([question], system)[0].text
+
+
+def test_streams_side_by_side_in_one_thread(answerer):
+    questions = [question for question, _ in shared.PAIRS[:3]]
+    streams = [answerer.stream(question, system) for question, system in zip(questions, SYSTEMS, strict=False)]
+    first = [next(stream) for stream in streams]  # all are under way, and each waits for the one before
+    for question, system, begun, stream in zip(questions, SYSTEMS, first, streams, strict=False):
+        assert begun + "".join(stream) == answerer.answer([question], system)[0].text
+
+
+def test_a_reader_who_goes_away_holds_nobody_up(answerer):
+    with closing(answerer.stream("Who wrote the manual?", "base")) as stream:
+        next(stream)
+    abandoned = answerer.stream("Where is the workshop?", "base")
+    next(abandoned)  # kept, and never read on
+    done = threading.Event()
+    threading.Thread(target=lambda: (answerer.answer(["Who?"], "base"), done.set()), daemon=True).start()
+    assert done.wait(60)
+
+
+@pytest.mark.parametrize(
+    "pieces, text",
+    [
+        (["\n ", " The", " mill", ". ", "\n"], "The mill."),
+        (["a\n", "\n", "b"], "a\n\nb"),
+        (["", " ", "\n"], ""),
+        ([], ""),
+    ],
+)
+def test_stripped(pieces, text):
+    found = list(stripped(pieces))
+    assert "".join(found) == text and all(found)

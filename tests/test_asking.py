@@ -1,0 +1,229 @@
+"""Tests of llama_qna/asking.py and the verb `ask`: files of questions, pipes, a conversation, and their mistakes."""
+
+import csv
+import io
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from llama_qna import UserError, asking, cli
+from llama_qna.answering import Answer, Source, uses_retrieval
+from llama_qna.asking import COLUMNS, ask_file
+
+PASSAGE = Source("small-0001", "small", 3, "2 Method", "The mill \x1b[31mburns.")
+
+
+class Oracle:
+    """Answers at once, and can fail; what a model answers is tested in test_answering.py."""
+
+    computed_by = "transformers"
+    variant = SimpleNamespace(name="small", recipe=SimpleNamespace(evaluation=SimpleNamespace(batch_size=2)))
+
+    def __init__(self, fail_at=None):
+        self.asked, self.fail_at = [], fail_at
+
+    def prompt_ids(self, question):
+        if not question.strip():
+            raise UserError("the question is empty")
+        return [1]
+
+    def sources(self, question):
+        return [PASSAGE]
+
+    def answer(self, questions, system="qna"):
+        if self.fail_at in questions:
+            raise KeyboardInterrupt
+        self.asked += questions
+        return [Answer(f"{q.upper()}, {system}", (PASSAGE,) * uses_retrieval(system)) for q in questions]
+
+    def stream(self, question, system):
+        if question == "bad":
+            raise UserError("the question is longer than the 900 tokens of a prompt")
+        yield from (question, " \x1b[2J", system)
+
+
+@pytest.fixture
+def label(monkeypatch):
+    """What `trained` finds for each model; the adapter's hash is then the one of this file."""
+    monkeypatch.setattr(asking, "trained", lambda variant, name: (None, None))
+
+
+@pytest.fixture
+def files(tmp_path, label):
+    (tmp_path / "in.csv").write_text('number,Question\n1,who\n2,"why, and\nwhere"\n3,how\n4,who\n5,when\n')
+    return tmp_path / "in.csv", tmp_path / "out.csv"
+
+
+def rows(path: Path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+# --- a file of questions ---------------------------------------------------------------------------------------------
+
+
+def test_every_question_gets_one_answer(files):
+    oracle = Oracle()
+    assert ask_file(oracle, *files, "rag") == 4
+    written = rows(files[1])
+    assert [row["question"] for row in written] == ["who", "why, and\nwhere", "how", "when"] == oracle.asked
+    assert [row["answer"] for row in written] == [f"{question.upper()}, rag" for question in oracle.asked]
+    assert {row["sources"] for row in written} == {"small, page 3, 2 Method (small-0001)"}
+    assert list(written[0]) == COLUMNS
+
+
+def test_an_interrupted_file_goes_on_where_it_stopped(files):
+    with pytest.raises(KeyboardInterrupt):
+        ask_file(Oracle(fail_at="when"), *files, "qna")
+    assert [row["question"] for row in rows(files[1])] == ["who", "why, and\nwhere"], "the first batch is there, whole"
+    before, again = files[1].read_text(), Oracle()
+    assert ask_file(again, *files, "qna") == 2 and again.asked == ["how", "when"]
+    assert files[1].read_text().startswith(before)
+    done = files[1].read_bytes()
+    assert ask_file(again, *files, "qna") == 0 and files[1].read_bytes() == done
+    assert [path.name for path in files[1].parent.iterdir() if "partial" in path.name] == []
+
+
+def test_answers_of_other_systems_and_models_stay(files, monkeypatch):
+    ask_file(Oracle(), *files, "qna")
+    before = rows(files[1])
+    assert ask_file(Oracle(), *files, "base") == 4
+    monkeypatch.setattr(Oracle, "computed_by", "vLLM")
+    assert ask_file(Oracle(), *files, "qna") == 4
+    after = rows(files[1])
+    assert after[:4] == before and len(after) == 12
+    assert len({(row["question"], row["system"], row["model"]) for row in after}) == 12
+
+
+def test_the_label_names_the_adapter(monkeypatch, tmp_path):
+    adapter = tmp_path / "checkpoint-7"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(asking, "trained", lambda variant, name: (None, adapter if name == "qna" else None))
+    first = asking.model_label(Oracle(), "qna+rag")
+    assert first.startswith("qna checkpoint-7 ") and first.endswith(", transformers")
+    (adapter / "adapter_model.safetensors").write_bytes(b"trained again")
+    assert asking.model_label(Oracle(), "qna+rag") != first
+    assert asking.model_label(Oracle(), "rag") == "base, transformers"
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b'question,system,model,answer,sources\nwho,qna,m,"torn', "out.csv is damaged"),
+        (b"question,system,model,answer,sources\nwho,qna\n", "out.csv is damaged: row 1 has 2 fields, not 5"),
+        (b"\xff\xfe\x00broken", "out.csv is damaged"),
+        (b"name,age\nAda,36\n", "out.csv is not written by ask"),
+    ],
+)
+def test_a_damaged_output_is_named_and_left_alone(files, content, reason):
+    files[1].write_bytes(content)
+    oracle = Oracle()
+    with pytest.raises(UserError, match=reason):
+        ask_file(oracle, *files, "qna")
+    assert files[1].read_bytes() == content and oracle.asked == []
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        ("text\nwho\n", "no column `question`; there are: text"),
+        ("", "no column `question`; there are: none"),
+        ("question,note\nwho,\n ,empty\n", "in.csv, row 2: the question is empty"),
+        ('question\n"who\n', "in.csv is damaged"),
+        (None, "in.csv: No such file"),
+    ],
+)
+def test_bad_input(files, content, reason):
+    files[0].unlink()
+    if content is not None:
+        files[0].write_text(content)
+    with pytest.raises(UserError, match=reason):
+        ask_file(Oracle(), *files, "qna")
+    assert not files[1].exists()
+
+
+def test_a_folder_that_is_not_there(files):
+    with pytest.raises(UserError, match="No such file"):
+        ask_file(Oracle(), files[0], files[1].parent / "nowhere" / "out.csv", "qna")
+
+
+# --- words and pipes -------------------------------------------------------------------------------------------------
+
+
+def test_one_answer_stands_alone_and_several_with_their_questions():
+    assert list(asking.ask(Oracle(), ["who"], "qna", False)) == ["WHO, qna"]
+    assert list(asking.ask(Oracle(), ["who", "why"], "qna", False)) == [
+        "Question: who\nAnswer: WHO, qna",
+        "Question: why\nAnswer: WHY, qna",
+    ]
+
+
+def test_sources_are_told_apart_and_steer_no_terminal():
+    given = list(asking.ask(Oracle(), ["who"], "rag", True))[1]
+    found = list(asking.ask(Oracle(), ["who"], "qna", True))[1]
+    assert given == "Answered from:\n  small, page 3, 2 Method (small-0001)\n    The mill [31mburns."
+    assert found.startswith("The model was given no passage; retrieval finds:\n  small, page 3")
+
+
+@pytest.fixture
+def oracle(monkeypatch, label, toy_root):
+    """The verb `ask` with the oracle in place of the model."""
+    oracle = Oracle()
+    monkeypatch.setattr("llama_qna.serving.trained", lambda variant, name: (None, None))
+    monkeypatch.setattr("llama_qna.answering.Answerer", lambda variant: oracle)
+    return oracle
+
+
+def test_questions_from_a_pipe(oracle, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("who\n\n  why \n"))
+    assert cli.main(["ask", "paper_135m", "--system", "base"]) == 0
+    assert oracle.asked == ["who", "why"] and "Answer: WHY, base" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [["who", "--sources", "why"], ["--sources", "who", "why"], ["who", "why", "--sources"]]
+)
+def test_questions_may_stand_around_options(oracle, capsys, words):
+    assert cli.main(["ask", "paper_135m", *words]) == 0
+    assert oracle.asked == ["who", "why"] and capsys.readouterr().out.count("retrieval finds") == 2
+
+
+@pytest.mark.parametrize(
+    "words, reason",
+    [
+        (["--system", "gpt", "who"], "there is no system 'gpt'"),
+        (["--input", "in.csv"], "--input and --output belong together"),
+        (["--input", "in.csv", "--output", "out.csv", "who"], "--input and --output"),
+        (["--engine", "http://127.0.0.1:9/v1", "who"], "no engine answers"),
+        ([], "no question"),
+    ],
+)
+def test_mistakes_are_one_line(oracle, monkeypatch, capsys, words, reason):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert cli.main(["ask", "paper_135m", *words]) == 2
+    captured = capsys.readouterr()
+    assert len(captured.err.splitlines()) == 1 and reason in captured.err and not captured.out
+
+
+# --- a conversation --------------------------------------------------------------------------------------------------
+
+
+def test_a_conversation(monkeypatch, capsys):
+    lines = iter(["who", "", "/system rag", "/system gpt", "/sources", "why", "bad", "/wibble", "/quit", "never"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    asking.converse(Oracle(), "base", False)
+    out = capsys.readouterr().out
+    assert "who [2Jbase\n" in out and "why [2Jrag\nAnswered from:" in out
+    assert "rag (there are: base, pretrained, qna, rag, qna+rag)\n" * 2 in out
+    assert "longer than the 900 tokens" in out and out.count(asking.HELP) == 2
+    assert next(lines) == "never"
+
+
+def test_the_end_of_the_input_ends_a_conversation(monkeypatch):
+    def end(prompt):
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", end)
+    asking.converse(Oracle(), "base", False)

@@ -1,0 +1,190 @@
+"""Tests of the page without a browser: llama_qna/conversation.py, page.py and page_layout.py.
+
+A stand-in answers, and in one test the real model.
+"""
+
+import json
+import socket
+import threading
+
+import gradio as gr
+import httpx
+import pytest
+
+from llama_qna import UserError, metrics, page
+from llama_qna import page_layout as layout
+from llama_qna.answering import SYSTEMS
+from llama_qna.chunks import load
+from llama_qna.conversation import MAX_CHARACTERS, Desk, as_json, as_markdown, messages
+from tests.fixtures_models import write_variant
+from tests.fixtures_page import HOSTILE, QUESTION, REFERENCE, StandIn, desk, manual_root, serve  # noqa: F401
+
+
+def last(replies):
+    return list(replies)[-1]
+
+
+# --- what a variant offers -------------------------------------------------------------------------------------------
+
+
+def test_trained_variant_offers_every_system_and_its_gold_questions(desk):  # noqa: F811
+    system, gold, notice = layout.choose(desk, "manual", "rag")
+    assert [key for _, key in system.choices] == list(SYSTEMS) and system.value == "rag"
+    assert gold.choices == [(f"{QUESTION} (lid-1, test)", QUESTION)] and gold.visible
+    assert not notice.visible
+
+
+def test_variant_on_which_nothing_has_run_offers_the_base_and_says_what_to_run(manual_root):  # noqa: F811
+    desk = Desk(manual_root, StandIn)  # noqa: F811
+    system, gold, notice = layout.choose(desk, "fresh", "qna+rag")
+    assert [key for _, key in system.choices] == ["base"] and system.value == "base"
+    assert not gold.visible
+    for stage in ("load", "pretrain", "run"):
+        assert f"run `llama-qna {stage} fresh` first" in notice.value
+    assert last(desk.reply("Why?", "fresh", "base")).text.startswith("base says of 'Why?'")
+    by_system = {name: reply for name, reply in desk.side_by_side("Why?", "fresh") if reply.done}
+    assert "llama-qna run fresh" in by_system["qna"].problem and not by_system["base"].problem
+
+
+def test_broken_recipe_or_gold_file_is_a_notice(desk, manual_root):  # noqa: F811
+    gold = manual_root / "data/paper/gold.csv"
+    gold.write_text(gold.read_text().replace(",test,", ",exam,"))
+    assert "fold is 'exam'" in layout.choose(desk, "manual", "qna")[2].value
+    assert last(desk.reply(QUESTION, "manual", "qna")).text, "the answer stands, without scores"
+    (manual_root / "manual/variant.yaml").write_text("nonsense: 1")
+    assert "unknown key `nonsense`" in layout.choose(desk, "manual", "qna")[2].value
+    assert {reply.problem[:20] for _, reply in desk.side_by_side("Why?", "manual")} == {"manual/variant.yaml:"}
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+def test_answer_grows_and_ends_with_its_passages_and_scores(desk):  # noqa: F811
+    replies = list(desk.reply(f" {QUESTION} ", "manual", "qna+rag"))
+    texts = [reply.text for reply in replies]
+    assert all(later.startswith(earlier) for earlier, later in zip(texts, texts[1:], strict=False))
+    assert len(set(texts)) > 5 and [reply.done for reply in replies].index(True) == len(replies) - 1
+    assert replies[-1].gold.answer == REFERENCE
+    assert replies[-1].scores == metrics.score(texts[-1], REFERENCE, ["3 kg"], [HOSTILE])
+    answer, passages, scores = messages(replies[-1], "manual", "qna+rag")
+    assert answer["content"] == texts[-1] and not answer["metadata"]
+    assert passages["metadata"]["title"] == "qna+rag of manual by a stand-in, given 2 passages"
+    assert passages["content"].startswith(f"[1] manual, page 3, 2 The lid\n{HOSTILE}\n\n[2] manual, page 4\nA hinge.")
+    assert f"Reference answer: {REFERENCE}" in scores["content"] and "ROUGE-L 0." in scores["content"]
+
+
+def test_passages_of_a_system_without_retrieval_are_said_not_to_be_given(desk):  # noqa: F811
+    _, passages = messages(last(desk.reply("Why?", "manual", "base")), "manual", "base")
+    assert passages["metadata"]["title"] == "base of manual by a stand-in, given no passage; retrieval finds 2"
+
+
+def test_each_question_is_asked_of_each_system_once(desk):  # noqa: F811
+    done = {system: reply for system, reply in desk.side_by_side(QUESTION, "manual") if reply.done}
+    assert set(done) == set(SYSTEMS)
+    assert sorted(system for _, system in desk.answerer("manual").asked) == sorted(SYSTEMS)
+    table = layout.scores_table(done).splitlines()
+    assert len(table) == 2 + len(SYSTEMS)
+    assert table[-1].startswith(f"| qna+rag | {done['qna+rag'].scores['rougeL']:.3f} |")
+
+
+@pytest.mark.parametrize(
+    "question, problem", [("  ", "is empty"), ("a" * (MAX_CHARACTERS + 1), f"longer than {MAX_CHARACTERS} characters")]
+)
+def test_mistakes_are_replies(question, problem, desk):  # noqa: F811
+    (message,) = messages(last(desk.reply(question, "manual", "qna")), "manual", "qna")
+    assert message["content"].startswith("No answer: ") and problem in message["content"]
+
+
+def test_who_goes_away_stops_the_writing(desk):  # noqa: F811
+    replies = desk.reply(QUESTION, "manual", "qna")
+    next(replies)
+    replies.close()
+    assert desk.answerer("manual").left == 1
+
+
+def test_two_models_are_kept_at_most(desk, manual_root):  # noqa: F811
+    (manual_root / "third").symlink_to(manual_root / "fresh")
+    first, second = desk.answerer("manual"), desk.answerer("fresh")
+    assert desk.answerer("manual") is first
+    desk.answerer("third")
+    assert desk.answerer("manual") is first and desk.answerer("fresh") is not second
+
+
+def test_many_at_once_get_their_own_answers_from_the_real_model(tmp_path, monkeypatch):
+    """Four people at one model: each gets what the model says when it is asked their question alone."""
+    variant = write_variant(tmp_path, gold=False)
+    load(variant)
+    monkeypatch.setenv("LLAMA_QNA_ROOT", str(tmp_path))
+    desk = Desk(tmp_path)  # noqa: F811
+    asked = [("What is a wicket?", "base"), ("Who are you?", "base"), ("What is 2 + 3?", "base"), ("8.9%?", "rag")]
+    wanted = [desk.answerer("small").answer([question], system)[0] for question, system in asked]
+    got = {}
+
+    def ask(question, system):
+        got[question, system] = last(desk.reply(question, "small", system))
+
+    people = [threading.Thread(target=ask, args=pair) for pair in asked]
+    for person in people:
+        person.start()
+    for person in people:
+        person.join()
+    assert [got[pair].text for pair in asked] == [answer.text for answer in wanted]
+    assert len({answer.text for answer in wanted}) > 2
+    assert got["8.9%?", "rag"].sources == wanted[-1].sources != ()
+    assert "longer than the 900 tokens of a prompt" in last(desk.reply("word " * 1500, "small", "base")).problem
+
+
+# --- texts stay texts ------------------------------------------------------------------------------------------------
+
+
+def test_chatbot_sends_no_tag_and_no_entity_and_gets_the_text_back():
+    chatbot, text = layout.show_as_text(gr.Chatbot(render_markdown=False)), f"{HOSTILE} R&D &lt; 1 < 2 <b>&#60;"
+    sent = chatbot.postprocess([{"role": "assistant", "content": text, "metadata": {"title": "Passages"}}])
+    (content,) = sent.root[0].content
+    for tag in ("<script", "</script", "<img", "<b", "&lt", "&#"):
+        assert tag in text and tag not in content.text
+    assert "1 < 2" in content.text
+    assert as_json(chatbot.preprocess(sent)) == as_json([{"role": "assistant", "content": text}]).replace(
+        '"title": ""', '"title": "Passages"'
+    )
+
+
+def test_conversation_as_files():
+    conversation = [
+        {"role": "user", "content": [{"type": "text", "text": "Why?"}]},
+        {"role": "assistant", "content": f"```\n{HOSTILE}", "metadata": {"title": "rag: 1 passage"}},
+    ]
+    written = json.loads(as_json(conversation))
+    assert [message["text"] for message in written["messages"]] == ["Why?", f"```\n{HOSTILE}"]
+    markdown = as_markdown(conversation)
+    assert "## Question\n\n```text\nWhy?\n```" in markdown
+    assert f"### rag: 1 passage\n\n````text\n```\n{HOSTILE}\n````" in markdown, "the fence is longer than what it holds"
+
+
+# --- the server ------------------------------------------------------------------------------------------------------
+
+
+def test_page_is_served_with_its_policy_and_without_foreign_addresses(desk):  # noqa: F811
+    with serve(desk, "manual") as url:
+        start = httpx.get(url, trust_env=False)
+        css = httpx.get(f"{url}/theme.css", trust_env=False)
+    assert start.status_code == css.status_code == 200
+    assert start.headers["content-security-policy"].startswith("default-src 'self' ")
+    assert "http" not in start.headers["content-security-policy"]
+    assert "https://" not in css.text
+    assert "google" not in start.text
+    assert '"analytics_enabled":false' in start.text.replace(" ", "")
+
+
+def test_taken_port_and_missing_engine_are_one_line(desk, manual_root, monkeypatch):  # noqa: F811
+    for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE", "NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "1")  # so that they are put back
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match="no engine answers"):
+            page.answerer_at(f"http://127.0.0.1:{port + 1}/v1", desk.answerer("manual").variant)
+        monkeypatch.setattr(page, "answerer_at", lambda url, variant: StandIn(variant))
+        with pytest.raises(UserError, match=f"port {port} cannot be used"):
+            page.serve_page(desk.answerer("manual").variant, port)
+        with pytest.raises(UserError, match="port 65536 cannot be used"):
+            page.serve_page(desk.answerer("manual").variant, 65536)
