@@ -20,6 +20,7 @@ SYSTEMS = {
 }
 SCORES = [*ROUGE_NAMES, "exact_match", "f1", "supported", "empty", "run_on"]
 COMPARED = ["rougeL", "f1"]  # the scores whose differences are tested
+LIKELIHOOD = "log_likelihood"  # of the reference answer; for systems without context alone, and tested likewise
 AGAINST = ["base", "base_retrieval", "finetuning_only"]
 
 
@@ -80,7 +81,7 @@ def check_finite(variant: str, perplexities: dict[str, dict], predictions: list[
             for score in ("perplexity", "bits_per_byte"):
                 _check(variant, found.get(score, 0.0), f"{score.replace('_', ' ')} on {text} text", name)
     for row in predictions:
-        for score in SCORES:
+        for score in [*SCORES, LIKELIHOOD]:
             _check(variant, row.get(score, 0.0), f"{score} on {row['protocol']} questions", row["system"])
 
 
@@ -110,7 +111,8 @@ def protocols(settings: Evaluation, general: str, published: dict, texts: list[s
         "in_sample": f"the training questions, greedy decoding, up to {limit} new tokens, rouge-score F1 without "
         "stemming, answer labels stripped",
         "heldout": f"gold questions that nothing was trained on, greedy decoding, up to {limit} new tokens; the "
-        "checkpoint is chosen by ROUGE-L on the fold dev; 95% intervals of 10,000 bootstrap draws of whole sections",
+        "checkpoint is chosen by ROUGE-L on the fold dev; 95% intervals of 10,000 bootstrap draws of whole sections; "
+        "log_likelihood: mean log-probability per token of the reference answer, natural logarithm, without context",
         "published": "the study's arithmetic: training chunks drawn with replacement, window 1024, stride 512, mean "
         f"over windows; the first {published['questions']} training questions, sampled at temperature "
         f"{published['temperature']}, up to {published['max_new_tokens']} new tokens, references with their label",
@@ -142,7 +144,11 @@ def _system(name: str, by: dict) -> dict:
         "label": SYSTEMS[name],
         "checkpoint": rows[0]["checkpoint"],
         "context": rows[0]["context"],
-        "scores": {score: interval([row[score] for row in rows], sections) for score in SCORES},
+        "scores": {
+            score: interval([row[score] for row in rows], sections)
+            for score in [*SCORES, LIKELIHOOD]
+            if score in rows[0]
+        },
         **{
             key: _means(part, COMPARED) | {"questions": len(part)} if part else None
             for key, part in (("trained_sections", parts["train"]), ("heldout_sections", parts["heldout"]))
@@ -159,7 +165,9 @@ def _differences(rows: list[dict], others: list[dict]) -> dict[str, dict]:
 
     sections = [row["section"] for row in rows]
     return {
-        score: difference([row[score] for row in rows], [row[score] for row in others], sections) for score in COMPARED
+        score: difference([row[score] for row in rows], [row[score] for row in others], sections)
+        for score in [*COMPARED, LIKELIHOOD]
+        if score in rows[0] and score in others[0]
     }
 
 
@@ -167,10 +175,11 @@ def _correct(family: list[dict[str, dict]]) -> None:
     """Add to each difference of a family its p value corrected by Holm, score by score."""
     from llama_qna.intervals import holm
 
-    for score in COMPARED:
-        adjusted = holm({str(n): differences[score]["p"] for n, differences in enumerate(family)})
-        for n, differences in enumerate(family):
-            differences[score]["p_holm"] = adjusted[str(n)]
+    for score in [*COMPARED, LIKELIHOOD]:
+        compared = {str(n): differences[score] for n, differences in enumerate(family) if score in differences}
+        adjusted = holm({n: difference["p"] for n, difference in compared.items()})
+        for n, difference in compared.items():
+            difference["p_holm"] = adjusted[n]
 
 
 def _retrieval(rows: list[dict] | None) -> dict | None:

@@ -78,7 +78,7 @@ def _evaluate(variant: Variant, points: list[Point], pairs: pd.DataFrame, questi
         name = comparison.best_on_dev(bench.predictions)
         chosen = next((point for point in points if point.name == name), chosen)
         model = bench.load(chosen)
-        bench.answer(model, bench.gold(chosen, "finetuned", "test"))
+        bench.answer(model, bench.likelihoods(model, bench.gold(chosen, "finetuned", "test")))
         bench.answer(model, bench.gold(chosen, "finetuned_retrieval", "test", "retrieved"))
     about = {"variant": variant.name, "base_model": variant.recipe.base_model, "chosen": chosen.name}
     about["protocols"] = comparison.protocols(settings, measuring.GENERAL_TEXT.name, measuring.PUBLISHED, list(texts))
@@ -104,7 +104,7 @@ def _measure(bench: measuring.Bench, points: list[Point], protocol: str) -> list
             curve.append(about | {"perplexity": bench.perplexities(model)})
             asked = bench.in_sample(point.name) + bench.gold(point, point.name, "dev")
         if is_last and point.stage != "finetuning":  # which checkpoint of fine-tuning is compared, dev decides
-            asked += bench.gold(point, point.stage, "test")
+            asked += bench.likelihoods(model, bench.gold(point, point.stage, "test"))
         bench.answer(model, asked)
         if point.stage == "base":
             bench.answer(model, bench.gold(point, "base_retrieval", "test", "retrieved"))

@@ -151,6 +151,19 @@ class Bench:
         shown = next(count for count in range(len(chunk_ids) + 1) if prompt(count) == ids)
         return chunk_ids[:shown], ids
 
+    def likelihoods(self, model, asked: Asked) -> Asked:
+        """What is asked, and beside it how likely the reference answer is: its mean log-probability per token, in nats.
+
+        It tells knowledge that greedy decoding hides: a small model may hold the right answer likelier without ever
+        writing it.
+        """
+        from llama_qna.perplexity import log_likelihoods
+
+        end = [self.tokenizer.eos_token_id]
+        answers = [prompts.encode_document(self.tokenizer, row["reference"]) + end for row, _ in asked]
+        found = log_likelihoods(model, [ids for _, ids in asked], answers)
+        return [(row | {"log_likelihood": nats}, ids) for (row, ids), nats in zip(asked, found, strict=True)]
+
     def published(self, model, point: Point) -> None:
         """The study's way: chunks drawn with replacement, sampled answers, references with their label.
 

@@ -77,6 +77,34 @@ def published_perplexity(
     return _exp(sum(nats / scored for nats, scored in losses) / len(losses))
 
 
+def log_likelihoods(
+    model, prompt_ids: list[list[int]], answer_ids: list[list[int]], batch_size: int = 16
+) -> list[float]:
+    """Mean log-probability per token, in nats, of each answer after its prompt; N floats.
+
+    Args:
+        prompt_ids, answer_ids: ragged, N lists each; the answers with the token that ends them.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    found = [0.0] * len(prompt_ids)
+    order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]) + len(answer_ids[i]))
+    head = model.get_output_embeddings().weight
+    for first in range(0, len(order), batch_size):
+        rows = order[first : first + batch_size]
+        texts = [torch.tensor(prompt_ids[i] + answer_ids[i], device=model.device) for i in rows]
+        input_ids = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)  # (B, T)
+        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
+        with torch.inference_mode():
+            hidden = model.get_decoder()(input_ids, attention_mask=mask, use_cache=False).last_hidden_state
+            for row, text, i in zip(hidden, texts, rows, strict=True):
+                start = len(prompt_ids[i])
+                logits = F.linear(row[start - 1 : len(text) - 1], head).float()  # (answer, V)
+                found[i] = -F.cross_entropy(logits, text[start:]).item()
+    return found
+
+
 def _text_ids(tokenizer, text: str, start_token: bool) -> tuple[list[int], bool]:
     """The tokens of a text, and whether a start token is the first of them."""
     ids = prompts.text_row(tokenizer, text, max_length=len(text.encode("utf-8")) + 8)["input_ids"]  # all of them

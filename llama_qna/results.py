@@ -10,6 +10,7 @@ from llama_qna import UserError, disk
 HARDWARE = "one NVIDIA L4"
 ROUGE = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 HELDOUT = {"rougeL": "ROUGE-L", "f1": "F1", "exact_match": "exact match", "supported": "supported by the document"}
+LIKELIHOOD = "reference's log-likelihood a token"  # only of systems without context
 STAGES = {"pretraining": "Domain pretraining", "finetuning": "Q&A fine-tuning"}
 STATES = {"base": "base model", "pretraining": "after pretraining", "finetuning": "after fine-tuning"}
 # a variant of the study: its name there, its text, the key of that text under perplexity.base_model
@@ -158,8 +159,12 @@ def _seeds(content: dict) -> str:
 def _heldout(run: dict, about: str) -> str:
     head = f"**Held out: {run['variant']}** ({about}). {run['questions']['test']} gold questions, none of them "
     head += "trained on; mean [95% interval]."
-    rows = [[system["label"], *(with_interval(system["scores"][key]) for key in HELDOUT)] for system in run["systems"]]
-    return "\n".join([head, "", _table(["system", *HELDOUT.values()], rows), "", *_findings(run)])
+    columns = HELDOUT | {"log_likelihood": LIKELIHOOD}
+    rows = [
+        [s["label"], *(with_interval(s["scores"][key]) if key in s["scores"] else "-" for key in columns)]
+        for s in run["systems"]
+    ]
+    return "\n".join([head, "", _table(["system", *columns.values()], rows), "", *_findings(run)])
 
 
 def _findings(run: dict) -> list[str]:
@@ -178,7 +183,12 @@ def _findings(run: dict) -> list[str]:
 
 def _difference(label: str, system: dict, other: dict) -> str:
     scores = system["against"][other["name"]]
-    found = [f"{HELDOUT[key]} {with_interval(scores[key], '+')} ({_verdict(scores[key])})" for key in ("rougeL", "f1")]
+    names = {"rougeL": HELDOUT["rougeL"], "f1": HELDOUT["f1"], "log_likelihood": LIKELIHOOD}
+    found = [
+        f"{name} {with_interval(scores[key], '+')} ({_verdict(scores[key])})"
+        for key, name in names.items()
+        if key in scores
+    ]
     return f"- {label} against {other['label']}: {', '.join(found)}"
 
 

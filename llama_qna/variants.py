@@ -129,7 +129,6 @@ class TrainingStage(_Strict):
     weight_decay: float = Field(0.0, ge=0)
     max_length: int = Field(1024, gt=0)  # tokens
     packing: bool = False  # join rows to blocks of max_length tokens, as the study did
-    recall: int = Field(0, ge=0)  # questions an epoch about each sentence of the text, in pretraining: `recall`
     replay_tokens: int = Field(0, ge=0)  # of general text a step, to hold the model to its base there: `losses.Replay`
     gradient_checkpointing: bool = False
     logging_steps: int = Field(gt=0)

@@ -268,3 +268,18 @@ def test_published_perplexity_is_the_studys(tiny):
 def test_published_perplexity_without_chunks_is_refused(tiny):
     with pytest.raises(UserError, match="chunks"):
         published_perplexity(tiny, shared.tokenizer(), [])
+
+
+def test_log_likelihoods_equal_the_plain_computation():
+    """Of answers of unlike lengths, whatever else is in the batch."""
+    from llama_qna.perplexity import log_likelihoods
+
+    model = shared.tiny_llama(vocabulary=100)
+    prompts, answers = [[5, 6, 7], [8, 9], [10, 11, 12, 13, 14]], [[20, 21, 2], [22, 2], [23, 24, 25, 2]]
+    wanted = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+        wanted.append(sum(logits[len(prompt) - 1 + i, token].item() for i, token in enumerate(answer)) / len(answer))
+    for size in (1, 3):
+        assert log_likelihoods(model, prompts, answers, batch_size=size) == pytest.approx(wanted, rel=1e-4)
