@@ -159,7 +159,8 @@ def _seeds(content: dict) -> str:
 def _heldout(run: dict, about: str) -> str:
     head = f"**Held out: {run['variant']}** ({about}). {run['questions']['test']} gold questions, none of them "
     head += "trained on; mean [95% interval]."
-    columns = HELDOUT | {"log_likelihood": LIKELIHOOD}
+    measured = any("log_likelihood" in system["scores"] for system in run["systems"])
+    columns = HELDOUT | ({"log_likelihood": LIKELIHOOD} if measured else {})
     rows = [
         [s["label"], *(with_interval(s["scores"][key]) if key in s["scores"] else "-" for key in columns)]
         for s in run["systems"]

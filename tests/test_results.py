@@ -50,6 +50,21 @@ def test_findings_state_the_differences_and_their_price():
     ]
 
 
+def test_likelihood_of_references_stands_beside_the_answers_where_it_was_measured():
+    metrics = made_up.metrics()
+    by_name = {system["name"]: system for system in metrics["systems"]}
+    by_name["finetuned"]["scores"]["log_likelihood"] = {"mean": -2.5, "low": -3.0, "high": -2.0}
+    by_name["finetuned"]["against"]["finetuning_only"]["log_likelihood"] = {
+        "mean": 0.9, "low": 0.4, "high": 1.4, "p": 0.001, "p_holm": 0.002
+    }  # fmt: skip
+    text = block(paper_135m=metrics)
+    heldout, _ = tables(text)
+    assert heldout[0][-1] == "reference's log-likelihood a token"
+    assert {row[0]: row[-1] for row in heldout[2:]}["pretraining, then fine-tuning"] == "-2.500 [-3.000, -2.000]"
+    assert [row[-1] for row in heldout[2:]].count("-") == len(made_up.SYSTEMS) - 1
+    assert "reference's log-likelihood a token +0.900 [+0.400, +1.400] (better)" in text
+
+
 def test_a_lost_comparison_is_said_plainly():
     metrics = made_up.metrics()
     for system in metrics["systems"]:
