@@ -255,7 +255,7 @@ def complaint(url, requests=None, **options):
     "reply, said",
     [
         (refusal(401, "bad key"), "answered 401 (bad key); set the environment variable TOY_API_KEY to a key that the"),
-        (refusal(403, "not yours"), "answered 403 (not yours); the key in the environment variable TOY_API_KEY may not"),
+        (refusal(403, "not yours"), "answered 403 (not yours); the key in the environment variable TOY_API_KEY may"),
         (refusal(404, "no such model"), "answered 404 (no such model); correct the url, which mostly ends in /v1, or"),
         (refusal(429, "quota is used up"), "answered 429 (quota is used up); lower concurrency"),
         (refusal(500, "oops"), "answered 500 (oops); see the server's log, and start again"),
