@@ -69,7 +69,7 @@ def _trained_alone(variant: Variant) -> list[Path]:
 def _check_order(variant: Variant) -> None:
     """Refuse a fine-tuned model that does not belong to the pretrained one: the scores would be of neither."""
     record = json.loads((variant.finetuning / "run.json").read_text(encoding="utf-8"))
-    stale = record["inputs"]["pretraining"] != records.sha256(variant.pretraining / "run.json")
+    stale = record["inputs"]["pretraining"] != records.outputs_sha256(variant.pretraining)
     if stale or record["recipe"]["stacking"] != variant.recipe.stacking:
         raise UserError(
             f"{variant.name}: pretraining or `stacking` has changed since fine-tuning: "

@@ -165,6 +165,11 @@ def add_to_note(partial: Path, **facts) -> None:
     write_json(partial / NOTE, note(partial) | facts)
 
 
+def outputs_sha256(folder: Path) -> str:
+    """The sha256 of all that a finished stage made; a stage done again with the same result keeps it."""
+    return _digest(json.loads((folder / "run.json").read_text(encoding="utf-8"))["outputs"])
+
+
 def check_output(folder: Path, verb: str, name: str) -> None:
     """Refuse a file of a finished stage that is no longer what the stage wrote.
 

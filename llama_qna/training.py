@@ -99,7 +99,7 @@ def finetune(variant: Variant, only: bool = False) -> dict:
 
         inputs |= model_identity(recipe.base_model)
     else:
-        inputs |= {"pretraining": records.sha256(variant.pretraining / "run.json")}
+        inputs |= {"pretraining": records.outputs_sha256(variant.pretraining)}
     asked = _recipe(variant, "finetuning")
     return records.once(variant, stage, asked, inputs | _replayed(recipe.finetuning), work, resumes=True)
 

@@ -54,7 +54,7 @@ def kill_and_go_on(commands, variant, command, seconds, begin, wanted, chance):
         status, said = commands.run(variant.root, *command)
         assert status == 0 and "Traceback" not in said, said
         assert results(variant) == wanted
-        assert not [path for path in variant.run.iterdir() if path.suffix in (".partial", ".old", ".lock")]
+        assert not [path for path in variant.run.iterdir() if path.name.endswith((".partial", ".old", ".lock"))]
         assert tries < 10 * KILLS, "it ends before it can be killed"
 
 

@@ -1,5 +1,7 @@
 """The ledger of a real `generate` over a server, damaged between two runs: what it still holds is not asked again."""
 
+from pathlib import Path
+
 import pytest
 
 from llama_qna import qna
@@ -19,9 +21,13 @@ def zeros(path):
     path.write_bytes(content[:-300] + b"\0" * 300)
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     "damage, lost",
-    [(flip, 1), (truncate, 1), (zeros, 1), (lambda path: path.unlink(), 5), (lambda path: path.write_text(""), 5)],
+    [(flip, 1), slow(truncate, 1), slow(zeros, 1), slow(Path.unlink, 5), slow(lambda path: path.write_text(""), 5)],
     ids=["flipped", "truncated", "zeros", "missing", "empty"],
 )
 def test_damaged_ledger_costs_what_was_damaged(damage, lost, tmp_path):

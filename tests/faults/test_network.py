@@ -44,7 +44,7 @@ def test_notebook_works_without_a_network(toy_root):
 
 @pytest.mark.slow
 def test_model_of_the_hub_without_a_network_is_one_line(tiny_folder, tmp_path):
-    """What needs the hub says so at once, and how to do without."""
+    """What needs the hub says so, and how to do without."""
     tiny_variant(tmp_path, tiny_folder)
     path = tmp_path / "small/variant.yaml"
     path.write_text(path.read_text().replace(str(tiny_folder), "somebody/some-model"))

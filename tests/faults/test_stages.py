@@ -147,7 +147,7 @@ def test_killed_after_the_renames_keeps_the_new_result(loaded):
     variant, before = loaded
 
     def work():
-        injected.kill_at("disk._remove")
+        injected.kill_at("disk._remove", call=2)  # the first is before the work
         return cli.main(["load", "small"])
 
     assert fork(work) == -signal.SIGKILL
@@ -169,7 +169,7 @@ def test_text_that_cannot_be_written_leaves_the_old_file_and_nothing_else(tmp_pa
 # --- stopped ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_stopped_run_resumes_with_the_same_bytes(number, variant, monkeypatch, capfd):
     """In this process: the signal comes within step 3 of 9, between two lines of the log and within an epoch."""
     from llama_qna.qna import generate
@@ -235,7 +235,7 @@ def test_full_disk_of_a_small_tmpfs(finished_root, tiny_folder, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("function", ["evaluation.answer", "models.load_base"])
+@pytest.mark.parametrize("function", ["comparison.summarize", "models.load_base"])
 def test_out_of_memory_in_a_stage_that_does_not_train(function, commands, finished):
     shutil.rmtree(finished.evaluation)
     status, said = commands.run(finished.root, "evaluate", "small", fault="hungry_at", function=function)

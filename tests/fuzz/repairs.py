@@ -38,8 +38,10 @@ def page_of(data: bytes) -> str:
 
 
 def fragments_of(data: bytes) -> tuple[list[layout.Box], list[str]]:
-    """The boxes of a page's pieces of text, and their texts: four bytes a row of two columns, of a line over both,
-    or of one piece anywhere."""
+    """The boxes of a page's pieces of text, and the texts.
+
+    Four bytes are a row: of two columns, of a line over both, or of one piece anywhere.
+    """
     boxes, texts, top = [], [], 820.0
     for shape, down, start, length in zip(*(data[n::4] for n in range(4)), strict=False):
         top -= down % 24
