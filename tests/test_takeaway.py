@@ -35,7 +35,7 @@ def random_adapter(base, folder, seed):
     )
     for name, parameter in model.named_parameters():
         if ".lora_B." in name:
-            parameter.data.normal_(0, 0.02)
+            parameter.data.normal_(0, 0.1)
     model.save_pretrained(folder)
     return folder
 
@@ -137,9 +137,9 @@ def test_adapter_is_one_for_the_base_itself(stacking, trained):
         found = models.attach_adapter(models.load_base(base, None).float(), folder)
         plain = models.load_base(base, None).float()
         wanted, found, plain = (model(ids).logits for model in (wanted, found, plain))
-    rounded = 0.0 if stacking == "continue" else 0.1  # merging rounded the weights below to bfloat16
-    assert (found - wanted).abs().max() <= rounded + 1e-4
-    assert (plain - wanted).abs().max() > 1
+    effect = (plain - wanted).abs().max()
+    rounded = 0.0 if stacking == "continue" else 0.1 * effect  # merging rounded the weights below to bfloat16
+    assert (found - wanted).abs().max() <= rounded + 1e-4 and effect > 1
     checks = read(folder)["checks"]
     assert [check["loaded"] for check in checks] == ["on the base in NF4", "on the base in 16 bits"]
     if stacking == "continue":
@@ -233,18 +233,15 @@ def test_second_export_of_the_same_writes_nothing(trained, merged, capsys):
     assert "written before" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("damage", ["model.safetensors", "export.json"])
-def test_damaged_export_is_replaced_only_by_force(damage, trained, merged, tmp_path):
-    folder = shutil.copytree(merged, tmp_path / "out")
-    if damage == "export.json":
-        record = read(folder) | {"adapter": "another"}
-        (folder / "export.json").write_text(json.dumps(record))
-    else:
-        (folder / damage).write_bytes(b"no weights")
-    with pytest.raises(UserError, match="exists with another export: replace it with --force"):
-        takeaway.export(trained("continue"), "merged", folder)
-    takeaway.export(trained("continue"), "merged", folder, force=True)
-    assert read(folder)["files"] == read(merged)["files"]
+def test_damaged_or_other_export_is_replaced_only_by_force(trained, merged, tmp_path):
+    other, damaged = (shutil.copytree(merged, tmp_path / name) for name in ("other", "damaged"))
+    (other / "export.json").write_text(json.dumps(read(other) | {"adapter": "another"}))
+    (damaged / "model.safetensors").write_bytes(b"no weights")
+    for folder in (other, damaged):
+        with pytest.raises(UserError, match="exists with another export: replace it with --force"):
+            takeaway.export(trained("continue"), "merged", folder)
+    takeaway.export(trained("continue"), "merged", damaged, force=True)
+    assert read(damaged)["files"] == read(merged)["files"]
 
 
 def test_other_folders_are_never_replaced(trained, tmp_path):
