@@ -30,18 +30,18 @@ PACKAGES = (
 ).split()
 
 SCORERS = "points pair_filters metrics intervals gold retrieval perplexity measuring comparison evaluation"
-WRITERS = "prompts models generation words verbs question_forms pair_parser pair_writers endpoints"
+WRITERS = "prompts models loading generation words verbs question_forms pair_parser pair_writers endpoints"
 NOTE = "partial.json"  # in the folder of an unfinished stage: what it was begun for
 # the modules that decide what a stage makes: when one of them changes, the stage is no longer done
 CODE = {
     "load": "documents extraction layout cleaning words furniture headings references chunks",
     "write": WRITERS,  # what the model writes, without what is kept of it
-    "generate": f"{WRITERS} references pair_filters qna",
-    "pretrain": "prompts models kernels losses checkpoints resuming training",
-    "finetune": "prompts models kernels losses checkpoints resuming training",
-    "finetune_only": "prompts models kernels losses checkpoints resuming training",
-    "repeat": f"prompts models generation {SCORERS} repeats",
-    "evaluate": f"prompts models generation {SCORERS}",
+    "generate": f"{WRITERS} tables references pair_filters qna",
+    "pretrain": "tables prompts models loading kernels losses checkpoints resuming training",
+    "finetune": "tables prompts models loading kernels losses checkpoints resuming training",
+    "finetune_only": "tables prompts models loading kernels losses checkpoints resuming training",
+    "repeat": f"tables prompts models loading generation {SCORERS} repeats",
+    "evaluate": f"tables prompts models loading generation {SCORERS}",
     "figures": "results plotting figures",
 }
 
