@@ -55,6 +55,11 @@ def put_in_place(whole: Path, folder: Path) -> None:
     _remove(old)
 
 
+def half_in_place(folder: Path) -> bool:
+    """Whether a kill inside `put_in_place` left something for `mend`."""
+    return _old(folder).exists()
+
+
 def mend(folder: Path) -> None:
     """Finish what a kill inside `put_in_place` left: the earlier folder comes back if no new one took its name."""
     old = _old(folder)

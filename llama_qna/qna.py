@@ -81,7 +81,9 @@ def read_qna(variant: Variant) -> pd.DataFrame:
     path = variant.qna / "qna.csv"
     if not path.is_file():
         raise UserError(f"no questions yet for {variant.name}: run `llama-qna generate {variant.name}` first")
-    return tables.read(path, f"qna.csv of {variant.name}", COLUMNS)
+    table = tables.read(path, f"qna.csv of {variant.name}", COLUMNS)
+    pages = pd.to_numeric(table.page, errors="coerce")  # pairs of the user's own have none
+    return table if pages.isna().any() else table.assign(page=pages.astype(int))
 
 
 def read_qna_file(path: Path) -> pd.DataFrame:

@@ -92,7 +92,7 @@ def test_a_damaged_adapter_is_named_and_the_base_still_answers(continued):
     before = answerer.answer(["Who?"], "base")
     _, adapter = trained(continued, "pretrained")
     (adapter / "adapter_model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(UserError, match=f"{adapter.name}: this adapter cannot be read"):
+    with pytest.raises(UserError, match=f"{adapter.name}/adapter_model.safetensors is damaged"):
         answerer.answer(["Who?"], "pretrained")
     assert answerer.answer(["Who?"], "base") == before
 

@@ -125,8 +125,8 @@ def test_usage_error_is_status_2(run_cli):
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "variants"])
 def test_unknown_variant(verb, refused):
-    question = ["Why?"] if verb == "ask" else []
-    assert refused(verb, "paper_153m", *question).endswith("did you mean paper_135m?")
+    more = {"ask": ["Why?"], "export": ["--to", "adapter"]}.get(verb, [])
+    assert refused(verb, "paper_153m", *more).endswith("did you mean paper_135m?")
 
 
 def test_misspelt_key(refused, edit_recipe):

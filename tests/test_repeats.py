@@ -95,6 +95,7 @@ def test_seeds_are_published_beside_the_metrics(repeated, monkeypatch):
     written = {path.name for path in publishing.publish(variant) if path.parent == variant.folder}
     assert written == {
         "seeds.json", "seeds.predictions.jsonl", "seeds.run.json", "metrics.json", "predictions.jsonl", "run.json",
+        "MODEL_CARD.md",
     }  # fmt: skip
     assert json.loads((variant.folder / "seeds.json").read_text()) == content
     assert json.dumps(content) in (variant.root / "README.md").read_text()

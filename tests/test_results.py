@@ -254,7 +254,10 @@ def files(root):
 def test_publishing_writes_the_run_into_the_readme(finished):
     written = publishing.publish(finished)
     folder, readme = finished.folder, finished.root / "README.md"
-    assert written == [folder / name for name in ("metrics.json", "predictions.jsonl", "run.json")] + [readme]
+    assert written == [folder / name for name in ("metrics.json", "predictions.jsonl", "run.json")] + [
+        readme,
+        folder / "MODEL_CARD.md",
+    ]
     heldout, *_ = tables(readme.read_text(encoding="utf-8"))
     assert heldout[2][1].startswith("0.111")
     assert publishing.readme_results(finished.root) in readme.read_text(encoding="utf-8")

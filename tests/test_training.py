@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from llama_qna import UserError, models, prompts
+from llama_qna import UserError, models, prompts, variants
 from llama_qna.chunks import read_chunks
 from llama_qna.losses import Replay, labelled_loss
 from llama_qna.models import EMBEDDED
@@ -137,7 +137,8 @@ def test_replay_holds_the_model_to_its_base(shallow_variant):
     """After the same steps on the same rows, general text diverges less."""
     distances = []
     for tokens in (0, 128):
-        variant = shared.write_variant(shallow_variant.root, shallow_variant.recipe.base_model, replay_tokens=tokens)
+        settings = {"replay_tokens": tokens, "learning_rate": 1e-2, "max_steps": 8}
+        variant = shared.write_variant(shallow_variant.root, shallow_variant.recipe.base_model, **settings)
         pretrain(variant)
         recipe = variant.recipe
         model = models.attach_adapter(
@@ -178,6 +179,12 @@ def test_continued_adapter_starts_where_pretraining_ended(shallow_variant):
 # --- a stage is done once, and whole, or not at all ------------------------------------------------------------------
 
 
+@pytest.fixture
+def wild_rates(monkeypatch):
+    """Learning rates that no recipe may have, to make a loss explode at once."""
+    monkeypatch.setattr(variants, "LARGEST", 1e40)
+
+
 def with_stage(variant, **stage):
     return shared.write_variant(variant.root, variant.recipe.base_model, **stage)
 
@@ -204,7 +211,7 @@ def test_same_seed_same_weights(shallow_variant, tmp_path):
         torch.testing.assert_close(first[name], second[name], msg=name)
 
 
-def test_exploded_loss_is_one_clear_error(shallow_variant):
+def test_exploded_loss_is_one_clear_error(shallow_variant, wild_rates):
     wild = with_stage(shallow_variant, learning_rate=1e30)
     with pytest.raises(
         UserError, match=r"small pretraining_paper: the loss became nan at step 2; try a lower learning_rate"
@@ -215,14 +222,14 @@ def test_exploded_loss_is_one_clear_error(shallow_variant):
         finetune(wild)
 
 
-def test_failed_stage_leaves_the_earlier_result(shallow_variant):
+def test_failed_stage_leaves_the_earlier_result(shallow_variant, wild_rates):
     record = pretrain(shallow_variant)
     with pytest.raises(UserError, match="step 2"):
         pretrain(with_stage(shallow_variant, learning_rate=1e30))
     assert pretrain(with_stage(shallow_variant)) == record | {"skipped": True}
 
 
-def test_exploded_loss_between_two_logs_is_an_error(shallow_variant):
+def test_exploded_loss_between_two_logs_is_an_error(shallow_variant, wild_rates):
     """The last steps may fall behind the last log; what they broke must not be merged."""
     wild = with_stage(shallow_variant, learning_rate=1e30, logging_steps=10)
     with pytest.raises(UserError, match="the loss became"):

@@ -57,7 +57,7 @@ def test_a_run_never_writes_into_the_committed_folder(toy_root):
         ("corpus:", "corpsu:", "corpsu", "corpus"),
         ("chunk_size:", "chunk_sise:", "chunking.chunk_sise", "chunk_size"),
         ("dequantize_once:", "dequantise_once:", "quantization.dequantise_once", "dequantize_once"),
-        ("save_steps: 17", "save_step: 17", "pretraining.save_step", "save_steps"),
+        ("save_steps: 27", "save_step: 27", "pretraining.save_step", "save_steps"),
         ("  window:", "  windows:", "evaluation.windows", "window"),
     ],
 )
@@ -81,7 +81,7 @@ def test_key_that_is_like_no_other_is_refused_without_a_guess(edit_recipe):
         ("method: two_step", "method: three_step", "generation.method", "'two_step' or 'multi_pair'"),
         ("dropout: 0.0", "dropout: 1.5", "lora.dropout", "less than 1"),
         ("temperature: 0.5", "temperature: -1", "generation.temperature", "greater than or equal to 0"),
-        ("epochs: 5", "epochs: five", "pretraining.epochs", "number"),
+        ("epochs: 8", "epochs: five", "pretraining.epochs", "number"),
         ("learning_rate: 0.001", "learning_rate: .nan", "pretraining.learning_rate", ""),
         ("reference_questions: true", "reference_questions: maybe", "generation.reference_questions", "boolean"),
         ("target_modules: all-linear", "target_modules: all-linar", "lora.target_modules", "all-linear"),
