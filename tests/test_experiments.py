@@ -1,0 +1,51 @@
+"""docs/experiments.md and benchmarks/results/experiments.json: what is printed, and what is computed from answers."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from statistics import fmean
+
+import pytest
+
+from llama_qna import metrics, tables
+from llama_qna.variants import REPOSITORY, Variant
+
+FOLDER = REPOSITORY / "benchmarks"
+CONTENT = json.loads((FOLDER / "results" / "experiments.json").read_text(encoding="utf-8"))
+
+
+def test_page_holds_the_tables_that_the_script_prints():
+    command = [sys.executable, FOLDER / "experiments.py", "--table"]
+    printed = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, cwd=REPOSITORY).stdout
+    page = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
+    assert page.split("<!-- experiments:begin -->\n")[1].split("<!-- experiments:end -->")[0] == printed
+
+
+@pytest.fixture
+def scores():
+    spec = importlib.util.spec_from_file_location("experiment_scores", FOLDER / "experiment_scores.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_differences_are_those_of_the_scores(scores):
+    computed = scores.compared(CONTENT["experiments"])
+    assert [(d["of"], d["against"]) for d in computed] == [(d["of"], d["against"]) for d in CONTENT["differences"]]
+    for found, stored in zip(computed, CONTENT["differences"], strict=True):
+        assert all(found[score] == pytest.approx(stored[score]) for score in scores.SCORES)
+
+
+def test_scores_are_those_of_the_answers():
+    gold = tables.read(Variant.load("paper_135m").gold, "gold.csv", ["question_id", "Answer", "fold"])
+    dev = gold[gold.fold == "dev"]
+    for experiment in CONTENT["experiments"].values():
+        for point in experiment["points"].values():
+            answers = point["answers"]
+            assert [row["question_id"] for row in answers] == list(dev.question_id)
+            for row, reference in zip(answers, dev.Answer, strict=True):
+                assert metrics.rouge(row["answer"], reference)["rougeL"] == pytest.approx(row["rougeL"])
+                assert metrics.token_f1(row["answer"], [reference]) == pytest.approx(row["f1"])
+            for score in ("rougeL", "f1"):
+                assert point[score] == pytest.approx(fmean(row[score] for row in answers))
