@@ -64,8 +64,8 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -c "from llama_qna.models import embedded_model; embedded_model()"
 	touch $(READY)
 
-# vLLM needs other versions of what we need, so it has an environment of its own; see requirements-serve.lock. The package is in it
-# for llama_qna/lora_on_cpu.py alone.
+# vLLM needs other versions of what we need, so it has an environment of its own; see requirements-serve.lock. Our
+# package is in it for llama_qna/lora_on_cpu.py alone.
 $(SERVE_READY): requirements-serve.lock pyproject.toml
 	@echo "Setting up .venv-serve (a few minutes the first time, about 2.5 GB; with CUDA more)"
 	rm -f $(SERVE_READY)

@@ -222,7 +222,7 @@ def answerer(url, small_run):
 
 
 def test_every_system_through_the_engine(answerer):
-    questions = [question for question, _ in shared.PAIRS]
+    questions = QUESTIONS[:4]
     for system in SYSTEMS:
         answers = answerer.answer(questions, system)
         assert len(answers) == 4 and all(bool(answer.sources) == ("rag" in system) for answer in answers)
