@@ -53,7 +53,13 @@ def toy_recipe(name: str, model) -> dict:
     return recipe
 
 
-@pytest.mark.parametrize("name", variant_names(REPOSITORY))
+# a recipe much like another one's, which runs always
+SLOW = {"paper_7b", "physics_books_135m"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in variant_names(REPOSITORY)]
+)
 def test_recipe_runs_end_to_end(name, toy_model, tmp_path, monkeypatch):
     recipe = toy_recipe(name, toy_model)
     (tmp_path / name).mkdir()

@@ -15,6 +15,8 @@ from llama_qna.variants import Variant
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture  # noqa: F401
 
+pytestmark = pytest.mark.slow  # two more trainings
+
 
 @pytest.fixture(scope="module")
 def repeated(shallow_folder, tmp_path_factory):
