@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from llama_qna import UserError, comparison, gold, metrics, prompts, records
+from llama_qna import UserError, comparison, distributed, gold, metrics, prompts, records
 from llama_qna.chunks import read_chunks
 from llama_qna.points import Point, points_of
 from llama_qna.qna import read_qna
@@ -72,9 +72,9 @@ def _evaluate(variant: Variant, points: list[Point], pairs: pd.DataFrame, questi
     from tqdm import tqdm
 
     bench = _Bench(variant, pairs, questions)
-    protocol, curve = variant.recipe.evaluation.protocol, []
+    protocol, curve, parts = variant.recipe.evaluation.protocol, [], []
     chosen = points[-1]
-    for point in tqdm(points, desc="evaluating", unit="model"):
+    for point in tqdm(distributed.mine(points), desc="evaluating", unit="model"):
         model = bench.load(point)
         if point.stage != "finetuning_only":
             curve.append(
@@ -90,12 +90,18 @@ def _evaluate(variant: Variant, points: list[Point], pairs: pd.DataFrame, questi
             bench.ask(model, point, "base_right_chunk", "test", "right chunk")
         if last and protocol != "heldout" and point.stage != "finetuning_only":
             bench.published(model, point)
+        parts.append(bench.taken())
+    curve = bench.collect(curve, parts, points)
     if questions is not None:
         name = comparison.best_on_dev(bench.predictions)
         chosen = next((point for point in points if point.name == name), chosen)
-        model = bench.load(chosen)
-        bench.ask(model, chosen, "finetuned", "test")
-        bench.ask(model, chosen, "finetuned_retrieval", "test", "retrieved")
+        before, parts = bench.taken(), []
+        for system, context in distributed.mine([("finetuned", "none"), ("finetuned_retrieval", "retrieved")]):
+            bench.ask(bench.load(chosen), chosen, system, "test", context)
+            parts.append(bench.taken())
+        bench.predictions = before + sum(distributed.together(distributed.gather(parts)), [])
+    if not distributed.is_main():
+        return {}
     settings = variant.recipe.evaluation
     about = {"variant": variant.name, "base_model": variant.recipe.base_model, "chosen": chosen.name}
     about["protocols"] = comparison.protocols(settings, GENERAL_TEXT.name, PUBLISHED)
@@ -141,6 +147,21 @@ class _Bench:
         elif point.adapter:
             self._model = models.attach_adapter(self._model, point.adapter)
         return self._model
+
+    def taken(self) -> list[dict]:
+        """The predictions so far, which are forgotten here."""
+        taken, self.predictions = self.predictions, []
+        return taken
+
+    def collect(self, curve: list[dict], parts: list[list[dict]], points: list[Point]) -> list[dict]:
+        """Take over what all processes found about their points, in the order of one process; the whole curve."""
+        found = distributed.gather((curve, parts, self.published_perplexity))
+        curves, parts, published = zip(*found, strict=True)
+        self.predictions = sum(distributed.together(parts), [])
+        stages = {stage: value for part in published for stage, value in part.items()}
+        self.published_perplexity = {point.stage: stages[point.stage] for point in points if point.stage in stages}
+        order = [point.name for point in points]
+        return sorted(sum(curves, []), key=lambda entry: order.index(entry["name"]))
 
     def texts(self, model) -> dict:
         """Perplexity on the text trained on, on the held-out sections and on general text."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from llama_qna import prompts
+from llama_qna import distributed, prompts
 from llama_qna.variants import REPOSITORY
 
 REPLAY_TEXT = REPOSITORY / "data" / "general" / "replay.txt"
@@ -28,6 +28,7 @@ class Replay:
         text = prompts.encode_document(tokenizer, REPLAY_TEXT.read_text(encoding="utf-8"))
         self.pieces = [text[start : start + self.PIECE] for start in range(0, len(text) - self.PIECE, self.PIECE)]
         self.rows, self.random, self.waiting = max(1, tokens // self.PIECE), random.Random(seed), []
+        self.due = []  # this process's pieces of the step, a list for each of its batches
 
     def batch(self) -> list[list[int]]:
         """The next pieces, (rows, 128); none comes again before the rest is too short for a batch."""
@@ -36,15 +37,26 @@ class Replay:
         taken, self.waiting = self.waiting[: self.rows], self.waiting[self.rows :]
         return taken
 
-    def loss(self, model):
+    def loss(self, model, accumulation: int = 1):
+        """This batch's share of a step's divergence, a scalar; the shares of all batches and processes add up to it.
+
+        Args:
+            accumulation: batches of this process in the step.
+        """
         import torch
         import torch.nn.functional as F
 
-        input_ids = torch.tensor(self.batch(), device=model.device)
+        if not self.due:
+            slots = distributed.shares(self.batch(), accumulation * distributed.processes())
+            self.due = slots[distributed.rank() :: distributed.processes()]
+        pieces = self.due.pop(0)
+        if not pieces:
+            return 0.0
+        input_ids = torch.tensor(pieces, device=model.device)
         with torch.no_grad(), model.disable_adapter():
             expected = F.log_softmax(model(input_ids, use_cache=False).logits.float(), -1)
         found = F.log_softmax(model(input_ids, use_cache=False).logits.float(), -1)
-        return F.kl_div(found, expected, reduction="sum", log_target=True) / input_ids.numel()
+        return F.kl_div(found, expected, reduction="sum", log_target=True) / (self.rows * self.PIECE)
 
 
 def trainer_class(on_cpu: bool, replay: Replay | None = None):
@@ -58,11 +70,15 @@ def trainer_class(on_cpu: bool, replay: Replay | None = None):
 
     class CpuTrainer(SFTTrainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            loss = labelled_loss(model.get_base_model(), **inputs)
+            def summed(adapted, **inputs):
+                return labelled_loss(adapted.get_base_model(), **inputs)
+
+            loss = distributed.within_forward(model, self.accelerator.unwrap_model(model), summed, **inputs)
             count = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"][:, 1:] != -100).sum()
             self._total_train_tokens += int(inputs["attention_mask"].sum())
             self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
-            return loss / torch.as_tensor(count).clamp(min=1)
+            # the count is that of all processes, whose gradients are averaged
+            return loss / torch.as_tensor(count).clamp(min=1) * distributed.processes()
 
     if on_cpu:
         _keep_freed_memory()
@@ -70,7 +86,9 @@ def trainer_class(on_cpu: bool, replay: Replay | None = None):
 
     class ReplayTrainer(base):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            return super().compute_loss(model, inputs, False, num_items_in_batch) + replay.loss(model)
+            loss = super().compute_loss(model, inputs, False, num_items_in_batch)
+            parts = self.current_gradient_accumulation_steps
+            return loss + replay.loss(self.accelerator.unwrap_model(model), parts) * distributed.processes()
 
     return ReplayTrainer if replay else base
 

@@ -10,7 +10,7 @@ import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
-from llama_qna import UserError
+from llama_qna import UserError, distributed
 from llama_qna.records import sha256
 from llama_qna.variants import REPOSITORY, Lora, Quantization
 
@@ -113,7 +113,7 @@ def load_base(base_model: str, quantization: Quantization | None, weights: Path 
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     dtype = compute_dtype(quantization)
-    options = {"dtype": dtype, "device_map": {"": on or device()}}
+    options = {"dtype": dtype} if distributed.sharded() else {"dtype": dtype, "device_map": {"": on or device()}}
     if quantization:
         _quiet_bitsandbytes()
         options["quantization_config"] = BitsAndBytesConfig(
@@ -121,11 +121,17 @@ def load_base(base_model: str, quantization: Quantization | None, weights: Path 
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=quantization.double_quantization,
             bnb_4bit_compute_dtype=dtype,
+            # FSDP cuts up tensors of one floating type only, so there the 4-bit weights are stored as such
+            bnb_4bit_quant_storage=dtype if distributed.sharded() else "uint8",
         )
-    model = _from_pretrained(AutoModelForCausalLM, str(weights or base_model), **options)
+    return ready(_from_pretrained(AutoModelForCausalLM, str(weights or base_model), **options), quantization)
+
+
+def ready(model, quantization: Quantization | None):
+    """What every base goes through after its weights are there; the frozen model in eval mode."""
     if quantization:
         keep_gradients_on_cpu(model)
-        if quantization.dequantize_once:
+        if quantization.dequantize_once and not distributed.sharded():
             dequantize_once(model)
     if device() == "cpu":
         # Attention that shares key and value heads itself; else transformers copies them once a query head and a step.
@@ -138,17 +144,23 @@ def load_base(base_model: str, quantization: Quantization | None, weights: Path 
 def device() -> str:
     import torch
 
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{distributed.local_rank()}" if torch.cuda.is_available() else "cpu"
 
 
 def compute_dtype(quantization: Quantization | None):
-    """The 16-bit type to compute in: the recipe's on a GPU; bfloat16 on a CPU, which has no float16 products."""
+    """The type to compute in: the recipe's on a GPU that has it; bfloat16 on a CPU, or float32 where that is faster.
+
+    Raises:
+        UserError: the GPU is too old for this PyTorch.
+    """
     import torch
 
+    from llama_qna import machine
+
+    if device() == "cpu":
+        return torch.bfloat16 if machine.bfloat16_is_fast() else torch.float32
     name = quantization.compute_dtype if quantization else "bfloat16"
-    if device() == "cpu" or name == "bfloat16" and torch.cuda.is_bf16_supported():
-        return torch.bfloat16
-    return torch.float16
+    return torch.bfloat16 if name == "bfloat16" and machine.gpu_has_bfloat16() else torch.float16
 
 
 def keep_gradients_on_cpu(model) -> None:

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from llama_qna import __version__
+from llama_qna import __version__, distributed
 from llama_qna.variants import REPOSITORY, Variant
 
 PACKAGES = (
@@ -35,9 +35,9 @@ CODE = {
     "load": "documents extraction layout cleaning words furniture headings references chunks",
     "write": WRITERS,  # what the model writes, without what is kept of it
     "generate": f"{WRITERS} references pair_filters qna",
-    "pretrain": "prompts models losses training",
-    "finetune": "prompts models losses training",
-    "finetune_only": "prompts models losses training",
+    "pretrain": "prompts models losses shared_steps training",
+    "finetune": "prompts models losses shared_steps training",
+    "finetune_only": "prompts models losses shared_steps training",
     "evaluate": f"prompts models generation {SCORERS}",
     "figures": "results plotting figures",
 }
@@ -53,6 +53,8 @@ def once(
 ) -> dict:
     """Do a stage unless this machine holds its result for the same recipe and the same inputs.
 
+    Of several processes the first one looks, keeps the record and prints; `distributed_stages` says which others work.
+
     Args:
         recipe: the parts of the recipe that the stage depends on.
         inputs: name and sha256 of everything that the stage reads.
@@ -63,21 +65,25 @@ def once(
     """
     folder = variant.stage_folders[stage]
     key = _digest({"stage": stage, "recipe": recipe, "inputs": inputs, "code": code(stage)})
-    record = valid_record(folder, stage)
+    record = distributed.from_main(valid_record(folder, stage) if distributed.is_main() else None)
     if record and record["key"] == key:
         print(f"{stage}: done before ({record['seconds']:.0f} s, {record['finished']}), nothing has changed")
         return record | {"skipped": True}
 
     partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    if distributed.is_main():
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    distributed.barrier()
     started, clock = datetime.now(UTC), time.perf_counter()
     try:
-        results = work(partial) or {}
+        results = _work(variant, stage, work, partial)
     except BaseException:
-        if not any(partial.iterdir()):
+        if distributed.is_main() and not any(partial.iterdir()):
             _remove_empty(partial, variant.root)
         raise
+    if not distributed.is_main():
+        return distributed.from_main(None) | {"skipped": False}
     record = {
         "stage": stage,
         "variant": variant.name,
@@ -91,7 +97,7 @@ def once(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "git": git_state(),
         "versions": versions(),
-        "machine": machine(),
+        "machine": machine() | ({"processes": distributed.processes()} if distributed.processes() > 1 else {}),
         "code": code(stage),
         "outputs": {str(p.relative_to(partial)): sha256(p) for p in sorted(partial.rglob("*")) if p.is_file()},
         "key": key,
@@ -99,7 +105,17 @@ def once(
     write_json(partial / "run.json", record)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
-    return record | {"skipped": False}
+    return distributed.from_main(record) | {"skipped": False}
+
+
+def _work(variant: Variant, stage: str, work: Callable[[Path], dict | None], partial: Path) -> dict:
+    if distributed.processes() == 1:
+        return work(partial) or {}
+    from llama_qna.distributed_stages import work_together
+
+    results = work_together(variant, stage, work, partial) or {}
+    distributed.barrier()
+    return results
 
 
 def _remove_empty(folder: Path, root: Path) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from llama_qna import UserError, losses, prompts, records
+from llama_qna import UserError, distributed, losses, plan, prompts, records
 from llama_qna.chunks import read_chunks
 from llama_qna.qna import read_qna
 from llama_qna.variants import TrainingStage, Variant
@@ -32,16 +33,18 @@ def pretrain(variant: Variant) -> dict:
     recipe = variant.recipe
     chunks = read_chunks(variant)
     chunks = chunks[chunks.split == "train"]
+    distributed.announce(recipe.pretraining.batch_size)
 
     def work(folder: Path) -> dict:
         from llama_qna import models
 
         tokenizer = models.load_tokenizer(recipe.base_model)
         rows = [prompts.text_row(tokenizer, text, recipe.pretraining.max_length) for text in chunks.text]
+        batch = plan.for_stage(variant, "pretraining", rows)
         model = models.load_base(recipe.base_model, recipe.quantization)
-        results = _train(variant, recipe.pretraining, model, tokenizer, rows, folder)
+        results = _train(variant, recipe.pretraining, model, tokenizer, rows, folder, batch)
         del model
-        if recipe.stacking == "merge":
+        if recipe.stacking == "merge" and distributed.is_main():
             models.merge_adapter(recipe.base_model, checkpoints(folder)[-1], folder / "merged")
             tokenizer.save_pretrained(folder / "merged")
         return results
@@ -72,6 +75,7 @@ def finetune(variant: Variant, only: bool = False) -> dict:
     pairs = read_qna(variant)
     pairs = pairs[pairs.split == "train"]
     weights, adapter = (None, None) if only else start_of_finetuning(variant)
+    distributed.announce(recipe.finetuning.batch_size)
 
     def work(folder: Path) -> dict:
         from llama_qna import models
@@ -81,8 +85,9 @@ def finetune(variant: Variant, only: bool = False) -> dict:
         rows = [
             prompts.training_row(tokenizer, q, a, length) for q, a in zip(pairs.Question, pairs.Answer, strict=True)
         ]
+        batch = plan.for_stage(variant, "finetuning", rows)
         model = models.load_base(recipe.base_model, recipe.quantization, weights=weights)
-        return _train(variant, recipe.finetuning, model, tokenizer, rows, folder, adapter)
+        return _train(variant, recipe.finetuning, model, tokenizer, rows, folder, batch, adapter)
 
     inputs = {"qna.csv": records.sha256(variant.qna / "qna.csv")}
     if only:
@@ -133,12 +138,16 @@ def _train(
     tokenizer,
     rows: list[dict],
     folder: Path,
+    batch: plan.Batch,
     adapter: Path | None = None,
+    callbacks: Sequence = (),
 ) -> dict:
     """Train an adapter on rows of `input_ids` and `labels` and write its checkpoints and its log into `folder`.
 
     Args:
+        batch: how the rows of a step pass through the model, as planned.
         adapter: go on with this one in place of a new one.
+        callbacks: more of the trainer's, to watch the steps.
     """
     import torch
     from datasets import Dataset, disable_progress_bars
@@ -147,6 +156,7 @@ def _train(
     from trl import SFTConfig
 
     from llama_qna import models
+    from llama_qna.shared_steps import shared_trainer
 
     def check(loss: float, state) -> None:
         if not math.isfinite(loss):
@@ -182,12 +192,15 @@ def _train(
     disable_progress_bars()  # of preparing the rows: seconds, and lines between the bars that matter
     torch.manual_seed(variant.recipe.seed)
     on_cpu = models.device() == "cpu"
-    half = models.compute_dtype(variant.recipe.quantization) is torch.float16
+    dtype = models.compute_dtype(variant.recipe.quantization)
     config = SFTConfig(
         output_dir=str(folder),
         num_train_epochs=stage.epochs,
         max_steps=stage.max_steps,
-        per_device_train_batch_size=stage.batch_size,
+        per_device_train_batch_size=batch.rows,
+        gradient_accumulation_steps=batch.accumulation,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,  # they are the base's dequantized weights, the same everywhere
         learning_rate=stage.learning_rate,
         lr_scheduler_type=stage.scheduler,
         warmup_steps=stage.warmup_steps,
@@ -197,11 +210,11 @@ def _train(
         packing_strategy="wrapped",  # the study's: rows are joined and cut every max_length tokens, nothing is dropped
         # rows of like length share a batch, or else padding is computed too
         train_sampling_strategy="random" if stage.packing else "group_by_length",
-        gradient_checkpointing=stage.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if stage.gradient_checkpointing else None,
+        gradient_checkpointing=batch.checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if batch.checkpointing else None,
         use_cpu=on_cpu,
         bf16=False,  # weights and adapters are bfloat16 themselves; autocast would only add casts
-        fp16=half,
+        fp16=dtype is torch.float16,
         logging_steps=stage.logging_steps,
         logging_nan_inf_filter=False,  # it would show the last good loss in place of NaN
         save_steps=stage.save_steps,
@@ -211,21 +224,23 @@ def _train(
         report_to="none",
         disable_tqdm=True,
     )
-    trainer = losses.trainer_class(on_cpu, replay)(
+    trainer = shared_trainer(losses.trainer_class(on_cpu, replay), stage.batch_size)(
         model=model,
         args=config,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=None if adapter else models.lora_config(variant.recipe.lora),
-        callbacks=[StopOnNan(), Bar()],
+        callbacks=[StopOnNan(), Bar(), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
-    if half:  # float16 gradients need float32 adapters under the scaler
+    if dtype is not torch.bfloat16:  # the scaler of float16 needs float32 adapters, and so does a float32 base
         for parameter in trainer.model.parameters():
             parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
     trained, total = trainer.model.get_nb_trainable_parameters()
     outcome = trainer.train()
     check(outcome.training_loss, trainer.state)  # the mean over all steps: finds what fell between two logs
+    if not distributed.is_main():
+        return {}
     keys = ("step", "epoch", "loss", "learning_rate", "grad_norm")
     log = [{key: row[key] for key in keys if key in row} for row in trainer.state.log_history if "loss" in row]
     records.write_json(folder / "log.json", log)
