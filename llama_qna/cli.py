@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--device", choices=["cpu", "cuda"], help="plan for this one; by default the GPU if there is one")
     plan.add_argument("--measure", action="store_true", help="measure the machine's limits for 10 s in place of 2")
     plan.add_argument(
-        "--rehearse", action="store_true", help="then try it: random weights of the true shapes, two steps, one generation"
+        "--rehearse", action="store_true", help="try it: random weights of the true shapes, two steps, one generation"
     )
     plan.add_argument("--rows", type=int, metavar="N", help="rows of a rehearsed step in place of the recipe's")
     plan.add_argument("--length", type=int, metavar="TOKENS", help="tokens of a rehearsed row, likewise")

@@ -113,7 +113,8 @@ def load_base(base_model: str, quantization: Quantization | None, weights: Path 
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     dtype = compute_dtype(quantization)
-    options = {"dtype": dtype} if distributed.sharded() else {"dtype": dtype, "device_map": {"": on or device()}}
+    on = on or ("cpu" if distributed.sharded() else device())  # FSDP moves each card's part to it
+    options = {"dtype": dtype, "device_map": {"": on}}
     if quantization:
         _quiet_bitsandbytes()
         options["quantization_config"] = BitsAndBytesConfig(
@@ -133,6 +134,8 @@ def ready(model, quantization: Quantization | None):
         keep_gradients_on_cpu(model)
         if quantization.dequantize_once and not distributed.sharded():
             dequantize_once(model)
+    if distributed.sharded():
+        model.__dict__.pop("hf_device_map", None)  # accelerate refuses to move a model that says where it is
     if device() == "cpu":
         # Attention that shares key and value heads itself; else transformers copies them once a query head and a step.
         os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")
@@ -159,6 +162,7 @@ def compute_dtype(quantization: Quantization | None):
 
     if device() == "cpu":
         return torch.bfloat16 if machine.bfloat16_is_fast() else torch.float32
+    machine.check_gpu()
     name = quantization.compute_dtype if quantization else "bfloat16"
     return torch.bfloat16 if name == "bfloat16" and machine.gpu_has_bfloat16() else torch.float16
 
