@@ -21,6 +21,7 @@ from llama_qna.variants import Variant
 
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 STEPS = 2
+SHORTEST = 40  # tokens, where lengths differ: as those of the shipped papers' chunks
 CASES = {
     "1x64": {},
     "8x64": {},
@@ -34,6 +35,7 @@ CASES = {
     "2x512": {},
     "4x512": {},
     "8x512": {},
+    "8x349, mixed lengths": {"mixed": True, "steps": 12},
     "8x512, checkpointing": {"checkpointing": True},
 }
 
@@ -46,8 +48,13 @@ def case(name: str) -> tuple[Variant, plan.Batch, int]:
     recipe = variant.recipe
     labelled = settings.get("labelled", length)
     stage = recipe.pretraining.model_copy(
-        update={"batch_size": rows, "max_length": length, "max_steps": STEPS, "save_steps": STEPS, "logging_steps": 1}
-        | {"replay_tokens": settings.get("replay_tokens", 0)}
+        update={
+            "batch_size": rows,
+            "max_length": length,
+            "max_steps": settings.get("steps", STEPS),
+            "save_steps": STEPS,
+        }
+        | {"logging_steps": 1, "replay_tokens": settings.get("replay_tokens", 0)}
     )
     once = settings.get("dequantize_once", recipe.quantization.dequantize_once)
     recipe = recipe.model_copy(
@@ -59,7 +66,8 @@ def case(name: str) -> tuple[Variant, plan.Batch, int]:
             ),
         }
     )
-    batch = plan.Batch(rows, length, 1, settings.get("checkpointing", False), labelled / length)
+    mixed = settings.get("mixed", False)
+    batch = plan.Batch(rows, length, 1, settings.get("checkpointing", False), labelled / length, mixed)
     return replace(variant, recipe=recipe), batch, labelled
 
 
@@ -89,9 +97,11 @@ def train(name: str) -> int:
     tokenizer = models.load_tokenizer(recipe.base_model)
     model = models.load_base(recipe.base_model, recipe.quantization)
     rows = []
-    for _ in range(STEPS * batch.rows):
-        ids = draw.choices(range(100, len(tokenizer)), k=batch.length)
-        rows.append({"input_ids": ids, "labels": [-100] * (batch.length - labelled) + ids[batch.length - labelled :]})
+    for number in range(recipe.pretraining.max_steps * batch.rows):
+        length = draw.randint(SHORTEST, batch.length) if batch.padded and number else batch.length
+        ids = draw.choices(range(100, len(tokenizer)), k=length)
+        rows.append({"input_ids": ids, "labels": [-100] * (length - labelled) + ids[max(0, length - labelled) :]})
+    batch = replace(batch, peak=predicted(name))
     with tempfile.TemporaryDirectory() as folder:
         training._train(variant, recipe.pretraining, model, tokenizer, rows, Path(folder), batch)
     return peak("cpu")

@@ -175,7 +175,7 @@ def _plan(options) -> None:
         return
     if options.rows or options.length:
         raise UserError("--rows and --length belong to --rehearse")
-    from llama_qna.plan_report import report
+    from llama_qna.planning import report
 
     print(report(variant, budget, options.device, 10 if options.measure else 1.5))
 

@@ -49,6 +49,21 @@ def _kilobytes(path, key: str) -> int:
     return int(line.split()[1])
 
 
+def give_back_freed(above: int) -> None:
+    """Return freed heap to the system when this process holds more than so many bytes.
+
+    Training keeps freed blocks, since taking them anew at every step costs time; but steps of many lengths leave holes
+    that no later tensor fits, and the heap grows from step to step.
+    """
+    import ctypes
+
+    try:
+        if _kilobytes("/proc/self/status", "VmRSS") * 1024 > above:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):  # another system or C library: nothing was kept there
+        pass
+
+
 def memory(device: str) -> int:
     """Bytes that training may take: of the GPU, what is free and what this process holds; else of main memory."""
     if device == "cpu":

@@ -40,6 +40,7 @@ class Batch:
     checkpointing: bool
     labelled: float = 1.0  # share of the tokens that are scored
     padded: bool = False  # rows of different lengths: attention then keeps a mask
+    peak: int | None = None  # bytes that were planned for; None: nothing was
 
     @property
     def tokens(self) -> int:
@@ -207,7 +208,7 @@ def choose(
         if left >= 0:
             if device == "cpu":
                 parts["mapped weights file"] = min(left, mapped_file(shapes))
-            return batch, parts
+            return replace(batch, peak=sum(parts.values())), parts
     largest = max(parts, key=parts.get)
     raise UserError(
         f"{recipe.base_model} does not fit: one row of {whole.length} tokens at a time, with gradient checkpointing, "
@@ -251,49 +252,3 @@ def plan_stage(
     middle = batch if stage.packing or not lengths else replace(batch, length=round(sum(lengths) / len(lengths)))
     flops = step_flops(shapes, recipe, stage, middle)
     return Plan(name, batch, stage.batch_size, parts, budget, device, source, flops, steps)
-
-
-def for_stage(variant: Variant, name: str, rows: list[dict]) -> Batch:
-    """Plan a stage that is about to load its model: print the plan and return how rows pass through the model.
-
-    A model whose shapes cannot be read without the hub is not planned: the recipe's batch is taken as it is.
-
-    Args:
-        rows: `input_ids` and `labels` of each.
-
-    Raises:
-        UserError: it does not fit, nor does the merging after it.
-    """
-    from llama_qna import machine, models
-
-    stage: TrainingStage = getattr(variant.recipe, name)
-    try:
-        shapes_of(variant.recipe.base_model)
-    except UserError as error:
-        print(f"no plan: {error}")
-        return Batch(distributed.rows_each(stage.batch_size), stage.max_length, 1, stage.gradient_checkpointing)
-    device = models.device().split(":")[0]
-    lengths = [len(row["input_ids"]) for row in rows]
-    labelled = sum(label != -100 for row in rows for label in row["labels"]) / max(1, sum(lengths))
-    found = plan_stage(variant, name, machine.memory(device), device, lengths, labelled)
-    print(found.line())
-    if name == "pretraining" and (refused := merging_refused(variant.recipe, machine.main_memory())):
-        raise UserError(refused)
-    return distributed.from_main(found.batch)  # the same in every process, whatever each found free
-
-
-def merging_refused(recipe: Recipe, there: int) -> str | None:
-    """Why the merging after pretraining cannot be done with that many bytes of main memory; None where it can.
-
-    It takes the whole 16-bit base in main memory, also where the training itself is on a GPU.
-    """
-    if recipe.stacking != "merge":
-        return None
-    shapes, _ = shapes_of(recipe.base_model)
-    need = value_bytes("cpu") * (shapes.linear_weights + shapes.other_weights) + LIBRARIES["cpu"]
-    if need <= there:
-        return None
-    return (
-        f"merging the adapter into the 16-bit base takes {need / GIB:.1f} GiB of main memory after pretraining, and "
-        f"there are {there / GIB:.1f}: set `stacking: continue` in the recipe"
-    )

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from llama_qna import UserError, distributed, losses, plan, prompts, records
+from llama_qna import UserError, distributed, losses, machine, plan, planning, prompts, records
 from llama_qna.chunks import read_chunks
 from llama_qna.qna import read_qna
 from llama_qna.variants import TrainingStage, Variant
@@ -40,7 +40,7 @@ def pretrain(variant: Variant) -> dict:
 
         tokenizer = models.load_tokenizer(recipe.base_model)
         rows = [prompts.text_row(tokenizer, text, recipe.pretraining.max_length) for text in chunks.text]
-        batch = plan.for_stage(variant, "pretraining", rows)
+        batch = planning.for_stage(variant, "pretraining", rows)
         model = models.load_base(recipe.base_model, recipe.quantization)
         results = _train(variant, recipe.pretraining, model, tokenizer, rows, folder, batch)
         del model
@@ -85,7 +85,7 @@ def finetune(variant: Variant, only: bool = False) -> dict:
         rows = [
             prompts.training_row(tokenizer, q, a, length) for q, a in zip(pairs.Question, pairs.Answer, strict=True)
         ]
-        batch = plan.for_stage(variant, "finetuning", rows)
+        batch = planning.for_stage(variant, "finetuning", rows)
         model = models.load_base(recipe.base_model, recipe.quantization, weights=weights)
         return _train(variant, recipe.finetuning, model, tokenizer, rows, folder, batch, adapter)
 
@@ -170,6 +170,13 @@ def _train(
         def on_log(self, args, state, control, logs=None, **kwargs):
             check(float((logs or {}).get("loss", 0.0)), state)
 
+    class KeepToPlan(TrainerCallback):
+        """Holes in the heap, left by steps of many lengths, may not add up to more than was planned."""
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if on_cpu and batch.peak:
+                machine.give_back_freed(batch.peak)
+
     class Bar(TrainerCallback):
         """One line with the loss and the time left, in a terminal as in a notebook."""
 
@@ -230,7 +237,7 @@ def _train(
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=None if adapter else models.lora_config(variant.recipe.lora),
-        callbacks=[StopOnNan(), Bar(), *callbacks],
+        callbacks=[StopOnNan(), KeepToPlan(), Bar(), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
     if dtype is not torch.bfloat16:  # the scaler of float16 needs float32 adapters, and so does a float32 base

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from llama_qna import UserError, machine, models, plan, shapes
+from llama_qna import UserError, machine, models, plan, planning, shapes
 from llama_qna.machine import GIB
 from llama_qna.plan import Batch
 from llama_qna.shapes import KNOWN, Shapes, shapes_of
@@ -225,15 +225,15 @@ def test_stage_that_does_not_fit_is_refused_before_loading(shallow_variant, monk
 
 def test_merging_that_does_not_fit_is_refused_before_training():
     recipe = Variant.load("paper_13b").recipe
-    assert "set `stacking: continue`" in plan.merging_refused(recipe, 16 * GIB)
-    assert plan.merging_refused(recipe, 32 * GIB) is None
-    assert plan.merging_refused(recipe.model_copy(update={"stacking": "continue"}), 16 * GIB) is None
+    assert "set `stacking: continue`" in planning.merging_refused(recipe, 16 * GIB)
+    assert planning.merging_refused(recipe, 32 * GIB) is None
+    assert planning.merging_refused(recipe.model_copy(update={"stacking": "continue"}), 16 * GIB) is None
 
 
 def test_model_of_unknown_shapes_trains_as_its_recipe_says(monkeypatch, capsys):
     variant = Variant.load("paper_135m")
     variant = replace(variant, recipe=variant.recipe.model_copy(update={"base_model": "someone/else"}))
-    assert plan.for_stage(variant, "pretraining", []) == Batch(8, 512, 1, False)
+    assert planning.for_stage(variant, "pretraining", []) == Batch(8, 512, 1, False)
     assert "no plan: base_model someone/else" in capsys.readouterr().out
 
 
@@ -315,11 +315,26 @@ def test_gpu_that_torch_has_no_kernels_for_is_refused(gpu):
         models.compute_dtype(Quantization(compute_dtype="float16"))
 
 
+def test_freed_memory_is_given_back_only_above_the_plan():
+    def held():
+        return machine._kilobytes("/proc/self/status", "VmRSS") * 1024
+
+    blocks = [bytearray(b"x" * 60_000) for _ in range(2000)]
+    kept = blocks[::2]  # holes between them
+    del blocks
+    before = held()
+    machine.give_back_freed(2**50)
+    assert held() == pytest.approx(before, abs=2**21)
+    machine.give_back_freed(0)
+    assert held() < before - 30 * 2**20
+    assert len(kept) == 1000
+
+
 # --- the terminal ----------------------------------------------------------------------------------------------------
 
 
 def test_report_of_another_machine_needs_nothing_of_this_one(monkeypatch):
-    from llama_qna.plan_report import report
+    from llama_qna.planning import report
 
     monkeypatch.setattr(machine, "measure", lambda *_: pytest.fail("measured"))
     text = report(Variant.load("paper_13b"), 22 * GIB, "cuda")
@@ -328,7 +343,7 @@ def test_report_of_another_machine_needs_nothing_of_this_one(monkeypatch):
 
 
 def test_report_measures_the_limit_here(monkeypatch):
-    from llama_qna.plan_report import report
+    from llama_qna.planning import report
 
     found = Variant.load("paper_135m")
     monkeypatch.setattr(shapes, "EMBEDDED_FOLDER", REPOSITORY / "nowhere")  # not even the model has to be there

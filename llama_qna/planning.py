@@ -1,13 +1,59 @@
-"""The plan of a variant for the terminal: both training stages and answering, part by part."""
+"""Plans where they are used: before a stage loads its model, and for the terminal, part by part."""
 
 from __future__ import annotations
 
-from llama_qna import UserError, machine, plan
+from llama_qna import UserError, distributed, machine, plan
 from llama_qna.machine import GIB
 from llama_qna.shapes import shapes_of
-from llama_qna.variants import Variant
+from llama_qna.variants import Recipe, TrainingStage, Variant
 
 STAGES = ("pretraining", "finetuning")
+
+
+def for_stage(variant: Variant, name: str, rows: list[dict]) -> plan.Batch:
+    """Plan a stage that is about to load its model: print the plan and return how rows pass through the model.
+
+    A model whose shapes cannot be read without the hub is not planned: the recipe's batch is taken as it is.
+
+    Args:
+        rows: `input_ids` and `labels` of each.
+
+    Raises:
+        UserError: it does not fit, nor does the merging after it.
+    """
+    from llama_qna import models
+
+    stage: TrainingStage = getattr(variant.recipe, name)
+    try:
+        shapes_of(variant.recipe.base_model)
+    except UserError as error:
+        print(f"no plan: {error}")
+        return plan.Batch(distributed.rows_each(stage.batch_size), stage.max_length, 1, stage.gradient_checkpointing)
+    device = models.device().split(":")[0]
+    lengths = [len(row["input_ids"]) for row in rows]
+    labelled = sum(label != -100 for row in rows for label in row["labels"]) / max(1, sum(lengths))
+    found = plan.plan_stage(variant, name, machine.memory(device), device, lengths, labelled)
+    print(found.line())
+    if name == "pretraining" and (refused := merging_refused(variant.recipe, machine.main_memory())):
+        raise UserError(refused)
+    return distributed.from_main(found.batch)  # the same in every process, whatever each found free
+
+
+def merging_refused(recipe: Recipe, there: int) -> str | None:
+    """Why the merging after pretraining cannot be done with that many bytes of main memory; None where it can.
+
+    It takes the whole 16-bit base in main memory, also where the training itself is on a GPU.
+    """
+    if recipe.stacking != "merge":
+        return None
+    shapes, _ = shapes_of(recipe.base_model)
+    need = plan.value_bytes("cpu") * (shapes.linear_weights + shapes.other_weights) + plan.LIBRARIES["cpu"]
+    if need <= there:
+        return None
+    return (
+        f"merging the adapter into the 16-bit base takes {need / GIB:.1f} GiB of main memory after pretraining, and "
+        f"there are {there / GIB:.1f}: set `stacking: continue` in the recipe"
+    )
 
 
 def report(variant: Variant, budget: int | None = None, device: str | None = None, seconds: float = 1.5) -> str:
@@ -40,7 +86,7 @@ def report(variant: Variant, budget: int | None = None, device: str | None = Non
         lines += [_time(each, limit["matmul"]) for each in plans]
     else:
         lines.append(f"no time: the limit of a {device} cannot be measured here")
-    if device == here and (note := plan.merging_refused(variant.recipe, machine.main_memory())):
+    if device == here and (note := merging_refused(variant.recipe, machine.main_memory())):
         lines.append(f"note: {note}")
     return "\n".join(lines)
 
