@@ -20,10 +20,11 @@ LIBRARIES = {"cpu": 665 * 2**20, "cuda": 700 * 2**20}
 TILE = 256  # positions whose logits exist at once: `losses.labelled_loss`
 # Bytes a logit takes in a tile at the peak, in backward: 16-bit, float32, log-softmax, and a gradient of the last two.
 LOGIT = 18
-# The C library up to glibc 2.37 cannot use a freed aligned block again for one of the same size (its bug 14581), so the
-# heap of a CPU grows by a share of what is kept for backward and by one float32 logit for every scored word.
-HEAP_ACTIVATIONS = 0.34
-HEAP_LOGIT = 4
+# The C library up to glibc 2.37 cannot use a freed aligned block again for one of the same size (its bug 14581). So on
+# a CPU the heap grows by a share of what all layers make (KEPT), whether an adapter keeps it or not; with checkpointing
+# by another share (RECOMPUTED), once the holes that loading left (LOADED, bytes) are full; and by LOGIT bytes a scored
+# logit. Newer libraries were not measured and should take less.
+HEAP_KEPT, HEAP_RECOMPUTED, HEAP_LOADED, HEAP_LOGIT = 0.34, 0.53, 450 * 2**20, 4
 # Values a layer makes and frees, in units of those that it keeps for backward; they exist for one layer at a time.
 PASSING = 3
 SHARE = {"cpu": 0.40, "cuda": 0.45}  # of the matrix-product limit that a training step reaches
@@ -125,6 +126,8 @@ def memory(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, d
     step = layer * PASSING + LOGIT * shapes.vocabulary * min(TILE, scored)
     if stage.replay_tokens:
         step = max(step, _replay(shapes, recipe, stage, wide))
+    if not quantization.dequantize_once:  # one matrix at a time, as it is used
+        step += wide * max(rows * columns for rows, columns in shapes.linears.values())
     parts = {
         "Python and libraries": LIBRARIES[device],
         "weights, NF4": int(shapes.linear_weights * (0.5 + state)),
@@ -137,10 +140,18 @@ def memory(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, d
         "logits and one layer's passing values": step,
     }
     if device == "cpu":
-        parts["heap that cannot be used again"] = int(
-            HEAP_ACTIVATIONS * kept + HEAP_LOGIT * shapes.vocabulary * max(0, scored - TILE)
-        )
+        parts["heap that cannot be used again"] = _heap(shapes, recipe, batch, wide, scored)
     return {name: size for name, size in parts.items() if size}
+
+
+def _heap(shapes: Shapes, recipe: Recipe, batch: Batch, wide: int, scored: int) -> int:
+    """Bytes by which the heap of a CPU grows beyond what is in use at the peak."""
+    everywhere = recipe.lora.model_copy(update={"target_modules": "all-linear", "dropout": 0.0})
+    kept = shapes.layers * activations(shapes, recipe, batch, wide)
+    most = shapes.layers * activations(shapes, recipe.model_copy(update={"lora": everywhere}), batch, wide)
+    made = max(kept, most)
+    holes = max(0, HEAP_RECOMPUTED * made - HEAP_LOADED) if batch.checkpointing else (1 + HEAP_KEPT) * made - kept
+    return int(holes + HEAP_LOGIT * shapes.vocabulary * max(0, scored - TILE))
 
 
 def mapped_file(shapes: Shapes) -> int:
