@@ -9,7 +9,7 @@ import time
 from functools import cache
 from pathlib import Path
 
-from llama_qna import UserError
+from llama_qna import UserError, distributed
 
 GIB = 2**30
 
@@ -65,9 +65,10 @@ def give_back_freed(above: int) -> None:
 
 
 def memory(device: str) -> int:
-    """Bytes that training may take: of the GPU, what is free and what this process holds; else of main memory."""
+    """Bytes this process may train in: of its GPU what is free and what it holds, else its share of main memory."""
     if device == "cpu":
-        return main_memory()
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if distributed.processes() > 1 else 1
+        return main_memory() // here
     import torch
 
     return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()

@@ -13,7 +13,8 @@ STAGES = ("pretraining", "finetuning")
 def for_stage(variant: Variant, name: str, rows: list[dict]) -> plan.Batch:
     """Plan a stage that is about to load its model: print the plan and return how rows pass through the model.
 
-    A model whose shapes cannot be read without the hub is not planned: the recipe's batch is taken as it is.
+    A model that is split over processes, or whose shapes cannot be read without the hub, is not planned: the recipe's
+    batch is taken as it is.
 
     Args:
         rows: `input_ids` and `labels` of each.
@@ -26,6 +27,8 @@ def for_stage(variant: Variant, name: str, rows: list[dict]) -> plan.Batch:
     stage: TrainingStage = getattr(variant.recipe, name)
     try:
         shapes_of(variant.recipe.base_model)
+        if distributed.sharded():
+            raise UserError("the model is split over the processes (FSDP)")
     except UserError as error:
         print(f"no plan: {error}")
         return plan.Batch(distributed.rows_each(stage.batch_size), stage.max_length, 1, stage.gradient_checkpointing)

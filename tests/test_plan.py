@@ -235,6 +235,18 @@ def test_model_of_unknown_shapes_trains_as_its_recipe_says(monkeypatch, capsys):
     variant = replace(variant, recipe=variant.recipe.model_copy(update={"base_model": "someone/else"}))
     assert planning.for_stage(variant, "pretraining", []) == Batch(8, 512, 1, False)
     assert "no plan: base_model someone/else" in capsys.readouterr().out
+    monkeypatch.setattr("llama_qna.distributed.sharded", lambda: True)
+    assert planning.for_stage(Variant.load("paper_135m"), "pretraining", []) == Batch(8, 512, 1, False)
+
+
+def test_processes_on_one_machine_share_its_memory(monkeypatch):
+    monkeypatch.setattr(machine, "main_memory", lambda: 24 * GIB)
+    assert machine.memory("cpu") == 24 * GIB
+    for name, value in {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert machine.memory("cpu") == 12 * GIB
+    split = plan.plan_stage(Variant.load("paper_135m"), "pretraining", 12 * GIB, "cpu")
+    assert (split.batch.rows, split.batch.accumulation, split.batch_size) == (2, 1, 8)
 
 
 # --- machines that lack something ------------------------------------------------------------------------------------
