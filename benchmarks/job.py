@@ -15,11 +15,11 @@ from llama_qna import machine, shapes
 from llama_qna.chunks import load
 from llama_qna.variants import Variant
 
-# pages extracted; chunks asked about; steps, rows and tokens a row of training; tokens of text; questions of the sweep
-# and of asking
+# how much is done: pages extracted; chunks asked about; steps, rows and tokens a row of training; tokens of text;
+# checkpoints of the sweep and questions to each; questions of asking
 SIZES = {
-    "full": {"pages": 300, "chunks": 32, "steps": 2, "rows": 8, "length": 1024, "text": 8192, "swept": 16, "asked": 32},
-    "small": {"pages": 8, "chunks": 1, "steps": 1, "rows": 2, "length": 128, "text": 600, "swept": 1, "asked": 2},
+    "full": dict(pages=300, chunks=32, steps=2, rows=8, length=1024, text=8192, checkpoints=6, swept=16, asked=32),
+    "small": dict(pages=8, chunks=3, steps=1, rows=2, length=128, text=600, checkpoints=2, swept=1, asked=2),
 }
 
 
@@ -77,6 +77,13 @@ class Job:
         pairs = read_qna(self.variant)
         pairs = pairs[pairs.split == "train"].head(count)
         return list(zip(pairs.Question, pairs.Answer, strict=True))
+
+    def points(self) -> list:
+        """The last checkpoints of the variant's run, as many as wanted."""
+        from llama_qna.points import points_of
+
+        trained = [point for point in points_of(self.variant) if point.stage in ("pretraining", "finetuning")]
+        return trained[-self.size["checkpoints"] :]
 
     def report(self) -> dict:
         facts = {"seconds": self.seconds, "items": self.items, "tokens": self.tokens}

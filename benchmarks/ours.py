@@ -84,15 +84,12 @@ def perplexity(job: Job) -> None:
 def sweep(job: Job) -> None:
     from llama_qna.evaluation import answer
     from llama_qna.perplexity import perplexity as measure
-    from llama_qna.points import points_of
 
     tokenizer, recipe = _tokenizer(job), job.variant.recipe
     pairs, text = job.pairs(job.size["swept"]), job.text(tokenizer)
-    model, weights = None, None
+    points, model, weights = job.points(), None, None
     with job.timed():
-        for point in points_of(job.variant):
-            if point.stage not in ("pretraining", "finetuning"):
-                continue
+        for point in points:
             if model is None or point.weights != weights:
                 base = job.watch(models.load_base(recipe.base_model, recipe.quantization, weights=point.weights))
                 model, weights = models.attach_adapter(base, point.adapter), point.weights

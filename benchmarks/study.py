@@ -138,20 +138,16 @@ def _perplexity(model, tokenizer, text: str) -> int:
         if end == ids.shape[1]:
             break
     torch.exp(torch.stack(losses).mean()).item()
-    return scored
+    return scored - 1  # nothing comes before the first
 
 
 def sweep(job: Job) -> None:
     from peft import PeftModel
 
-    from llama_qna.points import points_of
-
-    tokenizer, pairs = _tokenizer(job), job.pairs(job.size["swept"])
+    tokenizer, pairs, points = _tokenizer(job), job.pairs(job.size["swept"]), job.points()
     text = job.text(tokenizer)
     with job.timed():
-        for point in points_of(job.variant):
-            if point.stage not in ("pretraining", "finetuning"):
-                continue
+        for point in points:
             model = PeftModel.from_pretrained(_load(job, weights=point.weights), point.adapter).eval()
             job.watch(model.get_base_model())
             job.tokens += _perplexity(model, tokenizer, text)

@@ -113,7 +113,7 @@ def test_every_stage_runs(stage, way):
     assert child.returncode == 0, child.stderr[-2000:]
     facts = json.loads(child.stdout.splitlines()[-1])
     assert facts["seconds"] > 0 and facts["peak_gib"] > 0.1
-    assert facts["tokens"] > 0 and (facts["items"] > 0 or stage == "generation")  # one passage may give no pair
+    assert facts["items"] > 0 and (facts["tokens"] > 0 or stage == "generation")  # a question may be its form alone
     assert facts["calls"] > 0 or stage == "training"
     if stage == "sweep":
-        assert facts["items"] == 6
+        assert facts["items"] == SIZES["small"]["checkpoints"]
