@@ -174,8 +174,8 @@ def _train(
         """Holes in the heap, left by steps of many lengths, may not add up to more than was planned."""
 
         def on_step_end(self, args, state, control, **kwargs):
-            if on_cpu and batch.peak:
-                machine.give_back_freed(batch.peak)
+            if on_cpu and batch.held:
+                machine.give_back_freed(batch.held)
 
     class Bar(TrainerCallback):
         """One line with the loss and the time left, in a terminal as in a notebook."""
@@ -231,7 +231,10 @@ def _train(
         report_to="none",
         disable_tqdm=True,
     )
-    trainer = shared_trainer(losses.trainer_class(on_cpu, replay), stage.batch_size)(
+    trainer_class = shared_trainer(losses.trainer_class(on_cpu, replay), stage.batch_size)
+    if on_cpu and not variant.recipe.quantization.dequantize_once:
+        machine.map_blocks_from(2**24)
+    trainer = trainer_class(
         model=model,
         args=config,
         train_dataset=Dataset.from_list(rows),
