@@ -49,6 +49,20 @@ def _kilobytes(path, key: str) -> int:
     return int(line.split()[1])
 
 
+def map_blocks_from(size: int) -> None:
+    """Take blocks of so many bytes and more from the system one by one, and give them back whole when they are freed.
+
+    For weights that are dequantized at each use: one large block after the other that the heap would not use again,
+    which for the matrices of 7B added up to the whole 16-bit model.
+    """
+    import ctypes
+
+    try:
+        ctypes.CDLL("libc.so.6").mallopt(-3, size)  # M_MMAP_THRESHOLD
+    except (OSError, AttributeError):  # another C library
+        pass
+
+
 def give_back_freed(above: int) -> None:
     """Return freed heap to the system when this process holds more than so many bytes.
 

@@ -67,8 +67,10 @@ def rehearse(variant: Variant, budget: int | None = None, rows: int | None = Non
     found |= {"rows": rows, "length": length, "lora_r": recipe.lora.r, "batch": vars(chosen.batch)}
     found |= {"recipe_rows": recipe.pretraining.batch_size, "recipe_length": recipe.pretraining.max_length}
     found["seconds_building"] = round(time.perf_counter() - started, 1)
+    found["peak_building"] = peak(device)
     print(f"built in {found['seconds_building']} s", flush=True)
     found |= _train(short, model, chosen.batch, shapes)
+    found["peak_training"] = peak(device)
     found |= _generate(model, shapes, device)
     found["parts"], found["planned_peak"], found["peak"] = chosen.parts, chosen.peak, peak(device)
     found["flops_per_step"] = chosen.flops

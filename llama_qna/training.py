@@ -194,8 +194,8 @@ def _attempt(
         """Holes in the heap, left by steps of many lengths, may not add up to more than was planned."""
 
         def on_step_end(self, args, state, control, **kwargs):
-            if on_cpu and batch.peak:
-                machine.give_back_freed(batch.peak)
+            if on_cpu and batch.held:
+                machine.give_back_freed(batch.held)
 
     class Bar(TrainerCallback):
         """One line with the loss and the time left, in a terminal as in a notebook."""
@@ -252,6 +252,8 @@ def _attempt(
         disable_tqdm=True,
     )
     base = shared_trainer(losses.trainer_class(on_cpu, replay), stage.batch_size)
+    if on_cpu and not variant.recipe.quantization.dequantize_once:
+        machine.map_blocks_from(2**24)
     trainer = resuming.resumable(base, folder, lambda path: _describe(path, variant), replay, batch.rows)(
         model=model,
         args=config,
