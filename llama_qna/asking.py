@@ -63,7 +63,7 @@ def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int
 
 
 def model_label(answerer: Prompter, system: str) -> str:
-    """What answers, such as `qna checkpoint-128 1713ce5c, transformers`, so that answers of another training are not kept."""
+    """What answers, such as `qna checkpoint-128 1713ce5c, transformers`; after another training it differs."""
     from llama_qna.records import sha256
 
     uses_retrieval(system)  # refuses a system that is not there
