@@ -33,10 +33,11 @@ LABELS = {
     "qna+rag": "qna+rag (fine-tuned with retrieval)",
 }
 CSS = """
-.gradio-container { padding: 8px !important; }
 .message-markdown-disabled span { overflow-wrap: anywhere; }
-.scores table { font-size: small; }
+.scores { overflow-x: auto; }
+.scores table { font-size: 12px; }
 .scores :is(th, td) { padding: 4px !important; word-break: normal !important; overflow-wrap: normal !important; }
+@media (max-width: 600px) { .gradio-container, .gradio-container .app { padding: 8px !important; } }
 """
 # The file is made in the browser, so that nobody's conversation is written to the server's disk.
 SAVE = """(text) => {
