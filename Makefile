@@ -3,6 +3,8 @@ PYTHON ?= python3
 VARIANT ?= paper_135m
 # Where there is no GPU, a CPU build of PyTorch saves gigabytes: make run TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
+# make bench STAGE=training measures one stage
+STAGE ?=
 BIN := .venv/bin
 READY := .venv/.ready
 SERVE := .venv-serve/bin
@@ -25,7 +27,7 @@ test-all: $(READY) $(SERVE_READY)
 	$(BIN)/python -m pytest -m "slow or not slow"
 
 bench: $(READY)
-	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python -m benchmarks $(STAGE)
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks

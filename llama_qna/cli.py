@@ -6,8 +6,9 @@ import argparse
 import os
 import signal
 import sys
+import time
 
-from llama_qna import Stopped, UserError, __version__
+from llama_qna import Stopped, UserError, __version__, distributed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,14 +16,19 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     # no warnings about threads
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    before = signal.signal(signal.SIGTERM, _terminate)
+    # of several processes the first one says what happened; a launcher ends the others, in silence
+    before = signal.signal(signal.SIGTERM, _terminate if distributed.is_main() else signal.SIG_DFL)
     try:
+        distributed.start()
         options.run(options)
     except UserError as error:
+        if not distributed.is_main():
+            time.sleep(5)  # a failure of the first process too has ended this one by now: one line is enough
         print(f"llama-qna: {error}", file=sys.stderr)
         return 128 + error.signal if isinstance(error, Stopped) else 2
     except KeyboardInterrupt as stop:
-        print("llama-qna: stopped; what was finished is kept, and the same command goes on there", file=sys.stderr)
+        if distributed.is_main():
+            print("llama-qna: stopped; what was finished is kept, and the same command goes on there", file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT)
     except Exception as error:
         if not (said := _of_the_machine(error)):
@@ -31,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     finally:
         signal.signal(signal.SIGTERM, before)
+        distributed.stop()
     return 0
 
 
@@ -104,6 +111,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="run the notebooks of the variant (or only those named) in place of the bare stages",
     )
+    plan = verb("plan", _plan, "what training would take, before anything is loaded: memory by part, and time")
+    plan.add_argument("--memory", metavar="SIZE", help="what it may take, such as 24GiB; by default what is free")
+    plan.add_argument("--device", choices=["cpu", "cuda"], help="plan for this one; by default the GPU if there is one")
+    plan.add_argument("--measure", action="store_true", help="measure the machine's limits for 10 s in place of 2")
+    plan.add_argument(
+        "--rehearse", action="store_true", help="try it: random weights of the true shapes, two steps, one generation"
+    )
+    plan.add_argument("--rows", type=int, metavar="N", help="rows of a rehearsed step in place of the recipe's")
+    plan.add_argument("--length", type=int, metavar="TOKENS", help="tokens of a rehearsed row, likewise")
     ask = verb("ask", _ask, "answer questions")
     ask.add_argument(
         "question",
@@ -231,6 +247,26 @@ def _run(options) -> None:
         runs.run_notebooks(variant, options.notebooks or variant.recipe.notebooks)
     if options.notebooks in (None, []):
         print("\n" + runs.summary(variant))
+
+
+def _plan(options) -> None:
+    from llama_qna import machine
+
+    variant = _variant(options)
+    budget = machine.parse_memory(options.memory) if options.memory else None
+    if options.rehearse:
+        from llama_qna.rehearsal import rehearse, table
+
+        if options.device:
+            raise UserError("--device: a rehearsal runs on the machine as it is; leave it out")
+        print("\n" + table(rehearse(variant, budget, options.rows, options.length)))
+        print(f"\nin {_shown(variant.run / 'rehearsal.json')}")
+        return
+    if options.rows or options.length:
+        raise UserError("--rows and --length belong to --rehearse")
+    from llama_qna.planning import report
+
+    print(report(variant, budget, options.device, 10 if options.measure else 1.5))
 
 
 def _ask(options) -> None:

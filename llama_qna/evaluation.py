@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from llama_qna import UserError, comparison, gold, measuring, prompts, records
+from llama_qna import UserError, comparison, distributed, gold, measuring, prompts, records
 from llama_qna.chunks import read_chunks
 from llama_qna.points import Point, points_of
 from llama_qna.qna import read_qna
@@ -77,9 +77,14 @@ def _evaluate(variant: Variant, points: list[Point], pairs: pd.DataFrame, questi
     if questions is not None:
         name = comparison.best_on_dev(bench.predictions)
         chosen = next((point for point in points if point.name == name), chosen)
-        model = bench.load(chosen)
-        bench.answer(model, bench.likelihoods(model, bench.gold(chosen, "finetuned", "test")))
-        bench.answer(model, bench.gold(chosen, "finetuned_retrieval", "test", "retrieved"))
+        before, parts = bench.taken(), []
+        for system, context in distributed.mine([("finetuned", "none"), ("finetuned_retrieval", "retrieved")]):
+            model, asked = bench.load(chosen), bench.gold(chosen, system, "test", context)
+            bench.answer(model, bench.likelihoods(model, asked) if context == "none" else asked)
+            parts.append(bench.taken())
+        bench.predictions = before + _in_order(distributed.gather(parts))
+    if not distributed.is_main():
+        return {}
     about = {"variant": variant.name, "base_model": variant.recipe.base_model, "chosen": chosen.name}
     about["protocols"] = comparison.protocols(settings, measuring.GENERAL_TEXT.name, measuring.PUBLISHED, list(texts))
     content = comparison.summarize(about, curve, bench.predictions, bench.published_perplexity)
@@ -91,12 +96,13 @@ def _evaluate(variant: Variant, points: list[Point], pairs: pd.DataFrame, questi
 def _measure(bench: measuring.Bench, points: list[Point], protocol: str) -> list[dict]:
     """Let every model do what its system is compared by; the perplexities of the base and of each checkpoint.
 
-    All questions without context go to a model in one call: they share the beginning of their prompts.
+    All questions without context go to a model in one call: they share the beginning of their prompts. Several
+    processes take turns with the models; each knows all predictions at the end.
     """
     from tqdm import tqdm
 
-    curve, last = [], {point.stage: point for point in points}
-    for point in tqdm(points, desc="evaluating", unit="model"):
+    curve, parts, last = [], [], {point.stage: point for point in points}
+    for point in tqdm(distributed.mine(points), desc="evaluating", unit="model"):
         model, asked = bench.load(point), []
         of_curve, is_last = point.stage != "finetuning_only", point == last[point.stage]
         if of_curve:
@@ -111,7 +117,27 @@ def _measure(bench: measuring.Bench, points: list[Point], protocol: str) -> list
             bench.answer(model, bench.gold(point, "base_right_chunk", "test", "right chunk"))
         if is_last and of_curve and protocol != "heldout":
             bench.published(model, point)
-    return curve
+        parts.append(bench.taken())
+    return _collect(bench, points, curve, parts)
+
+
+def _collect(bench: measuring.Bench, points: list[Point], curve: list[dict], parts: list[list[dict]]) -> list[dict]:
+    """Take over what all processes found about their points, in the order of one process; the whole curve.
+
+    Args:
+        parts: the predictions of this process, a list a point.
+    """
+    curves, parts, published = zip(*distributed.gather((curve, parts, bench.published_perplexity)), strict=True)
+    bench.predictions = _in_order(parts)
+    stages = {stage: value for part in published for stage, value in part.items()}
+    bench.published_perplexity = {point.stage: stages[point.stage] for point in points if point.stage in stages}
+    order = [point.name for point in points]
+    return sorted(sum(curves, []), key=lambda entry: order.index(entry["name"]))
+
+
+def _in_order(parts) -> list[dict]:
+    """The predictions of all processes in the order of one; each gives a list a piece of work that it was dealt."""
+    return sum(distributed.together(parts), [])
 
 
 def answer(model, tokenizer, questions: list[str], settings: Evaluation) -> list[str]:

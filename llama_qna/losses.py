@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from llama_qna import prompts
+from llama_qna import distributed, prompts
 from llama_qna.variants import REPOSITORY
 
 REPLAY_TEXT = REPOSITORY / "data" / "general" / "replay.txt"
@@ -28,6 +28,7 @@ class Replay:
         text = prompts.encode_document(tokenizer, REPLAY_TEXT.read_text(encoding="utf-8"))
         self.pieces = [text[start : start + self.PIECE] for start in range(0, len(text) - self.PIECE, self.PIECE)]
         self.rows, self.random, self.waiting = max(1, tokens // self.PIECE), random.Random(seed), []
+        self.due = []  # this process's pieces of the step, a list for each of its batches
 
     def batch(self) -> list[list[int]]:
         """The next pieces, (rows, 128); none comes again before all others have come as often."""
@@ -44,21 +45,22 @@ class Replay:
     def set_state(self, state: dict) -> None:
         version, numbers, gauss = state["random"]
         self.random.setstate((version, tuple(numbers), gauss))
-        self.waiting = [self.pieces[index] for index in state["waiting"]]
+        self.waiting, self.due = [self.pieces[index] for index in state["waiting"]], []
 
-    def loss(self, model, part: int = 0, parts: int = 1):
-        """The divergence over one part of a step's pieces, as a share of the whole step's: parts add up to the step.
+    def loss(self, model, accumulation: int = 1):
+        """This batch's share of a step's divergence, a scalar; the shares of all batches and processes add up to it.
 
         Args:
-            part, parts: which micro-batch of the step this is, and of how many.
+            accumulation: batches of this process in the step.
         """
         import torch
 
         from llama_qna import kernels
 
-        if part == 0:
-            self.step = self.batch()
-        pieces = self.step[part::parts]
+        if not self.due:
+            slots = distributed.shares(self.batch(), accumulation * distributed.processes())
+            self.due = slots[distributed.rank() :: distributed.processes()]
+        pieces = self.due.pop(0)
         if not pieces:
             return 0.0
         input_ids = torch.tensor(pieces, device=model.device)
@@ -67,7 +69,7 @@ class Replay:
             expected = decoder(input_ids, use_cache=False).last_hidden_state
         found = decoder(input_ids, use_cache=False).last_hidden_state
         nats = kernels.divergence(found.flatten(0, 1), model.get_output_embeddings().weight, expected.flatten(0, 1))
-        return nats / (len(self.step) * self.PIECE)
+        return nats / (self.rows * self.PIECE)
 
 
 def trainer_class(on_cpu: bool, replay: Replay | None = None):
@@ -81,23 +83,25 @@ def trainer_class(on_cpu: bool, replay: Replay | None = None):
 
     class CpuTrainer(SFTTrainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            loss = labelled_loss(model.get_base_model(), **inputs)
+            def summed(adapted, **inputs):
+                return labelled_loss(adapted.get_base_model(), **inputs)
+
+            loss = distributed.within_forward(model, self.accelerator.unwrap_model(model), summed, **inputs)
             count = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"][:, 1:] != -100).sum()
             self._total_train_tokens += int(inputs["attention_mask"].sum())
             self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
-            return loss / torch.as_tensor(count).clamp(min=1)
+            # the count is that of all processes, whose gradients are averaged
+            return loss / torch.as_tensor(count).clamp(min=1) * distributed.processes()
 
     if on_cpu:
         _keep_freed_memory()
     base = CpuTrainer if on_cpu else SFTTrainer
 
     class ReplayTrainer(base):
-        part = 0  # of the step's micro-batches
-
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            part, parts = self.part, self.current_gradient_accumulation_steps
-            self.part = (part + 1) % parts
-            return super().compute_loss(model, inputs, False, num_items_in_batch) + replay.loss(model, part, parts)
+            loss = super().compute_loss(model, inputs, False, num_items_in_batch)
+            parts = self.current_gradient_accumulation_steps
+            return loss + replay.loss(self.accelerator.unwrap_model(model), parts) * distributed.processes()
 
     return ReplayTrainer if replay else base
 

@@ -91,6 +91,11 @@ class Bench:
         self._loaded = point
         return self._model
 
+    def taken(self) -> list[dict]:
+        """The predictions so far, which are forgotten here."""
+        taken, self.predictions = self.predictions, []
+        return taken
+
     def perplexities(self, model) -> dict[str, dict]:
         """What `perplexity.perplexity` finds on each text, by its kind."""
         from llama_qna.perplexity import perplexity

@@ -8,7 +8,7 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-from llama_qna import UserError
+from llama_qna import UserError, distributed
 from llama_qna.loading import EMBEDDED, adapter_of, check_all_there, from_pretrained, whole_model
 from llama_qna.records import sha256
 from llama_qna.variants import REPOSITORY, Lora, Quantization
@@ -114,7 +114,8 @@ def load_base(base_model: str, quantization: Quantization | None, weights: Path 
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     dtype = compute_dtype(quantization)
-    options = {"dtype": dtype, "device_map": {"": on or device()}}
+    on = on or ("cpu" if distributed.sharded() else device())  # FSDP moves each card's part to it
+    options = {"dtype": dtype, "device_map": {"": on}}
     if quantization:
         _quiet_bitsandbytes()
         options["quantization_config"] = BitsAndBytesConfig(
@@ -122,14 +123,23 @@ def load_base(base_model: str, quantization: Quantization | None, weights: Path 
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=quantization.double_quantization,
             bnb_4bit_compute_dtype=dtype,
+            # FSDP cuts up tensors of one floating type only, so there the 4-bit weights are stored as such
+            bnb_4bit_quant_storage=dtype if distributed.sharded() else "uint8",
         )
     name = str(weights) if weights else model_path(base_model)
     model = whole_model(AutoModelForCausalLM, base_model, name, **options)
     model.recipe_name = base_model
+    return ready(model, quantization)
+
+
+def ready(model, quantization: Quantization | None):
+    """What every base goes through after its weights are there; the frozen model in eval mode."""
     if quantization:
         keep_gradients_on_cpu(model)
-        if quantization.dequantize_once:
+        if quantization.dequantize_once and not distributed.sharded():
             dequantize_once(model)
+    if distributed.sharded():
+        model.__dict__.pop("hf_device_map", None)  # accelerate refuses to move a model that says where it is
     if device() == "cpu":
         # Attention that shares key and value heads itself; else transformers copies them once a query head and a step.
         os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")
@@ -141,17 +151,24 @@ def load_base(base_model: str, quantization: Quantization | None, weights: Path 
 def device() -> str:
     import torch
 
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{distributed.local_rank()}" if torch.cuda.is_available() else "cpu"
 
 
 def compute_dtype(quantization: Quantization | None):
-    """The 16-bit type to compute in: the recipe's on a GPU; bfloat16 on a CPU, which has no float16 products."""
+    """The type to compute in: the recipe's on a GPU that has it; bfloat16 on a CPU, or float32 where that is faster.
+
+    Raises:
+        UserError: the GPU is too old for this PyTorch.
+    """
     import torch
 
+    from llama_qna import machine
+
+    if device() == "cpu":
+        return torch.bfloat16 if machine.bfloat16_is_fast() else torch.float32
+    machine.check_gpu()
     name = quantization.compute_dtype if quantization else "bfloat16"
-    if device() == "cpu" or name == "bfloat16" and torch.cuda.is_bf16_supported():
-        return torch.bfloat16
-    return torch.float16
+    return torch.bfloat16 if name == "bfloat16" and machine.gpu_has_bfloat16() else torch.float16
 
 
 def keep_gradients_on_cpu(model) -> None:

@@ -2,7 +2,7 @@
 
 A stage writes into `<folder>.partial` and the folder takes its name only when everything is there and on the disk,
 `run.json` last. So a folder with its name is whole, and a stage that failed or was killed left the earlier result
-untouched. One process at a time works on a variant.
+untouched. One process at a time works on a variant, or one group of them, of which the first alone writes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from llama_qna import UserError, __version__, disk
+from llama_qna import UserError, __version__, disk, distributed
 from llama_qna.variants import REPOSITORY, Variant
 
 PACKAGES = (
@@ -30,6 +30,7 @@ PACKAGES = (
 ).split()
 
 SCORERS = "points pair_filters metrics intervals gold retrieval perplexity measuring comparison evaluation"
+TRAINERS = "tables prompts models loading kernels losses checkpoints resuming shared_steps training"
 WRITERS = "prompts models loading generation words verbs question_forms pair_parser pair_writers endpoints"
 NOTE = "partial.json"  # in the folder of an unfinished stage: what it was begun for
 # the modules that decide what a stage makes: when one of them changes, the stage is no longer done
@@ -37,9 +38,9 @@ CODE = {
     "load": "documents extraction layout cleaning words furniture headings references chunks",
     "write": WRITERS,  # what the model writes, without what is kept of it
     "generate": f"{WRITERS} tables references pair_filters qna",
-    "pretrain": "tables prompts models loading kernels losses checkpoints resuming training",
-    "finetune": "tables prompts models loading kernels losses checkpoints resuming training",
-    "finetune_only": "tables prompts models loading kernels losses checkpoints resuming training",
+    "pretrain": TRAINERS,
+    "finetune": TRAINERS,
+    "finetune_only": TRAINERS,
     "repeat": f"tables prompts models loading generation {SCORERS} repeats",
     "evaluate": f"tables prompts models loading generation {SCORERS}",
     "figures": "results plotting figures",
@@ -61,6 +62,9 @@ def once(
 ) -> dict:
     """Do a stage unless this machine holds its result for the same recipe and the same inputs.
 
+    Of several processes the first one looks, locks, keeps the record and prints; `distributed_stages` says which others
+    work. They go on with nothing that an unfinished run left.
+
     Args:
         recipe: the parts of the recipe that the stage depends on.
         inputs: name and sha256 of everything that the stage reads.
@@ -74,13 +78,14 @@ def once(
         UserError: another process works on the variant, or the disk is full.
     """
     key = _digest({"stage": stage, "recipe": recipe, "inputs": inputs, "code": code(stage)})
-    if not disk.half_in_place(variant.stage_folders[stage]) and (record := _done(variant, stage, key)):
-        return record
-    with disk.locked(variant.run, variant.name, variant.root):
-        disk.mend(variant.stage_folders[stage])
-        return _done(variant, stage, key) or _do(
-            variant, stage, key, {"recipe": recipe, "inputs": inputs}, work, resumes
-        )
+    folder = variant.stage_folders[stage]
+    if done := distributed.first(lambda: None if disk.half_in_place(folder) else _done(variant, stage, key)):
+        return done
+    with distributed.entered_by_first(disk.locked(variant.run, variant.name, variant.root)):
+        distributed.first(lambda: disk.mend(folder))
+        if done := distributed.first(lambda: _done(variant, stage, key)):
+            return done
+        return _do(variant, stage, key, {"recipe": recipe, "inputs": inputs}, work, resumes)
 
 
 def _done(variant: Variant, stage: str, key: str) -> dict | None:
@@ -95,48 +100,72 @@ def _do(variant: Variant, stage: str, key: str, asked: dict, work, resumes: bool
     folder = variant.stage_folders[stage]
     partial = folder.with_name(folder.name + ".partial")
     with disk.said_when_full(partial):
-        _begin(partial, key, resumes)
+        distributed.first(lambda: _begin(partial, key, resumes))
         started, clock = datetime.now(UTC), time.perf_counter()
         try:
-            results = work(partial) or {}
+            results = _work(variant, stage, work, partial)
         except BaseException:
-            if {path.name for path in partial.iterdir()} <= {NOTE}:
+            if distributed.is_main() and {path.name for path in partial.iterdir()} <= {NOTE}:
                 shutil.rmtree(partial)
             raise
-        outputs = [path for path in sorted(partial.rglob("*")) if path.is_file() and path.name != NOTE]
-        record = {
-            "stage": stage,
-            "variant": variant.name,
-            "seed": variant.recipe.seed,
-            **asked,
-            "results": results,
-            "seconds": round(time.perf_counter() - clock, 2),
-            "peak_memory_gb": peak_memory_gb(),
-            "started": started.isoformat(timespec="seconds"),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "git": git_state(),
-            "versions": versions(),
-            "machine": machine(),
-            "code": code(stage),
-            "outputs": {str(path.relative_to(partial)): sha256(path) for path in outputs},
-            "key": key,
-        }
-        write_json(partial / "run.json", record)
-        disk.sync(partial)
+
+        def record() -> dict:
+            outputs = [path for path in sorted(partial.rglob("*")) if path.is_file() and path.name != NOTE]
+            count = distributed.processes()
+            content = {
+                "stage": stage,
+                "variant": variant.name,
+                "seed": variant.recipe.seed,
+                **asked,
+                "results": results,
+                "seconds": round(time.perf_counter() - clock, 2),
+                "peak_memory_gb": peak_memory_gb(),
+                "started": started.isoformat(timespec="seconds"),
+                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                "git": git_state(),
+                "versions": versions(),
+                "machine": machine() | ({"processes": count} if count > 1 else {}),
+                "code": code(stage),
+                "outputs": {str(path.relative_to(partial)): sha256(path) for path in outputs},
+                "key": key,
+            }
+            write_json(partial / "run.json", content)
+            disk.sync(partial)
+            return content
+
+        content = distributed.first(record)
+    distributed.first(lambda: _finish(partial, folder))
+    return content | {"skipped": False}
+
+
+def _finish(partial: Path, folder: Path) -> None:
     disk.put_in_place(partial, folder)
     (folder / NOTE).unlink()
-    return record | {"skipped": False}
+
+
+def _work(variant: Variant, stage: str, work: Callable[[Path], dict | None], partial: Path) -> dict:
+    if distributed.processes() == 1:
+        return work(partial) or {}
+    from llama_qna.distributed_stages import work_together
+
+    results = work_together(variant, stage, work, partial) or {}
+    distributed.barrier()
+    return results
 
 
 def _begin(partial: Path, key: str, resumes: bool) -> None:
     """Make the folder to write into; what is in it already stays if it was begun for the same key and can be used."""
-    if partial.exists() and not (resumes and key in _begun_for(partial)):
-        if resumes:
+    several = distributed.processes() > 1
+    shared = several or "processes" in note(partial)
+    if partial.exists() and not (resumes and not shared and key in _begun_for(partial)):
+        if resumes and shared:
+            print(f"{partial.name}: only one process goes on, with a run of its own; what is there is discarded")
+        elif resumes:
             print(f"{partial.name}: what an unfinished run of another recipe or input left there is discarded")
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
     if not note(partial):
-        write_json(partial / NOTE, {"key": key})
+        write_json(partial / NOTE, {"key": key} | ({"processes": distributed.processes()} if several else {}))
 
 
 def _begun_for(partial: Path) -> set:

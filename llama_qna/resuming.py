@@ -2,6 +2,9 @@
 
 The resumed run does what the undisturbed one does, step for step: dropout, the order of the rows, replay, and the sum
 of losses between two lines of the log go on where they were.
+
+Only one process goes on so. Several keep adapters in their checkpoints and no state, end at once at a signal, and begin
+anew (`records`): a launcher such as torchrun kills them together, at a step that differs from one to the other.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-from llama_qna import Stopped, UserError, checkpoints, disk, records
+from llama_qna import Stopped, UserError, checkpoints, disk, distributed, records
 
 T = TypeVar("T")
 PROGRESS = "progress.json"
@@ -38,7 +41,8 @@ class Signals:
         self.what, self.number, self._before = what, None, {}
 
     def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+        # Python allows handlers nowhere else; several processes would stop at different steps, and wait for ever
+        if threading.current_thread() is threading.main_thread() and distributed.processes() == 1:
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -118,7 +122,8 @@ def resumable(base: type, folder: Path, finish: Callable[[Path], None], replay, 
 
         def end_step(self, control) -> None:
             """Refuse a loss that has exploded before anything of it is saved; stop if a signal has come."""
-            self.step_loss = float(self.step_loss)
+            # the mean over the processes, so that all of them refuse at the same step
+            self.step_loss = sum(distributed.gather(float(self.step_loss))) / distributed.processes()
             _check_loss(self.step_loss, self.first_loss, self.model.config.vocab_size, self.state.global_step)
             if self.first_loss is None:
                 self.first_loss = self.step_loss
@@ -146,19 +151,25 @@ def resumable(base: type, folder: Path, finish: Callable[[Path], None], replay, 
 
         def _save_checkpoint(self, model, trial):
             """Let the library write into a folder of no name, and give it its name when it is whole."""
-            if not all(parameter.isfinite().all() for parameter in self.model.parameters() if parameter.requires_grad):
+            trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+            if not all(distributed.gather(all(bool(parameter.isfinite().all()) for parameter in trained))):
                 raise Exploded(f"a weight became no number at step {self.state.global_step}")
             checkpoint = folder / f"checkpoint-{self.state.global_step}"
             scratch = checkpoint.with_name(checkpoint.name + ".partial")
             try:
                 self.args.output_dir = str(scratch)
                 super()._save_checkpoint(model, trial)
-                records.write_json(scratch / checkpoint.name / PROGRESS, self.progress())
-                finish(scratch / checkpoint.name)
-                checkpoints.seal(scratch / checkpoint.name, checkpoint, key)
+                distributed.barrier()  # the folder is whole only when every process has written its part
+                distributed.first(lambda: self._seal(scratch / checkpoint.name, checkpoint))
             finally:
                 self.args.output_dir = str(folder)
-                shutil.rmtree(scratch, ignore_errors=True)
+                if distributed.is_main():
+                    shutil.rmtree(scratch, ignore_errors=True)
+
+        def _seal(self, written: Path, checkpoint: Path) -> None:
+            records.write_json(written / PROGRESS, self.progress())
+            finish(written)
+            checkpoints.seal(written, checkpoint, key)
 
         def progress(self) -> dict:
             """Our own place in the run, beside the library's; `take_up_progress` takes it back."""
@@ -234,19 +245,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(said in str(error) for said in OUT_OF_MEMORY)
 
 
-def with_enough_memory(attempt: Callable[[Path | None, int], T], folder: Path, batch_size: int, what: str) -> T:
+def with_enough_memory(
+    attempt: Callable[[Path | None, int], T], folder: Path, batch_size: int, rows: int, what: str
+) -> T:
     """Train with fewer rows at once each time that memory runs out, down to one; the effective batch stays as it is.
 
     Args:
         attempt: trains from a checkpoint, or None, with that many rows at once.
-        batch_size: rows per optimizer step; rows at once divide it.
+        batch_size: rows of this process in an optimizer step; rows at once divide it.
+        rows: at once at first, as planned.
 
     Raises:
-        UserError: one row at a time does not fit.
+        UserError: one row at a time does not fit, or one of several processes ran out of memory.
     """
-    rows = batch_size
     while True:
-        start = checkpoints.newest(folder, records.note(folder)["key"])
+        alone = distributed.processes() == 1
+        start = checkpoints.newest(folder, records.note(folder)["key"]) if alone else None
         if start:
             print(f"{what}: going on from {start.name}")
             rows = min(rows, _read(start / PROGRESS)["rows_at_once"])
@@ -254,6 +268,11 @@ def with_enough_memory(attempt: Callable[[Path | None, int], T], folder: Path, b
             return attempt(start, rows)
         except OutOfMemory as error:
             said = str(error)
+        if not alone:  # the others did not run out, and wait for this one
+            raise UserError(
+                f"{what}: one of {distributed.processes()} processes ran out of memory with {rows} rows at once "
+                f"({said}); start fewer on each machine, lower batch_size, or turn on gradient_checkpointing"
+            )
         if rows == 1:
             raise UserError(
                 f"{what}: out of memory with one row at a time ({said}); lower max_length, or turn on "

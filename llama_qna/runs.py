@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from llama_qna import UserError, disk, records
+from llama_qna import UserError, disk, distributed, records
 from llama_qna.documents import document_hashes
 from llama_qna.results import ROUGE, last, our_run, seeds_rows, with_interval
 from llama_qna.variants import REPOSITORY, Variant
@@ -27,7 +27,7 @@ def run_stages(variant: Variant) -> None:
     from llama_qna.qna import generate
     from llama_qna.training import finetune, pretrain
 
-    with disk.locked(variant.run, variant.name, variant.root):
+    with distributed.entered_by_first(disk.locked(variant.run, variant.name, variant.root)):
         for stage in (load, generate, pretrain, finetune, evaluate, draw):
             stage(variant)
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from llama_qna import UserError, losses, prompts, records, resuming
+from llama_qna import UserError, distributed, losses, machine, plan, planning, prompts, records, resuming
 from llama_qna.checkpoints import checkpoints, results_of_training, step_of, strip
 from llama_qna.chunks import read_chunks
 from llama_qna.qna import read_qna
@@ -35,6 +36,7 @@ def pretrain(variant: Variant) -> dict:
     recipe = variant.recipe
     chunks = read_chunks(variant)
     chunks = chunks[chunks.split == "train"]
+    distributed.announce(recipe.pretraining.batch_size)
 
     def work(folder: Path) -> dict:
         from llama_qna import models
@@ -46,7 +48,7 @@ def pretrain(variant: Variant) -> dict:
             return models.load_base(recipe.base_model, recipe.quantization)
 
         results = _train(variant, "pretrain", load, tokenizer, rows, folder)
-        if recipe.stacking == "merge":
+        if recipe.stacking == "merge" and distributed.is_main():
             models.merge_adapter(recipe.base_model, checkpoints(folder)[-1], folder / "merged")
             tokenizer.save_pretrained(folder / "merged")
         return results
@@ -76,6 +78,7 @@ def finetune(variant: Variant, only: bool = False) -> dict:
     pairs = read_qna(variant)
     pairs = pairs[pairs.split == "train"]
     weights, adapter = (None, None) if only else start_of_finetuning(variant)
+    distributed.announce(recipe.finetuning.batch_size)
     stage = "finetune_only" if only else "finetune"
 
     def work(folder: Path) -> dict:
@@ -130,6 +133,8 @@ def _replayed(stage: TrainingStage) -> dict[str, str]:
 def _train(variant: Variant, stage: str, load: Callable, tokenizer, rows: list[dict], folder: Path) -> dict:
     """Train an adapter on rows of `input_ids` and `labels` and write its checkpoints and its log into `folder`.
 
+    The plan is printed before the model is loaded; where it was wrong and memory runs out, fewer rows pass at once.
+
     Args:
         load: loads the model; if it has an adapter already, training goes on with that.
     """
@@ -137,14 +142,19 @@ def _train(variant: Variant, stage: str, load: Callable, tokenizer, rows: list[d
     if results is None:
         settings = _settings(variant, stage)
         what = f"{variant.name} {settings.folder}"
+        batch = planning.for_stage(variant, "pretraining" if stage == "pretrain" else "finetuning", rows)
+        each = batch.rows * batch.accumulation
 
         def attempt(start: Path | None, rows_at_once: int) -> dict:
-            return _attempt(variant, stage, load(), tokenizer, rows, folder, start, rows_at_once)
+            fitting = replace(batch, rows=rows_at_once, accumulation=each // rows_at_once)
+            return _attempt(variant, stage, load(), tokenizer, rows, folder, fitting, start)
 
-        results = resuming.with_enough_memory(attempt, folder, settings.batch_size, what)
-        records.add_to_note(folder, trained=results)
-    for checkpoint in checkpoints(folder):
-        strip(checkpoint)
+        results = resuming.with_enough_memory(attempt, folder, each, batch.rows, what)
+        if distributed.is_main():
+            records.add_to_note(folder, trained=results)
+    if distributed.is_main():
+        for checkpoint in checkpoints(folder):
+            strip(checkpoint)
     return results
 
 
@@ -159,10 +169,16 @@ def _attempt(
     tokenizer,
     rows: list[dict],
     folder: Path,
-    start: Path | None,
-    rows_at_once: int,
+    batch: plan.Batch,
+    start: Path | None = None,
+    callbacks: Sequence = (),
 ) -> dict:
-    """Train with so many rows at once, from a checkpoint or from the first step."""
+    """Train once, from a checkpoint or from the first step.
+
+    Args:
+        batch: how the rows of a step pass through the model, as planned.
+        callbacks: more of the trainer's, to watch the steps.
+    """
     import torch
     from datasets import Dataset, disable_progress_bars
     from tqdm import tqdm
@@ -170,8 +186,16 @@ def _attempt(
     from trl import SFTConfig
 
     from llama_qna import kernels, models
+    from llama_qna.shared_steps import shared_trainer
 
     stage = _settings(variant, name)
+
+    class KeepToPlan(TrainerCallback):
+        """Holes in the heap, left by steps of many lengths, may not add up to more than was planned."""
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if on_cpu and batch.held:
+                machine.give_back_freed(batch.held)
 
     class Bar(TrainerCallback):
         """One line with the loss and the time left, in a terminal as in a notebook."""
@@ -195,13 +219,15 @@ def _attempt(
     disable_progress_bars()  # of preparing the rows: seconds, and lines between the bars that matter
     torch.manual_seed(variant.recipe.seed)
     on_cpu = models.device() == "cpu"
-    half = models.compute_dtype(variant.recipe.quantization) is torch.float16
+    dtype = models.compute_dtype(variant.recipe.quantization)
     config = SFTConfig(
         output_dir=str(folder),
         num_train_epochs=stage.epochs,
         max_steps=stage.max_steps,
-        per_device_train_batch_size=rows_at_once,
-        gradient_accumulation_steps=stage.batch_size // rows_at_once,
+        per_device_train_batch_size=batch.rows,
+        gradient_accumulation_steps=batch.accumulation,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,  # they are the base's dequantized weights, the same everywhere
         learning_rate=stage.learning_rate,
         lr_scheduler_type=stage.scheduler,
         warmup_steps=stage.warmup_steps,
@@ -211,30 +237,33 @@ def _attempt(
         packing_strategy="wrapped",  # the study's: rows are joined and cut every max_length tokens, nothing is dropped
         # rows of like length share a batch, or else padding is computed too
         train_sampling_strategy="random" if stage.packing else "group_by_length",
-        gradient_checkpointing=stage.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if stage.gradient_checkpointing else None,
+        gradient_checkpointing=batch.checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if batch.checkpointing else None,
         use_cpu=on_cpu,
         bf16=False,  # weights and adapters are bfloat16 themselves; autocast would only add casts
-        fp16=half,
+        fp16=dtype is torch.float16,
         logging_steps=stage.logging_steps,
         logging_nan_inf_filter=False,  # it would show the last good loss in place of NaN
         save_steps=stage.save_steps,
+        save_only_model=distributed.processes() > 1,  # several do not go on from a checkpoint (`resuming`)
         seed=variant.recipe.seed,
         dataloader_pin_memory=not on_cpu,
         report_to="none",
         disable_tqdm=True,
     )
-    base = losses.trainer_class(on_cpu, replay)
-    trainer = resuming.resumable(base, folder, lambda path: _describe(path, variant), replay, rows_at_once)(
+    base = shared_trainer(losses.trainer_class(on_cpu, replay), stage.batch_size)
+    if on_cpu and not variant.recipe.quantization.dequantize_once:
+        machine.map_blocks_from(2**24)
+    trainer = resuming.resumable(base, folder, lambda path: _describe(path, variant), replay, batch.rows)(
         model=model,
         args=config,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=None if hasattr(model, "peft_config") else models.lora_config(variant.recipe.lora),
-        callbacks=[Bar()],
+        callbacks=[KeepToPlan(), Bar(), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
-    if half:  # float16 gradients need float32 adapters under the scaler
+    if dtype is not torch.bfloat16:  # the scaler of float16 needs float32 adapters, and so does a float32 base
         for parameter in trainer.model.parameters():
             parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
     if on_cpu:
@@ -244,9 +273,11 @@ def _attempt(
     merged = total - trainable if name == "pretrain" and variant.recipe.stacking == "merge" else 0
     what, command = f"{variant.name} {stage.folder}", f"llama-qna {_command(name)} {variant.name}"
     steps = math.ceil(stage.epochs * len(trainer.train_dataset) / stage.batch_size)
-    steps = stage.max_steps if stage.max_steps > 0 else steps
-    resuming.check_disk(trainer.model, folder, what, math.ceil(steps / stage.save_steps), merged)
+    saves = math.ceil((stage.max_steps if stage.max_steps > 0 else steps) / stage.save_steps)
+    distributed.first(lambda: resuming.check_disk(trainer.model, folder, what, saves, merged))
     outcome = resuming.train(trainer, start, folder, what, command)
+    if not distributed.is_main():
+        return {}
     keys = ("step", "epoch", "loss", "learning_rate", "grad_norm")
     log = [{key: row[key] for key in keys if key in row} for row in trainer.state.log_history if "loss" in row]
     records.write_json(folder / "log.json", log)
@@ -261,7 +292,7 @@ def _attempt(
         "all_parameters": total,
         "final_loss": log[-1]["loss"] if log else outcome.training_loss,
         "seconds_of_steps": round(trainer.seconds(), 1),
-        "rows_at_once": rows_at_once,
+        "rows_at_once": batch.rows,
         "resumed_from": start.name if start else None,
         "checkpoints": [checkpoint.name for checkpoint in checkpoints(folder)],
     }

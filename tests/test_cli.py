@@ -20,6 +20,7 @@ VERBS = [
     "evaluate",
     "figures",
     "run",
+    "plan",
     "ask",
     "serve",
     "export",

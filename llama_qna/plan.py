@@ -1,0 +1,273 @@
+"""What a training stage will take before anything is loaded: memory by part, time, and the micro-batch that fits.
+
+The parts are counted from the model's shapes. What cannot be counted (the libraries, what the heap cannot reuse) was
+fitted to measured peaks of the real stages with `benchmarks/memory.py`, which prints prediction beside measurement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from llama_qna import UserError, distributed
+from llama_qna.losses import Replay
+from llama_qna.machine import GIB, bfloat16_is_fast
+from llama_qna.shapes import Shapes, shapes_of
+from llama_qna.variants import Recipe, TrainingStage, Variant
+
+# Bytes of Python with torch, transformers, bitsandbytes, peft, trl and datasets imported, before any weight. On a GPU
+# only what lies in its memory: the CUDA context and the workspace of cuBLAS (assumed, not measured).
+LIBRARIES = {"cpu": 665 * 2**20, "cuda": 700 * 2**20}
+TILE = 256  # positions whose logits exist at once: `losses.labelled_loss`
+# Bytes a logit takes in a tile at the peak, in backward: 16-bit, float32, log-softmax, and a gradient of the last two.
+LOGIT = 18
+# The C library up to glibc 2.37 cannot use a freed aligned block again for one of the same size (its bug 14581). So on
+# a CPU the heap grows by a share of what all layers make (KEPT), whether an adapter keeps it or not; with checkpointing
+# by another share (RECOMPUTED), once the holes that loading left (LOADED, bytes) are full; and by LOGIT bytes a scored
+# logit. Newer libraries were not measured and should take less.
+HEAP_KEPT, HEAP_RECOMPUTED, HEAP_LOADED, HEAP_LOGIT = 0.34, 0.53, 450 * 2**20, 4
+# Values a layer makes and frees, in units of those that it keeps for backward; they exist for one layer at a time.
+PASSING = 3
+SHARE = {"cpu": 0.40, "cuda": 0.45}  # of the matrix-product limit that a training step reaches
+WHOLE_ENOUGH = 1024  # tokens of a micro-batch from which a larger one is hardly faster
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How the rows of an optimizer step pass through the model."""
+
+    rows: int  # at once: the micro-batch
+    length: int  # tokens of the longest row
+    accumulation: int  # micro-batches of one process in an optimizer step
+    checkpointing: bool
+    labelled: float = 1.0  # share of the tokens that are scored
+    padded: bool = False  # rows of different lengths: attention then keeps a mask
+    peak: int | None = None  # bytes that were planned for; None: nothing was
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * self.length
+
+    @property
+    def held(self) -> int | None:
+        """Bytes that this process may hold after a step, so that the next one's holes do not carry it past the plan.
+
+        Steps of one length fill the holes of the step before; only steps of many lengths add their own, up to a tenth.
+        """
+        return self.peak and int(self.peak * (0.9 if self.padded else 1))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was chosen for a stage and what it takes."""
+
+    stage: str
+    batch: Batch
+    batch_size: int  # rows of an optimizer step over all processes: the recipe's
+    parts: dict[str, int]  # bytes at the peak
+    budget: int  # bytes
+    device: str
+    source: str  # where the shapes were read
+    flops: float  # of one optimizer step of this process
+    steps: int | None  # None: as many as rows that do not exist yet will make
+
+    @property
+    def peak(self) -> int:
+        return sum(self.parts.values())
+
+    def seconds_per_step(self, limit: float) -> float:
+        """At the share of the measured limit (FLOP/s) that training reaches."""
+        return self.flops / (limit * SHARE[self.device])
+
+    def line(self) -> str:
+        """One line for the terminal: the choice, the peak and what it is compared with."""
+        batch = self.batch
+        how = f"{batch.rows} rows of up to {batch.length} tokens at once"
+        if batch.accumulation > 1:
+            how += f", {batch.accumulation} times a step"
+        how += ", gradient checkpointing" if batch.checkpointing else ""
+        where = "GPU" if self.device == "cuda" else "main"
+        return (
+            f"plan: {self.stage}: {how} (steps of {self.batch_size} rows); peak about "
+            f"{self.peak / GIB:.1f} of {self.budget / GIB:.1f} GiB {where} memory"
+        )
+
+
+def activations(shapes: Shapes, recipe: Recipe, batch: Batch, wide: int = 2) -> int:
+    """Bytes that one layer keeps for backward.
+
+    Kept are: the float32 input of both norms and their factor, queries, keys, values, output and sums of attention and
+    its mask where rows are padded, gate and up before and after their product, and the input and the middle of each
+    adapter (with dropout, input and mask of its own for each).
+
+    Args:
+        wide: bytes of a value in the compute type.
+    """
+    targets, lora = shapes.targets(recipe.lora), recipe.lora
+    query, pair = shapes.heads * shapes.head_dim, shapes.key_value_heads * shapes.head_dim
+    kept = 2 * (4 * shapes.hidden + 4) + wide * (2 * query + 2 * pair + 3 * shapes.intermediate) + 4 * shapes.heads
+    kept += wide * lora.r * len(targets)
+    if lora.dropout:
+        kept += sum(2 * wide * shapes.linears[name][1] for name in targets)
+    else:
+        kept += wide * shapes.hidden * bool({"q_proj", "k_proj", "v_proj"} & set(targets))
+        kept += wide * shapes.hidden * bool({"gate_proj", "up_proj"} & set(targets))
+        kept += wide * shapes.intermediate * ("down_proj" in targets)
+    if batch.padded:
+        kept += wide * batch.length
+    return kept * batch.tokens
+
+
+def memory(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, device: str) -> dict[str, int]:
+    """Bytes of each part at the peak of a training stage."""
+    wide = value_bytes(device)
+    trained = 2 if wide == 2 and not _half(recipe, device) else 4
+    adapters = trained * shapes.adapter_weights(recipe.lora)
+    quantization = recipe.quantization
+    # one absmax for 64 weights: float32, or with double quantization a byte and a float32 for 256 of them
+    state = 1 / 64 * (1 + 4 / 256) if quantization.double_quantization else 4 / 64
+    layer = activations(shapes, recipe, batch, wide)
+    if batch.checkpointing:
+        kept = shapes.layers * wide * shapes.hidden * batch.tokens + layer
+    else:
+        kept = shapes.layers * layer
+    scored = round(batch.labelled * batch.tokens)
+    step = layer * PASSING + LOGIT * shapes.vocabulary * min(TILE, scored)
+    if stage.replay_tokens:
+        step = max(step, _replay(shapes, recipe, stage, wide))
+    if not quantization.dequantize_once:  # one matrix at a time, as it is used
+        step += wide * max(rows * columns for rows, columns in shapes.linears.values())
+    parts = {
+        "Python and libraries": LIBRARIES[device],
+        "weights, NF4": int(shapes.linear_weights * (0.5 + state)),
+        "weights, 16-bit (embedding, head, norms)": wide * shapes.other_weights,
+        "kept dequantized copy": wide * shapes.linear_weights if quantization.dequantize_once else 0,
+        "adapters": adapters,
+        "gradients": adapters,
+        "optimizer": 2 * adapters,
+        "activations": kept,
+        "logits and one layer's passing values": step,
+    }
+    if device == "cpu":
+        parts["heap that cannot be used again"] = _heap(shapes, recipe, batch, wide, scored)
+    return {name: size for name, size in parts.items() if size}
+
+
+def _heap(shapes: Shapes, recipe: Recipe, batch: Batch, wide: int, scored: int) -> int:
+    """Bytes by which the heap of a CPU grows beyond what is in use at the peak."""
+    everywhere = recipe.lora.model_copy(update={"target_modules": "all-linear", "dropout": 0.0})
+    kept = shapes.layers * activations(shapes, recipe, batch, wide)
+    most = shapes.layers * activations(shapes, recipe.model_copy(update={"lora": everywhere}), batch, wide)
+    made = max(kept, most)
+    holes = max(0, HEAP_RECOMPUTED * made - HEAP_LOADED) if batch.checkpointing else (1 + HEAP_KEPT) * made - kept
+    return int(holes + HEAP_LOGIT * shapes.vocabulary * max(0, scored - TILE))
+
+
+def mapped_file(shapes: Shapes) -> int:
+    """Bytes of the weights file that stay mapped after they were quantized; the system takes them back when it must."""
+    return 2 * shapes.linear_weights
+
+
+def value_bytes(device: str) -> int:
+    """Bytes of a value in the compute type: 2, or 4 on a CPU without instructions for bfloat16."""
+    return 4 if device == "cpu" and not bfloat16_is_fast() else 2
+
+
+def _half(recipe: Recipe, device: str) -> bool:
+    return device == "cuda" and recipe.quantization.compute_dtype == "float16"
+
+
+def _replay(shapes: Shapes, recipe: Recipe, stage: TrainingStage, wide: int) -> int:
+    """Bytes of the pass over general text beside each step: its activations, and whole logits of model and base."""
+    pieces = max(1, stage.replay_tokens // Replay.PIECE)
+    batch = Batch(pieces, Replay.PIECE, 1, False)
+    return shapes.layers * activations(shapes, recipe, batch, wide) + 22 * shapes.vocabulary * batch.tokens
+
+
+def step_flops(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch) -> float:
+    """Floating-point operations of one optimizer step of one process.
+
+    A product with a frozen matrix costs 2 a weight and token forward and 2 backward; with an adapter's 2 and 4; causal
+    attention half of its whole square; the head's product is made twice forward (its logits are not kept).
+    """
+    passes = 3 if batch.checkpointing else 2
+    token = 2 * passes * shapes.linear_weights + 2 * (passes + 1) * shapes.adapter_weights(recipe.lora)
+    token += shapes.layers * shapes.heads * shapes.head_dim * batch.length * 2 * (passes + 0.5)
+    token += 6 * shapes.vocabulary * shapes.hidden * batch.labelled
+    flops = token * batch.tokens * batch.accumulation
+    if stage.replay_tokens:
+        tokens = max(1, stage.replay_tokens // Replay.PIECE) * Replay.PIECE
+        flops += tokens * (6 * shapes.linear_weights + 6 * shapes.adapter_weights(recipe.lora))
+        flops += tokens * 6 * shapes.vocabulary * shapes.hidden
+    return flops
+
+
+def choose(
+    shapes: Shapes, recipe: Recipe, stage: TrainingStage, whole: Batch, device: str, budget: int
+) -> tuple[Batch, dict[str, int]]:
+    """The fastest way to pass a step's rows that fits, without changing which rows make a step, and its memory by part.
+
+    Tried in turn: smaller micro-batches of at least 1,024 tokens, then gradient checkpointing, which computes a third
+    more, then whatever is smallest.
+
+    Args:
+        whole: all rows of a process at once.
+
+    Raises:
+        UserError: not even one row at a time with gradient checkpointing fits.
+    """
+    sizes = [rows for rows in range(whole.rows, 0, -1) if whole.rows % rows == 0]
+    large = [rows for rows in sizes if rows == whole.rows or rows * whole.length >= WHOLE_ENOUGH]
+    always = [True] if stage.gradient_checkpointing else [False, True]
+    ways = [(rows, checkpointing) for checkpointing in always for rows in large]
+    ways += [(rows, checkpointing) for rows in sizes for checkpointing in always]
+    for rows, checkpointing in ways:
+        batch = replace(whole, rows=rows, accumulation=whole.rows // rows, checkpointing=checkpointing)
+        parts = memory(shapes, recipe, stage, batch, device)
+        left = budget - sum(parts.values())
+        if left >= 0:
+            if device == "cpu":
+                parts["mapped weights file"] = min(left, mapped_file(shapes))
+            return replace(batch, peak=sum(parts.values())), parts
+    largest = max(parts, key=parts.get)
+    raise UserError(
+        f"{recipe.base_model} does not fit: one row of {whole.length} tokens at a time, with gradient checkpointing, "
+        f"takes about {sum(parts.values()) / GIB:.1f} GiB of memory and there are {budget / GIB:.1f}; the largest part "
+        f"is {largest}, {parts[largest] / GIB:.1f} GiB"
+    )
+
+
+def plan_stage(
+    variant: Variant,
+    name: str,
+    budget: int,
+    device: str,
+    lengths: list[int] | None = None,
+    labelled: float = 1.0,
+) -> Plan:
+    """Plan one training stage.
+
+    Args:
+        name: `pretraining` or `finetuning`.
+        budget: bytes that it may take.
+        device: `cpu` or `cuda`.
+        lengths: tokens of each row; None: rows that do not exist yet, counted as `max_length` tokens.
+        labelled: share of the tokens that are scored.
+
+    Raises:
+        UserError: the shapes of the model are not known, or it does not fit.
+    """
+    recipe = variant.recipe
+    stage: TrainingStage = getattr(recipe, name)
+    shapes, source = shapes_of(recipe.base_model)
+    rows = distributed.rows_each(stage.batch_size)
+    longest = stage.max_length if stage.packing or not lengths else min(stage.max_length, max(lengths))
+    padded = rows > 1 and not stage.packing and (not lengths or len(set(lengths)) > 1)
+    whole = Batch(rows, longest, 1, stage.gradient_checkpointing, labelled, padded)
+    batch, parts = choose(shapes, recipe, stage, whole, device, budget)
+    steps = stage.max_steps if stage.max_steps > 0 else None
+    if steps is None and lengths:
+        count = sum(lengths) // stage.max_length if stage.packing else len(lengths)
+        steps = round(stage.epochs * -(-count // stage.batch_size))
+    middle = batch if stage.packing or not lengths else replace(batch, length=round(sum(lengths) / len(lengths)))
+    flops = step_flops(shapes, recipe, stage, middle)
+    return Plan(name, batch, stage.batch_size, parts, budget, device, source, flops, steps)

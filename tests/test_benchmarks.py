@@ -1,0 +1,119 @@
+"""The benchmarks at their smallest, and the page that is made of their results."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from pypdfium2 import PdfDocument
+
+from benchmarks import report
+from benchmarks.__main__ import main
+from benchmarks.job import SIZES, Job
+from benchmarks.measures import STAGES, machine_name, ratios, rows, share, summary
+from benchmarks.pages import document
+from llama_qna import records
+from llama_qna.models import EMBEDDED
+from llama_qna.shapes import shapes_of
+from llama_qna.variants import REPOSITORY, Variant
+
+
+def measurement(seconds, items, tokens, computed=0, calls=0, peak_gib=1.0):
+    return dict(seconds=seconds, items=items, tokens=tokens, computed=computed, calls=calls, peak_gib=peak_gib)
+
+
+def content():
+    """Two rounds of two stages on a machine that does not exist."""
+    facts = {"variant": "paper_135m", "date": "2026-01-02", "git": {"commit": "0123456789abcdef"}, "limits": []}
+    facts["limits"] = [{"matmul": 4e11, "copy": 1e10}, {"matmul": 6e11, "copy": 1e10}]
+    training = {"study": [measurement(10, 1, 1000, peak_gib=8.0), measurement(20, 1, 1000, peak_gib=8.0)]}
+    training["ours"] = [measurement(5, 1, 1500, peak_gib=2.0), measurement(5, 1, 2000, peak_gib=2.0)]
+    asking = {"study": [measurement(4, 2, 40, 80, 40)] * 2, "ours": [measurement(1, 2, 40, 160, 20)] * 2}
+    machine = {"cpu": "Some(R) CPU @ 2.00GHz", "cores": 2, "memory_gb": 8.0, "gpu": None}
+    return {"machine": machine, "stages": {"training": facts | training, "asking": facts | asking}}
+
+
+def test_ratios_are_of_rates_in_the_same_round():
+    stages = content()["stages"]
+    assert ratios("training", stages["training"]) == pytest.approx([3.0, 8.0])  # tokens a second
+    assert ratios("asking", stages["asking"]) == pytest.approx([4.0, 4.0])  # answers a second
+
+
+def test_share_of_the_limit_that_binds():
+    stages, (shapes, _) = content()["stages"], shapes_of(EMBEDDED)
+    weights = shapes.linear_weights
+    found, limit = share("asking", stages["asking"]["study"][0], stages["asking"])
+    assert (found, limit) == (pytest.approx(2 * weights * 40 / 4 / 1e10), "memory")
+    adapters = 30 * 64 * (576 + 576 + 576 + 192)
+    token = 4 * (weights + 49152 * 576) + 6 * adapters
+    found, limit = share("training", stages["training"]["ours"][0], stages["training"])
+    assert (found, limit) == (pytest.approx(300 * token / 5e11), "products")
+    assert share("extraction", measurement(1, 8, 0), stages["asking"]) is None
+
+
+def test_table_holds_medians_and_spread():
+    table = rows(content())
+    assert [(row["stage"], row["way"]) for row in table[:2]] == [("training", "the study's way"), ("training", "ours")]
+    assert (table[1]["useful tokens/s"], table[1]["times as fast"]) == ("350", "5.5 [3.0, 8.0]")
+    assert table[3]["items/s"] == "2.00 answers" and table[3]["peak GiB"] == "1.00"
+    assert len(summary(content()).splitlines()) == 5
+
+
+def test_page_names_machine_commit_and_limits():
+    text = report.page([content()])
+    assert "## Some(R) CPU @ 2.00GHz, 2 cores, 8.0 GB" in text
+    assert "| training | 2026-01-02, 0123456789 | 2 | paper_135m | 500 GFLOP/s | 10.0 GB/s | 25% |" in text
+    figure = report.numbers([content()])
+    assert figure["panels"][0]["bars"]["ours"] == pytest.approx([5.5, 4.0])
+    assert figure["panels"][1]["bars"] == {"the study's way": [8.0, 1.0], "ours": [2.0, 1.0]}
+
+
+def test_committed_page_and_figure_are_those_of_the_committed_results():
+    contents = report.machines()
+    assert report.PAGE.read_text(encoding="utf-8") == report.page(contents)
+    figure = REPOSITORY / "figs/performance.json"
+    if contents:
+        assert json.loads(figure.read_text(encoding="utf-8")) == report.numbers(contents)
+        assert all(facts["size"] == "full" and len(facts["ours"]) >= 3 for facts in contents[0]["stages"].values())
+    assert figure.exists() == bool(contents)
+
+
+def test_machine_is_named_by_its_hardware():
+    assert machine_name(content()["machine"]) == "some-cpu-2-cores"
+    assert machine_name(content()["machine"] | {"gpu": "NVIDIA H100 80GB HBM3"}) == "nvidia-h100-80gb-hbm3"
+
+
+def test_document_has_as_many_pages_as_wanted():
+    job = Job(Variant.load("paper_135m"), SIZES["full"] | {"pages": 100})  # more than all that are shipped
+    with document(job) as path:
+        with PdfDocument(path) as pdf:
+            assert len(pdf) == 100
+    assert not path.exists()
+
+
+def test_one_stage_is_measured_in_both_ways(tmp_path, capsys):
+    assert main(["extraction", "--rounds", "1", "--size", "small", "--results", str(tmp_path)]) == 0
+    (path,) = tmp_path.iterdir()
+    assert path.stem == machine_name(records.machine())
+    facts = json.loads(path.read_text())["stages"]["extraction"]
+    assert [facts[way][0]["items"] for way in ("study", "ours")] == [8, 8]
+    assert all(facts[way][0]["seconds"] > 0 and facts[way][0]["peak_gib"] > 0.01 for way in ("study", "ours"))
+    assert facts["limits"][0]["matmul"] > 0 and facts["limits"][0]["copy"] > 0
+    assert "pages" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["study", "ours"])
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "extraction"])
+def test_every_stage_runs(stage, way):
+    if stage in ("sweep", "asking") and not (Variant.load("paper_135m").finetuning / "run.json").is_file():
+        pytest.skip("needs a finished run of paper_135m (make run)")
+    command = [sys.executable, "-m", "benchmarks.job", stage, way, "paper_135m", "small"]
+    child = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
+    assert child.returncode == 0, child.stderr[-2000:]
+    facts = json.loads(child.stdout.splitlines()[-1])
+    assert facts["seconds"] > 0 and facts["peak_gib"] > 0.1
+    assert facts["items"] > 0 and (facts["tokens"] > 0 or stage == "generation")  # a question may be its form alone
+    assert facts["calls"] > 0 or stage == "training"
+    if stage == "sweep":
+        assert facts["items"] == SIZES["small"]["checkpoints"]
