@@ -30,3 +30,9 @@ class Stopped(UserError):
     def __init__(self, message: str, signal: int):
         super().__init__(message)
         self.signal = signal
+
+
+def one_line(text: str) -> str:
+    """Text of a stranger as part of a message: on one line, without control characters, and no longer than that."""
+    plain = "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+    return plain if len(plain) <= 300 else f"{plain[:300]}…"

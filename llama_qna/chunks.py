@@ -21,7 +21,8 @@ import pandas as pd
 from llama_qna import UserError, records, references, tables
 from llama_qna.cleaning import Document
 from llama_qna.documents import document_hashes, read_folder
-from llama_qna.variants import Chunking, Heldout, Variant
+from llama_qna.recipes import Chunking, Heldout
+from llama_qna.variants import Variant
 
 COLUMNS = ["chunk_id", "document", "page", "section", "kind", "split", "text", "tokens"]
 

@@ -6,7 +6,7 @@ import math
 
 from llama_qna import UserError
 from llama_qna.metrics import ROUGE_NAMES
-from llama_qna.variants import Evaluation
+from llama_qna.recipes import Evaluation
 
 # the systems that are compared on the fold `test`, in the order of the tables
 SYSTEMS = {

@@ -16,7 +16,8 @@ from pathlib import Path
 from llama_qna import UserError, records
 from llama_qna.cleaning import Document, Paragraph
 from llama_qna.extraction import OUT_OF_MEMORY, printable
-from llama_qna.variants import REPOSITORY, ReadLimits
+from llama_qna.recipes import ReadLimits
+from llama_qna.variants import REPOSITORY
 
 SUFFIXES = (".pdf", ".txt", ".md")
 DEFAULT_LIMITS = ReadLimits()

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from llama_qna import UserError
 
 if TYPE_CHECKING:
-    from llama_qna.variants import Endpoint
+    from llama_qna.recipes import Endpoint
 
 # What a server answers to one request that it cannot serve, such as a prompt that is too long; others may pass.
 REFUSED = (400, 413, 422)

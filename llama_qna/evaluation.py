@@ -17,7 +17,8 @@ from llama_qna import UserError, comparison, distributed, gold, measuring, promp
 from llama_qna.chunks import read_chunks
 from llama_qna.points import Point, points_of
 from llama_qna.qna import read_qna
-from llama_qna.variants import Evaluation, Variant
+from llama_qna.recipes import Evaluation
+from llama_qna.variants import Variant
 
 
 def evaluate(variant: Variant) -> dict:

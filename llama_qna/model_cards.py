@@ -14,7 +14,9 @@ from pathlib import Path
 from llama_qna import results
 from llama_qna.hub import base_licence, hub_name, metadata, shipped_system
 from llama_qna.models import EMBEDDED
-from llama_qna.variants import REPOSITORY, Recipe, Variant, read_recipe
+from llama_qna.recipe_files import read_recipe
+from llama_qna.recipes import Recipe
+from llama_qna.variants import REPOSITORY, Variant
 
 CARD = "MODEL_CARD.md"
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from llama_qna import UserError, distributed
 from llama_qna.loading import EMBEDDED, adapter_of, check_all_there, from_pretrained, whole_model
+from llama_qna.recipes import Lora, Quantization
 from llama_qna.records import sha256
-from llama_qna.variants import REPOSITORY, Lora, Quantization
+from llama_qna.variants import REPOSITORY
 
 EMBEDDED_FOLDER = REPOSITORY / "models" / "smollm2-135m-instruct"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"

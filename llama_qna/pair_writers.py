@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from llama_qna import pair_parser, prompts
 from llama_qna.pair_filters import content_words
 from llama_qna.question_forms import LONGEST_ANSWER, forms, stands_alone
-from llama_qna.variants import Generation, Variant
+from llama_qna.recipes import Generation
+from llama_qna.variants import Variant
 from llama_qna.verbs import AUXILIARIES, FUNCTION_WORDS
 
 CITATION = re.compile(r" ?\[\d[\d, –-]*\]")

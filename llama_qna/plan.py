@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from llama_qna import UserError, distributed
 from llama_qna.losses import Replay
 from llama_qna.machine import GIB, bfloat16_is_fast
+from llama_qna.recipes import Recipe, TrainingStage
 from llama_qna.shapes import Shapes, shapes_of
-from llama_qna.variants import Recipe, TrainingStage, Variant
+from llama_qna.variants import Variant
 
 # Bytes of Python with torch, transformers, bitsandbytes, peft, trl and datasets imported, before any weight. On a GPU
 # only what lies in its memory: the CUDA context and the workspace of cuBLAS (assumed, not measured).

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from llama_qna import UserError, distributed, machine, plan
 from llama_qna.machine import GIB
+from llama_qna.recipes import Recipe, TrainingStage
 from llama_qna.shapes import shapes_of
-from llama_qna.variants import Recipe, TrainingStage, Variant
+from llama_qna.variants import Variant
 
 STAGES = ("pretraining", "finetuning")
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from llama_qna import UserError, disk, records
 from llama_qna.model_cards import write_published_card
+from llama_qna.recipe_files import read_recipe
 from llama_qna.runs import NOTEBOOKS, default_variant
-from llama_qna.variants import REPOSITORY, Variant, read_recipe, variant_names
+from llama_qna.variants import REPOSITORY, Variant, variant_names
 
 # what is copied of each stage, with its name there
 FILES = {

@@ -18,8 +18,9 @@ from llama_qna import UserError, pair_filters, pair_parser, pair_writers, record
 from llama_qna.chunks import read_chunks
 from llama_qna.ledger import Ledger, entry_key
 from llama_qna.pair_writers import Passage, Written
+from llama_qna.recipes import Endpoint
 from llama_qna.references import title_of
-from llama_qna.variants import Endpoint, Variant
+from llama_qna.variants import Variant
 
 COLUMNS = ["Question", "Answer", "chunk_id", "document", "page", "split", "recipe", "model"]
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from llama_qna import plan, records
 from llama_qna.machine import GIB, measure, memory
+from llama_qna.recipes import Quantization
 from llama_qna.shapes import Shapes, shapes_of
-from llama_qna.variants import Quantization, Variant
+from llama_qna.variants import Variant
 
 STEPS = 2  # the second one has the optimizer's state
 CPU_STEP = (1, 64)  # rows and tokens of a row in place of the recipe's, whose steps take many minutes on a CPU

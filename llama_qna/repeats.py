@@ -26,25 +26,23 @@ from llama_qna.variants import Variant
 class Repeat(Variant):
     """A variant with another seed: its chunks and pairs, and a folder of its own for what is trained on them."""
 
+    first: Variant
+
     @classmethod
     def of(cls, variant: Variant, seed: int) -> Repeat:
-        return cls(variant.name, variant.root, variant.recipe.model_copy(update={"seed": seed}))
+        return cls(variant.name, variant.root, variant.recipe.model_copy(update={"seed": seed}), variant)
 
     @cached_property
     def run(self) -> Path:
-        return self._first / "seeds" / str(self.recipe.seed)
+        return self.first.run / "seeds" / str(self.recipe.seed)
 
     @cached_property
     def chunks(self) -> Path:
-        return self._first / "chunks"
+        return self.first.chunks
 
     @cached_property
     def qna(self) -> Path:
-        return self._first / "qna"
-
-    @cached_property
-    def _first(self) -> Path:
-        return self.root / "runs" / self.name
+        return self.first.qna
 
 
 def repeat(variant: Variant, seeds: list[int]) -> dict:

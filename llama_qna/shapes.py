@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llama_qna import UserError
 from llama_qna.models import EMBEDDED, EMBEDDED_FOLDER
-from llama_qna.variants import Lora
+from llama_qna.recipes import Lora
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_qna import UserError
-from llama_qna.variants import one_line
+from llama_qna import UserError, one_line
 
 if TYPE_CHECKING:
     import pandas as pd

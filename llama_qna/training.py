@@ -18,7 +18,8 @@ from llama_qna import UserError, distributed, losses, machine, plan, planning, p
 from llama_qna.checkpoints import checkpoints, results_of_training, step_of, strip
 from llama_qna.chunks import read_chunks
 from llama_qna.qna import read_qna
-from llama_qna.variants import TrainingStage, Variant
+from llama_qna.recipes import TrainingStage
+from llama_qna.variants import Variant
 
 
 def pretrain(variant: Variant) -> dict:

@@ -13,7 +13,8 @@ import yaml
 from llama_qna import evaluation, measuring
 from llama_qna.gold import COLUMNS
 from llama_qna.models import EMBEDDED, load_base, load_tokenizer
-from llama_qna.variants import REPOSITORY, Quantization, Variant
+from llama_qna.recipes import Quantization
+from llama_qna.variants import REPOSITORY, Variant
 
 PAIRS = [
     ("What did the first test show?", "The first test showed a loss of nine percent."),

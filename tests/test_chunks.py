@@ -10,7 +10,8 @@ import pytest
 from llama_qna import chunks, models, records
 from llama_qna.cleaning import Document, Paragraph
 from llama_qna.documents import read_document
-from llama_qna.variants import REPOSITORY, Chunking, Heldout, Variant
+from llama_qna.recipes import Chunking, Heldout
+from llama_qna.variants import REPOSITORY, Variant
 
 PAPER = REPOSITORY / "data" / "pdfs" / "paper" / "wicketfold.pdf"
 

@@ -1,4 +1,4 @@
-"""Tests of llama_qna/cli.py: the real command, mostly with something wrong. A user's error is one line and status 2."""
+"""Tests of llama_qna/cli.py and commands.py: the real command, mostly with something wrong: one line and status 2."""
 
 import json
 import shutil

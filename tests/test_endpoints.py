@@ -12,7 +12,8 @@ import pytest
 
 from llama_qna import UserError
 from llama_qna.endpoints import Completion, complete_all
-from llama_qna.variants import REPOSITORY, Endpoint
+from llama_qna.recipes import Endpoint
+from llama_qna.variants import REPOSITORY
 
 
 def answer(text, finish_reason="stop", tokens=3):

@@ -14,7 +14,8 @@ import pytest
 from llama_qna import UserError, cli
 from llama_qna.documents import read_document, read_folder
 from llama_qna.extraction import extract
-from llama_qna.variants import REPOSITORY, ReadLimits
+from llama_qna.recipes import ReadLimits
+from llama_qna.variants import REPOSITORY
 from tests.fixtures_pdfs import FONT, PAGE, many_blanks, one_page, stream, write_pdf
 
 PAPER = REPOSITORY / "data" / "pdfs" / "paper" / "wicketfold.pdf"

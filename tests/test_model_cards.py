@@ -8,7 +8,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from llama_qna import model_cards, publishing, results
-from llama_qna.variants import REPOSITORY, read_recipe
+from llama_qna.recipe_files import read_recipe
+from llama_qna.variants import REPOSITORY
 
 PUBLISHED = ["paper_135m", "physics_books_135m"]
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from llama_qna import UserError, models
 from llama_qna.models import EMBEDDED
-from llama_qna.variants import Lora, Quantization
+from llama_qna.recipes import Lora, Quantization
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture  # noqa: F401
 

@@ -13,9 +13,10 @@ from safetensors import safe_open
 from llama_qna import UserError, machine, models, plan, planning, shapes
 from llama_qna.machine import GIB
 from llama_qna.plan import Batch
+from llama_qna.recipes import Quantization
 from llama_qna.shapes import KNOWN, Shapes, shapes_of
 from llama_qna.training import finetune, pretrain
-from llama_qna.variants import REPOSITORY, Quantization, Variant
+from llama_qna.variants import REPOSITORY, Variant
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture  # noqa: F401
 

@@ -8,8 +8,9 @@ import pytest
 
 from llama_qna import figures, repeats
 from llama_qna.publishing import readme_results
+from llama_qna.recipe_files import read_recipe
 from llama_qna.results import write_results_block
-from llama_qna.variants import REPOSITORY, read_recipe, variant_names
+from llama_qna.variants import REPOSITORY, variant_names
 
 EMBEDDED = ["paper_135m", "physics_books_135m"]
 

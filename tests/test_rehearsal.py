@@ -9,9 +9,10 @@ from bitsandbytes.nn import Linear4bit
 
 from llama_qna import UserError, models, shapes
 from llama_qna.machine import GIB
+from llama_qna.recipes import Quantization
 from llama_qna.rehearsal import random_model, rehearse, table
 from llama_qna.shapes import KNOWN, Shapes
-from llama_qna.variants import REPOSITORY, Quantization, Variant
+from llama_qna.variants import REPOSITORY, Variant
 
 SMALL = Shapes(2, 64, 128, 4, 4, 16, 512, False)
 

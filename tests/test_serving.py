@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llama_qna import UserError, lora_on_cpu, models, prompts, serving
+from llama_qna.recipes import Quantization, Serving
 from llama_qna.stacking import read_config, stack
-from llama_qna.variants import Quantization, Serving
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture, small_run_fixture  # noqa: F401
 

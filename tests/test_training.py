@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from llama_qna import UserError, models, prompts, variants
+from llama_qna import UserError, models, prompts, recipes
 from llama_qna.chunks import read_chunks
 from llama_qna.losses import Replay, labelled_loss
 from llama_qna.models import EMBEDDED
@@ -182,7 +182,7 @@ def test_continued_adapter_starts_where_pretraining_ended(shallow_variant):
 @pytest.fixture
 def wild_rates(monkeypatch):
     """Learning rates that no recipe may have, to make a loss explode at once."""
-    monkeypatch.setattr(variants, "LARGEST", 1e40)
+    monkeypatch.setattr(recipes, "LARGEST", 1e40)
 
 
 def with_stage(variant, **stage):

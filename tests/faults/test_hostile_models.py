@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from llama_qna import UserError, models
 from llama_qna.models import attach_adapter, load_base, load_tokenizer, lora_config, swap_adapter
-from llama_qna.variants import REPOSITORY, Lora
+from llama_qna.recipes import Lora
+from llama_qna.variants import REPOSITORY
 from tests.fixtures_models import tiny_llama
 
 LORA = Lora(r=2, alpha=4, target_modules=["q_proj", "v_proj"])

@@ -14,7 +14,9 @@ from llama_qna.cleaning import Document, Paragraph
 from llama_qna.extraction import _decode, _markdown_blocks
 from llama_qna.pair_parser import parse_response, strip_answer_label, strip_question_label
 from llama_qna.qna import read_qna_file
-from llama_qna.variants import REPOSITORY, Chunking, Recipe, read_recipe
+from llama_qna.recipe_files import read_recipe
+from llama_qna.recipes import Chunking, Recipe
+from llama_qna.variants import REPOSITORY
 from tests.fuzz.repairs import check_layout, check_repairs, check_words, fragments_of, page_of
 
 EXAMPLES = int(__import__("os").environ.get("FUZZ_EXAMPLES", "40"))  # of each test; more of them by hand
