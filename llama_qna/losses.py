@@ -29,6 +29,7 @@ class Replay:
         self.pieces = [text[start : start + self.PIECE] for start in range(0, len(text) - self.PIECE, self.PIECE)]
         self.rows, self.random, self.waiting = max(1, tokens // self.PIECE), random.Random(seed), []
         self.due = []  # this process's pieces of the step, a list for each of its batches
+        self.expected = {}  # by the tokens of a piece: what its base makes of it, (128, D); the base does not change
 
     def batch(self) -> list[list[int]]:
         """The next pieces, (rows, 128); none comes again before all others have come as often."""
@@ -65,10 +66,13 @@ class Replay:
             return 0.0
         input_ids = torch.tensor(pieces, device=model.device)
         decoder = model.get_base_model().base_model
-        with torch.no_grad(), model.disable_adapter():
-            expected = decoder(input_ids, use_cache=False).last_hidden_state
+        keys = [tuple(piece) for piece in pieces]
+        if not all(key in self.expected for key in keys):
+            with torch.no_grad(), model.disable_adapter():
+                self.expected |= zip(keys, decoder(input_ids, use_cache=False).last_hidden_state, strict=True)
+        expected = torch.cat([self.expected[key] for key in keys])
         found = decoder(input_ids, use_cache=False).last_hidden_state
-        nats = kernels.divergence(found.flatten(0, 1), model.get_output_embeddings().weight, expected.flatten(0, 1))
+        nats = kernels.divergence(found.flatten(0, 1), model.get_output_embeddings().weight, expected)
         return nats / (self.rows * self.PIECE)
 
 

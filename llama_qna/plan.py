@@ -48,14 +48,6 @@ class Batch:
     def tokens(self) -> int:
         return self.rows * self.length
 
-    @property
-    def held(self) -> int | None:
-        """Bytes that this process may hold after a step, so that the next one's holes do not carry it past the plan.
-
-        Steps of one length fill the holes of the step before; only steps of many lengths add their own, up to a tenth.
-        """
-        return self.peak and int(self.peak * (0.9 if self.padded else 1))
-
 
 @dataclass(frozen=True)
 class Plan:

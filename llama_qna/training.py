@@ -192,11 +192,14 @@ def _attempt(
     stage = _settings(variant, name)
 
     class KeepToPlan(TrainerCallback):
-        """Holes in the heap, left by steps of many lengths, may not add up to more than was planned."""
+        """Holes in the heap, left by steps of many lengths, may not add up to much more than was planned.
+
+        A little more is left to them: to take all memory anew costs a step of paper_135m a sixth of its time.
+        """
 
         def on_step_end(self, args, state, control, **kwargs):
-            if on_cpu and batch.held:
-                machine.give_back_freed(batch.held)
+            if on_cpu and batch.peak:
+                machine.give_back_freed(int(1.05 * batch.peak))
 
     class Bar(TrainerCallback):
         """One line with the loss and the time left, in a terminal as in a notebook."""

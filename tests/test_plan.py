@@ -328,12 +328,6 @@ def test_gpu_that_torch_has_no_kernels_for_is_refused(gpu):
         models.compute_dtype(Quantization(compute_dtype="float16"))
 
 
-def test_steps_of_many_lengths_leave_room_for_the_next_ones_holes():
-    assert Batch(8, 64, 1, False).held is None
-    assert Batch(8, 64, 1, False, peak=1000).held == 1000
-    assert Batch(8, 64, 1, False, padded=True, peak=1000).held == 900
-
-
 def test_freed_memory_is_given_back_only_above_the_plan():
     def held():
         return machine._kilobytes("/proc/self/status", "VmRSS") * 1024
