@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from llama_qna import UserError, disk, distributed, records
@@ -91,7 +93,6 @@ def _time_left(names: list[str], expected: dict[str, float], spent: float, clock
 def _execute(source: Path, target: Path, variant: Variant) -> None:
     import logging
 
-    import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
@@ -100,9 +101,9 @@ def _execute(source: Path, target: Path, variant: Variant) -> None:
     parameters = {} if default_variant(source) == variant.name else {"VARIANT": variant.name}
     partial = target.with_suffix(".partial.ipynb")
     try:
-        papermill.execute_notebook(
-            source,
-            partial,
+        _interruptibly(
+            input_path=source,
+            output_path=partial,
             parameters=parameters,
             kernel_name="python3",
             cwd=str(source.parent),
@@ -122,6 +123,33 @@ def _execute(source: Path, target: Path, variant: Variant) -> None:
             "there"
         ) from None
     partial.rename(target)
+
+
+def _interruptibly(**options) -> None:
+    """papermill's `execute_notebook`; after Ctrl-C or SIGTERM the cell that runs ends as it would in this process.
+
+    In the main thread the client of notebooks takes both signals and kills the kernel some seconds later, between two
+    checkpoints. So it works in another thread, and the kernel is interrupted: a stage of training then saves. A second
+    signal kills it.
+    """
+    import papermill
+    import psutil
+
+    def kernels() -> list[psutil.Process]:
+        return [child for child in psutil.Process().children() if "ipykernel_launcher" in " ".join(child.cmdline())]
+
+    executed = ThreadPoolExecutor(1).submit(papermill.execute_notebook, **options)
+    try:
+        executed.result()
+    except KeyboardInterrupt:
+        for kernel in kernels():
+            kernel.send_signal(signal.SIGINT)
+        try:
+            executed.exception()  # waits
+        except KeyboardInterrupt:
+            for kernel in kernels():
+                kernel.kill()
+        raise
 
 
 class _BarsOnly:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from llama_qna import UserError, chunks, cli, disk, records, training
+from llama_qna import UserError, checkpoints, chunks, cli, disk, records, training
 from llama_qna.variants import REPOSITORY
 from tests.faults import injected
 from tests.faults.harness import (  # noqa: F401
@@ -208,6 +208,29 @@ def test_signal_in_a_stage_that_does_not_train(number, stage, function, commands
     nothing_half_done(finished)
     assert commands.run(finished.root, stage, "small")[0] == 0
     assert results(finished) == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_in_a_notebook_that_trains(number, commands, tiny_folder, tmp_path):
+    """The signal goes to `run --notebooks`; its kernel, a process of its own, saves a checkpoint before it ends."""
+    variant = tiny_variant(tmp_path, tiny_folder, max_steps=5000, save_steps=5000)
+    assert commands.run(tmp_path, "load", "small")[0] == 0
+    run = subprocess.Popen(
+        [sys.executable, "-m", "llama_qna", "run", "small", "--notebooks", "06_pretraining"],
+        cwd=REPOSITORY, env=os.environ | {"LLAMA_QNA_ROOT": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    said = b""
+    while b"step/s" not in said and (piece := run.stderr.read1()):  # the bar of training, once steps were made
+        said += piece
+    run.send_signal(number)
+    said = run.communicate(timeout=120)[1].decode()
+    assert run.returncode == 128 + number, said
+    assert said.splitlines()[-1] == "llama-qna: stopped; what was finished is kept, and the same command goes on there"
+    [saved] = checkpoints.checkpoints(variant.pretraining.with_name(f"{variant.pretraining.name}.partial"))
+    assert 0 < checkpoints.step_of(saved) < 5000
+    nothing_half_done(variant)
 
 
 # --- a full disk -----------------------------------------------------------------------------------------------------
