@@ -1,6 +1,5 @@
 """docs/experiments.md and benchmarks/results/experiments.json: what is printed, and what is computed from answers."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from statistics import fmean
 
 import pytest
 
+from benchmarks import experiment_scores
 from llama_qna import metrics, tables
 from llama_qna.variants import REPOSITORY, Variant
 
@@ -16,25 +16,17 @@ CONTENT = json.loads((FOLDER / "results" / "experiments.json").read_text(encodin
 
 
 def test_page_holds_the_tables_that_the_script_prints():
-    command = [sys.executable, FOLDER / "experiments.py", "--table"]
+    command = [sys.executable, "-m", "benchmarks.experiments", "--table"]
     printed = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, cwd=REPOSITORY).stdout
     page = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
     assert page.split("<!-- experiments:begin -->\n")[1].split("<!-- experiments:end -->")[0] == printed
 
 
-@pytest.fixture
-def scores():
-    spec = importlib.util.spec_from_file_location("experiment_scores", FOLDER / "experiment_scores.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_differences_are_those_of_the_scores(scores):
-    computed = scores.compared(CONTENT["experiments"])
+def test_differences_are_those_of_the_scores():
+    computed = experiment_scores.compared(CONTENT["experiments"])
     assert [(d["of"], d["against"]) for d in computed] == [(d["of"], d["against"]) for d in CONTENT["differences"]]
     for found, stored in zip(computed, CONTENT["differences"], strict=True):
-        assert all(found[score] == pytest.approx(stored[score]) for score in scores.SCORES)
+        assert all(found[score] == pytest.approx(stored[score]) for score in experiment_scores.SCORES)
 
 
 def test_scores_are_those_of_the_answers():
