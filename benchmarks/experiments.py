@@ -54,7 +54,7 @@ class Setting(NamedTuple):
     paraphrases: bool = False  # every second epoch of text reads the paraphrases; as many steps as without
     variants: bool = False  # every epoch asks a pair in the next of its three wordings; as many steps as without
     rank: int = 0  # of the adapter, and its alpha; 0 is the recipe's
-    questions_first: bool = False  # the first half of the epochs of pairs comes before pretraining, the rest after it
+    questions_first: bool = False  # the first half of the epochs of pairs comes before pretraining (arXiv:2402.12847)
 
     def name(self) -> str:
         epochs = [f"{kind} {getattr(self, kind)}" for kind in ("text", "recall", "pairs") if getattr(self, kind)]
@@ -193,7 +193,9 @@ def run(setting: Setting, steps: int | None = None) -> dict:
     from llama_qna import chunks, kernels, models
 
     variant = Variant.load(VARIANT)
-    table, recipe = chunks.load(variant), variant.recipe
+    # chunks that are there are taken as they are, so that no other run of the variant stands in the way
+    table = chunks.read_chunks(variant) if (variant.chunks / "chunks.csv").is_file() else chunks.load(variant)
+    recipe = variant.recipe
     trained = table[table.split == "train"]
     body = trained[trained.kind == "body"]
     pairs = pd.read_csv(REPOSITORY / "data" / recipe.corpus / "qna.csv").query("split == 'train'")
