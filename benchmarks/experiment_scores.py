@@ -11,11 +11,13 @@ from llama_qna.measuring import CONTEXT_TOKENS, texts_of
 from llama_qna.results import with_interval
 from llama_qna.retrieval import Retriever
 from llama_qna.tables import read
-from llama_qna.variants import Variant
+from llama_qna.variants import REPOSITORY, Variant
 
 RESULTS = Path(__file__).parent / "results" / "experiments.json"
+PAGE, BEGIN, END = REPOSITORY / "docs" / "experiments.md", "<!-- experiments:begin -->\n", "<!-- experiments:end -->"
 VARIANT, FOLD = "paper_135m", "dev"
 PRETRAINED, TUNED = "pretrained", "fine-tuned"
+FIRST = "questions first"  # the part of fine-tuning that comes before pretraining, among the seconds
 ONE, TWO = "fine-tuned, 1 chunk given", "fine-tuned, 2 chunks given"
 BAR = ("pairs 12", TUNED)  # what every other point is compared with
 PLAIN, CONTEXTS = "recall 12, pairs 12", "recall 12, pairs 5 with contexts"
@@ -25,6 +27,8 @@ AMONG = [
     ((CONTEXTS, ONE), (CONTEXTS, TUNED)),
     ((PLAIN, ONE), (PLAIN, TUNED)),
 ]
+# Settings that older records do not have, all off there; an experiment with one is also compared with one without.
+CHANGES = ("paraphrases", "variants", "rank", "questions_first")
 SCORES = ("rougeL", "f1")
 NEW_TOKENS, IN_SAMPLE = 64, 60  # of an answer, training pairs that are asked
 
@@ -81,11 +85,18 @@ class Scores:
 def compared(experiments: dict) -> list[dict]:
     """Paired differences in ROUGE-L and F1 on the same questions, with 95% intervals clustered by section.
 
-    Each point against fine-tuning alone, then the pairs of `AMONG`, as far as they were measured.
+    Each point against fine-tuning alone, then each experiment with one of `CHANGES` against that without any but the
+    same epochs, point by point, then the pairs of `AMONG`, as far as they were measured.
     """
     measured = {(name, point): found for name, one in experiments.items() for point, found in one["points"].items()}
     sections = {row.question_id: row.section for row in _gold().itertuples()}
-    pairs = [(one, BAR) for one in measured if one != BAR] + AMONG
+    plain = {_kind(one): name for name, one in experiments.items() if not _changed(one)}
+    alike = [
+        ((name, point), (plain.get(_kind(one)), point))
+        for name, one in experiments.items() if _changed(one) for point in one["points"]
+    ]  # fmt: skip
+    alike = [pair for pair in alike if pair[1] != BAR]  # that one is there already
+    pairs = [(one, BAR) for one in measured if one != BAR] + alike + AMONG
     differences = []
     for one, other in pairs:
         if one in measured and other in measured:
@@ -102,17 +113,34 @@ def compared(experiments: dict) -> list[dict]:
     return differences
 
 
+def _changed(experiment: dict) -> bool:
+    return any(experiment["settings"].get(change) for change in CHANGES)
+
+
+def _kind(experiment: dict) -> tuple:
+    """What an experiment and the one without changes share: its epochs, contexts and seed."""
+    return tuple(experiment["settings"][key] for key in ("pairs", "text", "recall", "contexts", "seed"))
+
+
+def write_page(content: dict) -> None:
+    """Put the tables in place of those of docs/experiments.md."""
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    PAGE.write_text(f"{before}{BEGIN}{tables(content)}\n{END}{after}", encoding="utf-8")
+
+
 def tables(content: dict) -> str:
     """The tables in Markdown: scores, then differences."""
     questions = {row.question_id: row for row in _gold().itertuples()}
     rows = []
     for name, one in content["experiments"].items():
         for point, found in one["points"].items():
-            minutes = one["seconds"].get("pretraining" if point == PRETRAINED else "fine-tuning")
+            seconds = one["seconds"]
+            lasted = seconds.get(FIRST, 0) + seconds["pretraining"] if point == PRETRAINED else seconds["fine-tuning"]
             sampled = found.get("in_sample")
             echo, right, asked = _said(found["answers"], questions)
             rows.append([
-                name, point, f"{minutes / 60:.1f}" if point in (PRETRAINED, TUNED) else "-",
+                name, point, f"{lasted / 60:.1f}" if point in (PRETRAINED, TUNED) else "-",
                 *(_cell(found.get(key), digits) for key, digits in (("domain", 2), ("general", 1), ("dev_nll", 2))),
                 *(_cell(found[score], 3) for score in SCORES), f"{echo:.2f}", f"{right} of {asked}",
                 "/".join(f"{score:.3f}" for score in sampled.values()) if sampled else "-",

@@ -1,14 +1,17 @@
 """What makes the models better: a few ways of training `paper_135m`, scored on the gold questions of its dev fold.
 
-    python benchmarks/experiments.py NAME [--threads 1]     trains and scores one of `EXPERIMENTS`, 10 to 25 minutes
-    python benchmarks/experiments.py --table                prints the tables of docs/experiments.md
+    python -m benchmarks.experiments --text 8 --pairs 12 --rank 16     trains and scores one way, 10 to 25 minutes
+    python -m benchmarks.experiments --text 8 --pairs 12 --steps 2     the same path in a minute or two; writes nothing
+    python -m benchmarks.experiments --table                           prints the tables of docs/experiments.md
 
-One experiment is one run with one seed. It is written with every answer into `benchmarks/results/experiments.json`,
-beside the paired differences between all that stand there. The training loop is a plain one on one core, so that two
-runs fit on two cores; steps, losses and scores are the package's.
+One experiment is one run with one seed, named by its settings. It is written with every answer into
+`benchmarks/results/experiments.json`, beside the paired differences between all that stand there, and the tables of
+docs/experiments.md are written anew. The training loop is a plain one on one core (`--threads`), so that two runs fit
+on two cores; steps, losses and scores are the package's. The chunks are those of `runs/paper_135m/chunks`, which are
+made if they are missing; pairs, paraphrases and wordings are committed files.
 
-The committed records are of 23 November 2026 and were not made by this file but by an earlier form of it, a throw-away
-script, and put into this form afterwards, most scores as it printed them, rounded; this form has not been run. The two
+The first records are of 23 November 2026 and were not made by this file but by an earlier form of it, a throw-away
+script, and put into this form afterwards, most scores as it printed them, rounded; their `made` says so. The two forms
 differ in the random draws and in the rows of recall: stop words, sentences and the wording of questions were a little
 different. There the pretraining on recall was done once and loaded for the three experiments that begin with it; here
 each does its own, from the same seed.
@@ -23,14 +26,16 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 import pandas as pd
-from experiment_scores import ONE, PRETRAINED, RESULTS, TUNED, TWO, VARIANT, Scores, compared, tables
 
+from benchmarks import experiment_scores
+from benchmarks.experiment_scores import ONE, PRETRAINED, RESULTS, TUNED, TWO, VARIANT, Scores, compared, tables
 from llama_qna import prompts, records
 from llama_qna.measuring import CONTEXT_TOKENS
 from llama_qna.pair_filters import STOPWORDS
 from llama_qna.pair_writers import sentences_of
 from llama_qna.variants import REPOSITORY, Variant
 
+DATA = REPOSITORY / "benchmarks" / "data"
 SEED = 42
 LEARNING_RATE, BATCH, RECALL_BATCH, REPLAY_TOKENS = 0.001, 8, 16, 128
 WORDS = (6, 70)  # of a sentence that recall asks about: shorter ones say little, longer ones are tables and lists
@@ -46,16 +51,54 @@ class Setting(NamedTuple):
     recall: int = 0  # epochs of pretraining on every sentence, asked for by words of its own, drawn anew each epoch
     contexts: bool = False  # every second epoch of fine-tuning has the pairs from chunks a second time, with the chunk
     retrieval: bool = False  # also asked with chunks that BM25 finds
+    paraphrases: bool = False  # every second epoch of text reads the paraphrases; as many steps as without
+    variants: bool = False  # every epoch asks a pair in the next of its three wordings; as many steps as without
+    rank: int = 0  # of the adapter, and its alpha; 0 is the recipe's
+    questions_first: bool = False  # the first half of the epochs of pairs comes before pretraining (arXiv:2402.12847)
+
+    def name(self) -> str:
+        epochs = [f"{kind} {getattr(self, kind)}" for kind in ("text", "recall", "pairs") if getattr(self, kind)]
+        more = [word for word in ("paraphrases", "variants", "questions_first") if getattr(self, word)]
+        more += [f"rank {self.rank}"] if self.rank else []
+        return ", ".join([", ".join(epochs) + " with contexts" * self.contexts, *more]).replace("_", " ")
 
 
-EXPERIMENTS = {
-    "pairs 12": Setting(12),
-    "text 20, pairs 12": Setting(12, text=20),
-    "text 8, pairs 12": Setting(12, text=8),
-    "recall 12, pairs 6": Setting(6, recall=12),
-    "recall 12, pairs 12": Setting(12, recall=12, retrieval=True),
-    "recall 12, pairs 5 with contexts": Setting(5, recall=12, contexts=True, retrieval=True),
-}
+def text_epochs(tokenizer, trained: pd.DataFrame, setting: Setting) -> list[list[dict]]:
+    """The rows of every epoch of text: all training chunks, with paraphrases in every second epoch where wanted.
+
+    So an epoch costs the same with paraphrases, and each form is read in half the epochs. References have none and are
+    read as they are in all epochs.
+    """
+    texts = [prompts.text_row(tokenizer, text, 512) for text in trained.text]
+    if not setting.paraphrases:
+        return [texts] * setting.text
+    found = read_data("paraphrases.csv").set_index("chunk_id").text
+    reworded = [found[row.chunk_id] if row.kind == "body" else row.text for row in trained.itertuples()]
+    others = [prompts.text_row(tokenizer, text, 512) for text in reworded]
+    return [others if epoch % 2 else texts for epoch in range(setting.text)]
+
+
+def pair_epochs(tokenizer, pairs: pd.DataFrame, body: pd.DataFrame, setting: Setting) -> list[list[dict]]:
+    """The rows of every epoch of fine-tuning: every pair once, in one of its wordings, and with its chunk if wanted."""
+    wordings = {question: [question] for question in pairs.Question}
+    if setting.variants:
+        for row in read_data("questions.csv").itertuples():
+            wordings[row.pair].append(row.Question)
+    epochs = []
+    for epoch in range(setting.pairs):
+        rows = []
+        for place, pair in enumerate(pairs.itertuples()):
+            asked = wordings[pair.Question]
+            question = asked[(epoch + place) % len(asked)]  # all wordings are in each epoch, of other pairs
+            rows.append(prompts.training_row(tokenizer, question, pair.Answer, 256))
+        if setting.contexts and epoch % 2 == 0:
+            rows += context_rows(tokenizer, pairs, body, SEED + epoch)
+        epochs.append(rows)
+    return epochs
+
+
+def read_data(name: str) -> pd.DataFrame:
+    return pd.read_csv(DATA / name, keep_default_na=False)
 
 
 def recall_rows(tokenizer, chunks: list[str], seed: int) -> list[dict]:
@@ -97,8 +140,12 @@ def context_rows(tokenizer, pairs: pd.DataFrame, body: pd.DataFrame, seed: int) 
     return rows
 
 
-def train(model, tokenizer, epochs: list[list[dict]], batch_size: int) -> float:
-    """Train on the rows of each epoch, with replay, warm-up and a linear fall of the learning rate; seconds."""
+def train(model, tokenizer, epochs: list[list[dict]], batch_size: int, steps: int | None = None) -> float:
+    """Train on the rows of each epoch, with replay, warm-up and a linear fall of the learning rate; seconds.
+
+    Args:
+        steps: stop after so many.
+    """
     import torch
 
     from llama_qna import losses
@@ -114,6 +161,7 @@ def train(model, tokenizer, epochs: list[list[dict]], batch_size: int) -> float:
             ordered += sorted(rows[start : start + 50 * batch_size], key=lambda row: len(row["input_ids"]))
         parts = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
         batches += chance.sample(parts, len(parts))
+    batches = batches[:steps]
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer, started = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=0.0), time.perf_counter()
     model.train()
@@ -133,38 +181,44 @@ def train(model, tokenizer, epochs: list[list[dict]], batch_size: int) -> float:
     return round(time.perf_counter() - started)
 
 
-def run(setting: Setting) -> dict:
-    """Train and score one experiment: its record."""
+def run(setting: Setting, steps: int | None = None) -> dict:
+    """Train and score one experiment: its record.
+
+    Args:
+        steps: stop each stage of training after so many.
+    """
     import torch
     from peft import get_peft_model
 
     from llama_qna import chunks, kernels, models
 
     variant = Variant.load(VARIANT)
-    table, recipe = chunks.load(variant), variant.recipe
+    # chunks that are there are taken as they are, so that no other run of the variant stands in the way
+    table = chunks.read_chunks(variant) if (variant.chunks / "chunks.csv").is_file() else chunks.load(variant)
+    recipe = variant.recipe
     trained = table[table.split == "train"]
     body = trained[trained.kind == "body"]
     pairs = pd.read_csv(REPOSITORY / "data" / recipe.corpus / "qna.csv").query("split == 'train'")
     torch.manual_seed(SEED)
     tokenizer = models.load_tokenizer(recipe.base_model)
     model = models.load_base(recipe.base_model, recipe.quantization)
-    model = get_peft_model(model, models.lora_config(recipe.lora))
+    rank = {"r": setting.rank, "alpha": setting.rank} if setting.rank else {}
+    model = get_peft_model(model, models.lora_config(recipe.lora.model_copy(update=rank)))
+    dtype = models.compute_dtype(recipe.quantization)
     for weight in model.parameters():
-        weight.data = weight.data.bfloat16() if weight.requires_grad else weight.data
+        weight.data = weight.data.to(dtype) if weight.requires_grad else weight.data
     kernels.use_short_attention(model.get_base_model())
     kernels.fuse_lora(model)
     scores, points, seconds = Scores(variant, model, tokenizer, table, pairs), {}, {}
-    texts = [prompts.text_row(tokenizer, text, 512) for text in trained.text]
+    asked = pair_epochs(tokenizer, pairs, body, setting)
+    first = setting.pairs // 2 if setting.questions_first else 0
+    if first:
+        seconds[experiment_scores.FIRST] = train(model, tokenizer, asked[:first], BATCH, steps)
     recall = [recall_rows(tokenizer, list(body.text), SEED + epoch) for epoch in range(setting.recall)]
-    if epochs := [texts] * setting.text + recall:
-        seconds["pretraining"] = train(model, tokenizer, epochs, RECALL_BATCH if recall else BATCH)
+    if epochs := text_epochs(tokenizer, trained, setting) + recall:
+        seconds["pretraining"] = train(model, tokenizer, epochs, RECALL_BATCH if recall else BATCH, steps)
         points[PRETRAINED] = scores.likelihood() | scores.asked()
-    rows = [prompts.training_row(tokenizer, q, a, 256) for q, a in zip(pairs.Question, pairs.Answer, strict=True)]
-    epochs = [
-        rows + (context_rows(tokenizer, pairs, body, SEED + n) if setting.contexts and n % 2 == 0 else [])
-        for n in range(setting.pairs)
-    ]
-    seconds["fine-tuning"] = train(model, tokenizer, epochs, BATCH)
+    seconds["fine-tuning"] = train(model, tokenizer, asked[first:], BATCH, steps)
     points[TUNED] = scores.likelihood() | scores.asked() | scores.in_sample()
     if setting.retrieval:
         points |= {ONE: scores.asked(1), TWO: scores.asked(2)}
@@ -174,20 +228,37 @@ def run(setting: Setting) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("name", nargs="?", choices=EXPERIMENTS)
+    parser = argparse.ArgumentParser(prog="benchmarks.experiments", description=__doc__.split("\n")[0])
+    parser.add_argument("--pairs", type=int, default=12, help="epochs of fine-tuning")
+    parser.add_argument("--text", type=int, default=0, help="epochs of pretraining on the text of the chunks")
+    parser.add_argument("--recall", type=int, default=0, help="epochs of pretraining on sentences asked for")
+    parser.add_argument("--contexts", action="store_true", help="fine-tune with chunks in half of the epochs too")
+    parser.add_argument("--retrieval", action="store_true", help="ask with chunks that BM25 finds, too")
+    parser.add_argument("--paraphrases", action="store_true", help="read paraphrases in every second epoch of text")
+    parser.add_argument("--variants", action="store_true", help="ask every pair in three wordings in turn")
+    parser.add_argument("--rank", type=int, default=0, help="of the adapter, alpha equal to it; 0: the recipe's")
+    parser.add_argument("--questions-first", action="store_true", help="half the epochs of pairs before pretraining")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--steps", type=int, help="stop each stage after so many steps, and write nothing")
     parser.add_argument("--table", action="store_true", help="print the tables of what was measured, and train nothing")
     options = parser.parse_args()
-    if options.name and not options.table:
-        import torch
+    if options.table:
+        print(tables(json.loads(RESULTS.read_text(encoding="utf-8"))))
+        return
+    setting = Setting(**{field: getattr(options, field) for field in Setting._fields})
+    if setting.paraphrases and not setting.text or setting.questions_first and not (setting.text or setting.recall):
+        parser.error("paraphrases need --text, and questions first need --text or --recall")
+    import torch
 
-        torch.set_num_threads(options.threads)
-        measured = run(EXPERIMENTS[options.name])
-        content = json.loads(RESULTS.read_text(encoding="utf-8"))
-        content["experiments"][options.name] = measured
-        records.write_json(RESULTS, content | {"differences": compared(content["experiments"])})
-    print(tables(json.loads(RESULTS.read_text(encoding="utf-8"))))
+    torch.set_num_threads(options.threads)
+    measured = run(setting, options.steps)
+    content = json.loads(RESULTS.read_text(encoding="utf-8"))  # now, since another run may have written meanwhile
+    content["experiments"][setting.name()] = measured
+    content["differences"] = compared(content["experiments"])
+    if not options.steps:
+        records.write_json(RESULTS, content)
+        experiment_scores.write_page(content)
+    print(tables(content))
 
 
 if __name__ == "__main__":
