@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from tqdm import tqdm
 from transformers import DynamicCache
 
+from llama_qna import caches
+
 
 class Continuation(NamedTuple):
     """What a model wrote after a prompt, and whether it ended that itself, before the limit of new tokens."""
@@ -87,7 +89,7 @@ def continue_prompts(
 def _write(model, prompts, prefix: int, cache, choice: _Choice, last: set[int], max_new_tokens: int) -> list[list[int]]:
     """Token by token, all rows at once; a row that has ended leaves the batch. B lists of new tokens."""
     input_ids, mask = (tensor.to(model.device) for tensor in _pad_after_prefix(prompts, prefix))
-    cache = _expand(cache, len(prompts)) if cache else DynamicCache()
+    cache = caches.expanded(cache, len(prompts)) if cache else caches.roomy()
     input_ids, position_ids = input_ids[:, prefix:], (mask.cumsum(1) - 1)[:, prefix:]
     new, rows = [[] for _ in prompts], list(range(len(prompts)))
     for step in range(max_new_tokens):
@@ -122,14 +124,6 @@ def _shared_beginning(model, prompts: list[list[int]]) -> tuple[int, DynamicCach
     with torch.inference_mode():
         prefix = torch.tensor([first[:length]], device=model.device)
         return length, model(prefix, use_cache=True, logits_to_keep=1).past_key_values
-
-
-def _expand(cache: DynamicCache, rows: int) -> DynamicCache:
-    """A copy of a cache of one row for a batch of rows."""
-    copy = DynamicCache()
-    for index, layer in enumerate(cache.layers):
-        copy.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), index)
-    return copy
 
 
 def _pad_after_prefix(rows: list[list[int]], prefix: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -247,7 +241,7 @@ def log_likelihoods(model, tokenizer, prompts: list[list[int]], texts: list[str]
         rows = order[start : start + batch_size]
         distinct = list(dict.fromkeys(tuple(heads[i]) for i in rows))
         input_ids, mask = (tensor.to(model.device) for tensor in _pad_after_prefix([*map(list, distinct)], prefix))
-        cache = _expand(shared, len(distinct)) if shared else DynamicCache()
+        cache = caches.expanded(shared, len(distinct)) if shared else caches.roomy()
         position_ids = (mask.cumsum(1) - 1).clamp(min=0)
         model.get_decoder()(
             input_ids[:, prefix:], attention_mask=mask, position_ids=position_ids[:, prefix:], past_key_values=cache

@@ -31,7 +31,7 @@ PACKAGES = (
 
 SCORERS = "points pair_filters metrics intervals gold retrieval perplexity measuring comparison evaluation"
 TRAINERS = "tables prompts models loading kernels losses checkpoints resuming shared_steps training"
-WRITERS = "prompts models loading generation words verbs question_forms pair_parser pair_writers endpoints"
+WRITERS = "prompts models loading generation caches words verbs question_forms pair_parser pair_writers endpoints"
 NOTE = "partial.json"  # in the folder of an unfinished stage: what it was begun for
 # the modules that decide what a stage makes: when one of them changes, the stage is no longer done
 CODE = {
@@ -41,8 +41,8 @@ CODE = {
     "pretrain": TRAINERS,
     "finetune": TRAINERS,
     "finetune_only": TRAINERS,
-    "repeat": f"tables prompts models loading generation {SCORERS} repeats",
-    "evaluate": f"tables prompts models loading generation {SCORERS}",
+    "repeat": f"tables prompts models loading generation caches {SCORERS} repeats",
+    "evaluate": f"tables prompts models loading generation caches {SCORERS}",
     "figures": "results plotting figures",
 }
 

@@ -226,7 +226,8 @@ def test_every_system_through_the_engine(answerer):
     for system in SYSTEMS:
         answers = answerer.answer(questions, system)
         assert len(answers) == 4 and all(bool(answer.sources) == ("rag" in system) for answer in answers)
-        assert "".join(answerer.stream(questions[0], system)) == answers[0].text
+        alone = answerer.answer(questions[:1], system)[0].text  # in a batch, sums are rounded in another way
+        assert "".join(answerer.stream(questions[0], system)) == alone
 
 
 def test_a_key_or_a_place_that_is_wrong(url, small_run, monkeypatch):

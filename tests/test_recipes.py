@@ -54,7 +54,7 @@ def toy_recipe(name: str, model) -> dict:
 
 
 # a recipe much like another one's, which runs always
-SLOW = {"paper_7b", "physics_books_135m"}
+SLOW = {"paper_7b", "paper_13b", "physics_books_135m"}
 
 
 @pytest.mark.parametrize(
