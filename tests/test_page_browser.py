@@ -253,6 +253,7 @@ def test_everything_is_reached_with_the_keyboard_alone(url, open_page):
 
     tab_to("rag (base with retrieval)")
     page.keyboard.press("Space")
+    expect(page.get_by_role("radio", name="rag (base with retrieval)")).to_be_checked()
     tab_to("Question")
     page.keyboard.type("Why?")
     page.keyboard.press("Enter")
