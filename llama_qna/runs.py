@@ -109,7 +109,7 @@ def _execute(source: Path, target: Path, variant: Variant) -> None:
             cwd=str(source.parent),
             progress_bar=False,
             stderr_file=_BarsOnly(),
-            extra_arguments=["--IPKernelApp.log_level=40"],
+            extra_arguments=["--IPKernelApp.log_level=50"],
         )
     except PapermillExecutionError as error:
         if error.ename in ("UserError", "Stopped"):
