@@ -34,9 +34,9 @@ def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], pub
         published: perplexity by the study's arithmetic of each stage.
 
     Returns:
-        `about` with `questions`, `checkpoints` (with in-sample ROUGE, and on `dev` the differences to base, their p
-        values corrected across checkpoints by Holm), `systems` (each score with its 95% interval, clustered by section,
-        and paired differences), `retrieval` and `published`.
+        `about` with `questions`, `checkpoints` (with in-sample ROUGE, and on `dev` scores with their intervals and
+        differences to base, with p values corrected across checkpoints by Holm), `systems` (each score with its 95%
+        interval, clustered by section, and paired differences), `retrieval` and `published`.
 
     Raises:
         UserError: a score is no finite number.
@@ -124,10 +124,14 @@ def _means(rows: list[dict], names: list[str]) -> dict[str, float]:
 
 
 def _checkpoint(checkpoint: dict, by: dict) -> dict:
+    from llama_qna.intervals import interval
+
     entry = checkpoint | {"rouge": _means(by["in_sample", checkpoint["name"]], ROUGE_NAMES)}
     dev, base = by.get(("dev", checkpoint["name"])), by.get(("dev", "base"))
     if dev:
-        entry["dev"] = _means(dev, COMPARED)
+        entry["dev"], sections = _means(dev, COMPARED), [row["section"] for row in dev]
+        found = {score: interval([row[score] for row in dev], sections) for score in COMPARED}
+        entry["dev_interval"] = {score: {end: found[score][end] for end in ("low", "high")} for score in COMPARED}
         if checkpoint["stage"] != "base":
             entry["dev_against_base"] = _differences(dev, base)
     return entry

@@ -108,9 +108,11 @@ def _from_to(before: float, after: float) -> str:
 
 
 def _curve(label: str, checkpoints: list[dict], what: str) -> dict:
-    """Steps and values of the checkpoints, or log entries, that have the score."""
-    points = {checkpoint["step"]: checkpoint[what] for checkpoint in checkpoints if what in checkpoint}
-    return {"label": label, "step": list(points), "value": list(points.values())}
+    """Steps and values of the checkpoints, or log entries, that have the score; the ends of its intervals, if any."""
+    points = [checkpoint for checkpoint in checkpoints if what in checkpoint]
+    curve = {"label": label, "step": [point["step"] for point in points], "value": [point[what] for point in points]}
+    ends = {end: f"{what}_{end}" for end in ("low", "high")}
+    return curve | {end: [point[key] for point in points] for end, key in ends.items() if points and key in points[0]}
 
 
 def _training_loss(source: dict) -> dict:
@@ -168,7 +170,7 @@ def _memory_and_understanding(source: dict) -> dict:
     panel = dict(title="", x=BOTH, y=SCORE, marks=marks)
     panel["curves"] = [_curve(label, checkpoints, what) for what, label in kinds.items()]
     note = f"{source['questions']['in_sample']} training questions; {source['questions']['dev']} gold questions of the "
-    note += "fold dev, which choose the checkpoint: the systems are compared on others"
+    note += "fold dev, with 95% intervals, which choose the checkpoint: the systems are compared on others"
     title = ",\n".join(changes)
     return {"title": f"ROUGE-L, base → shipped checkpoint: {title}", "note": note, "panels": [panel]}
 

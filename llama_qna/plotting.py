@@ -50,11 +50,16 @@ def plot(numbers: dict) -> Figure:
 
 
 def _draw_curves(axis, panel: dict) -> None:
-    """Curves with their first and last value in the legend, levels as broken lines across, marks as lines upward."""
+    """Curves with their first and last value in the legend, levels as broken lines across, marks as lines upward.
+
+    A curve with intervals has them as a shade around it.
+    """
     for curve, (colour, marker) in zip(panel["curves"], LOOKS, strict=False):
         steps, values = curve["step"], curve["value"]
         label = f"{curve['label']}: {values[0]:.3g} → {values[-1]:.3g}"
         axis.plot(steps, values, color=colour, marker=marker if len(steps) < 40 else "", label=label)
+        if "low" in curve:
+            axis.fill_between(steps, curve["low"], curve["high"], color=colour, alpha=0.2, linewidth=0)
     for (name, level), dashes in zip(panel.get("levels", {}).items(), ("--", ":"), strict=False):
         axis.axhline(level, color="black", linestyle=dashes, label=f"{name}: {level:.3g}")
     for (name, step), dashes in zip(panel.get("marks", {}).items(), ("-.", ":"), strict=False):

@@ -31,7 +31,8 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 def our_run(metrics: dict) -> dict:
     """A run whose checkpoints are flat: `name`, `stage`, `step`, the perplexity of each text (`domain`, `heldout`,
-    `general`), the ROUGEs on the training questions, and `dev`, ROUGE-L on the gold questions of the fold dev.
+    `general`), the ROUGEs on the training questions, and `dev`, ROUGE-L on the gold questions of the fold dev, with
+    `dev_low` and `dev_high`, the ends of its interval.
 
     Raises:
         UserError: the metrics are of the form before held-out questions were asked.
@@ -43,7 +44,10 @@ def our_run(metrics: dict) -> dict:
         flat = {key: checkpoint[key] for key in ("name", "stage", "step")}
         flat |= {text: measured["perplexity"] for text, measured in checkpoint["perplexity"].items()}
         flat |= {key: checkpoint["rouge"][key] for key in ROUGE}
-        checkpoints.append(flat | ({"dev": checkpoint["dev"]["rougeL"]} if checkpoint.get("dev") else {}))
+        if checkpoint.get("dev"):
+            interval = checkpoint["dev_interval"]["rougeL"]
+            flat |= {"dev": checkpoint["dev"]["rougeL"], "dev_low": interval["low"], "dev_high": interval["high"]}
+        checkpoints.append(flat)
     return metrics | {"checkpoints": checkpoints}
 
 

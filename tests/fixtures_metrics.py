@@ -47,6 +47,9 @@ def checkpoint(stage, step, domain, heldout, general, rouge1, rouge2, rougeL, de
         },
         "rouge": {"rouge1": rouge1, "rouge2": rouge2, "rougeL": rougeL},
         "dev": {"rougeL": dev_rougeL, "f1": dev_f1},
+        "dev_interval": {
+            score: {"low": mean - 0.03, "high": mean + 0.04} for score, mean in (("rougeL", dev_rougeL), ("f1", dev_f1))
+        },
     }
     if stage != "base":
         found["dev_against_base"] = {"rougeL": difference(dev_rougeL - 0.18), "f1": difference(dev_f1 - 0.15)}
@@ -102,7 +105,12 @@ def without_gold(variant="paper_135m"):
     content = metrics(variant) | {"chosen": "finetuning checkpoint-20", "retrieval": None}
     content["questions"] = {"in_sample": 87, "dev": 0, "test": 0}
     for found in content["checkpoints"]:
-        found.pop("dev"), found.pop("dev_against_base", None), found["perplexity"].pop("heldout")
+        (
+            found.pop("dev"),
+            found.pop("dev_interval"),
+            found.pop("dev_against_base", None),
+            found["perplexity"].pop("heldout"),
+        )
     del content["systems"], content["published"]
     return content
 

@@ -77,6 +77,9 @@ def test_checkpoints_keep_their_perplexity_and_get_their_means():
     base, pretrained, *others = found["checkpoints"]
     assert base["dev"] == pytest.approx(dict.fromkeys(COMPARED, 0.2)) and "dev_against_base" not in base
     assert pretrained["dev"] == pytest.approx(dict.fromkeys(COMPARED, 0.3))
+    for score in COMPARED:
+        ends = pretrained["dev_interval"][score]
+        assert ends["low"] <= pretrained["dev"][score] <= ends["high"] and ends["low"] < ends["high"]
     assert not any("dev" in entry or "dev_against_base" in entry for entry in others)
     assert found["questions"] == {"in_sample": 6, "dev": 6, "test": 0}
     assert {key: found[key] for key in ABOUT} == ABOUT

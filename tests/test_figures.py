@@ -117,6 +117,8 @@ def test_memory_stands_beside_understanding(picked):
     assert memory["step"] == understanding["step"] == [0, 6, 12, 22, 32]
     assert memory["value"] == [0.19, 0.20, 0.21, 0.48, 0.68]
     assert understanding["value"] == [0.18, 0.19, 0.20, 0.31, 0.30]
+    assert understanding["low"] == pytest.approx([0.15, 0.16, 0.17, 0.28, 0.27]) and "low" not in memory
+    assert understanding["high"] == pytest.approx([0.22, 0.23, 0.24, 0.35, 0.34])
     # the title is about the checkpoint that ships, not about the last one
     assert "0.19 → 0.48 on training questions" in numbers["title"]
     assert "0.18 → 0.31 on held-out questions" in numbers["title"]
