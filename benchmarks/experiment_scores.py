@@ -6,6 +6,7 @@ from statistics import fmean
 
 import pandas as pd
 
+from benchmarks import marked
 from llama_qna import gold, intervals, metrics, prompts
 from llama_qna.measuring import CONTEXT_TOKENS, texts_of
 from llama_qna.results import with_interval
@@ -14,7 +15,7 @@ from llama_qna.tables import read
 from llama_qna.variants import REPOSITORY, Variant
 
 RESULTS = Path(__file__).parent / "results" / "experiments.json"
-PAGE, BEGIN, END = REPOSITORY / "docs" / "experiments.md", "<!-- experiments:begin -->\n", "<!-- experiments:end -->"
+PAGE = REPOSITORY / "docs" / "experiments.md"
 VARIANT, FOLD = "paper_135m", "dev"
 PRETRAINED, TUNED = "pretrained", "fine-tuned"
 FIRST = "questions first"  # the part of fine-tuning that comes before pretraining, among the seconds
@@ -124,9 +125,7 @@ def _kind(experiment: dict) -> tuple:
 
 def write_page(content: dict) -> None:
     """Put the tables in place of those of docs/experiments.md."""
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}{tables(content)}\n{END}{after}", encoding="utf-8")
+    marked.write(PAGE, "experiments", tables(content))
 
 
 def tables(content: dict) -> str:

@@ -2,10 +2,10 @@
 
 Measures the seconds from the command to the moment at which a question can be typed, and from Enter to the first and
 the last word of the first answer (the weights are loaded at the first question) and of a second one. Prints them,
-writes `benchmarks/results/page.json`, and keeps pictures in `docs/page/`. Needs a variant that is trained on this
-machine, Playwright, and Chromium.
+writes `benchmarks/results/page.json` and from it the table in `docs/page/README.md`, and keeps pictures beside that.
+Needs a variant that is trained on this machine, Playwright, and Chromium.
 
-    python benchmarks/page.py [VARIANT] [--rounds 3]
+    python -m benchmarks.page [VARIANT] [--rounds 3]
 """
 
 import argparse
@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 
 from playwright.sync_api import expect, sync_playwright
 
+from benchmarks import marked
 from llama_qna import records
 from llama_qna.conversation import Desk
 from llama_qna.page_layout import LABELS
@@ -54,7 +55,19 @@ def main() -> None:
     medians = {name: statistics.median(round[name] for round in rounds) for name in rounds[0]}
     facts = {"variant": variant.name, "median_seconds": medians, "rounds": rounds}
     facts |= {"date": datetime.now(UTC).date().isoformat(), "git": records.git_state()}
-    records.write_json(RESULTS, facts | {"machine": records.machine(), "versions": records.versions()})
+    facts |= {"machine": records.machine(), "versions": records.versions()}
+    records.write_json(RESULTS, facts)
+    marked.write(PICTURES / "README.md", "measured", table(facts))
+
+
+def table(facts: dict) -> str:
+    """The table of the documentation."""
+    lines = ["| | seconds, median of the rounds |", "|---|---|"]
+    lines += [f"| {name} | {seconds:.1f} |" for name, seconds in facts["median_seconds"].items()]
+    about = (
+        f"`{facts['variant']}`, {len(facts['rounds'])} rounds, {facts['machine']['cores']} CPU cores, {facts['date']}; "
+    )
+    return "\n".join([*lines, "", f"{about}[`page.json`](../../benchmarks/results/page.json) has every round."])
 
 
 @contextmanager

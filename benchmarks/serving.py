@@ -1,10 +1,10 @@
 """How fast the engine answers: the first word of one client, and many clients at once against one at a time.
 
 Starts `llama-qna serve VARIANT`, and asks the gold questions of its corpus as chat completions, each with a stream.
-Rounds take turns between models and numbers of clients, so that a slow moment of the machine meets all. Prints a table
-and writes `benchmarks/results/serving.json`.
+Rounds take turns between models and numbers of clients, so that a slow moment of the machine meets all. Writes
+`benchmarks/results/serving.json`, and from it the table in `docs/serving.md`.
 
-    python benchmarks/serving.py [VARIANT] [--questions 32] [--rounds 3]
+    python -m benchmarks.serving [VARIANT] [--questions 32] [--rounds 3]
 """
 
 import argparse
@@ -26,10 +26,12 @@ import httpx
 import openai
 import pandas as pd
 
+from benchmarks import marked
 from llama_qna import records, serving
 from llama_qna.variants import Variant
 
 RESULTS = Path(__file__).parent / "results" / "serving.json"
+PAGE = RESULTS.parents[2] / "docs" / "serving.md"
 MODELS = ("base", "qna")
 MANY, CROWD = 16, 64  # clients at once
 
@@ -142,6 +144,26 @@ def summary(found: list[dict]) -> dict:
     }
 
 
+def table(facts: dict) -> str:
+    """The table of the documentation: a column a model, and a line on machine, day and variant."""
+    models = facts["models"]
+    rows = {
+        "first token, one client, median of the rounds": "{first_token_seconds_1_client:.2f} s",
+        "answers a second, one client": "{answers_per_second_1_client:.2f}",
+        f"answers a second, {MANY} clients at once": f"{{answers_per_second_{MANY}_clients:.2f}}",
+        "ratio of the two": "{ratio:.1f}",
+        f"failures among {CROWD} clients at once": f"{{failures_{CROWD}_clients}}",
+    }
+    lines = [f"| | {' | '.join(f'`{name}`' for name in models)} |", "|---|" + "---|" * len(models)]
+    lines += [
+        f"| {name} | {' | '.join(form.format(**row) for row in models.values())} |" for name, form in rows.items()
+    ]
+    about = f"From the command to the first answer {facts['seconds_to_first_answer']:.0f} s. `{facts['variant']}`, "
+    about += f"{facts['questions']} questions in each of the rounds, {facts['cores']} CPU cores, {facts['date']}; "
+    about += "[`serving.json`](../benchmarks/results/serving.json) has every round."
+    return "\n".join([*lines, "", about, ""])
+
+
 async def first_answer(port: int, key: str, question: str) -> None:
     http_client = openai.DefaultAsyncHttpxClient(trust_env=False)
     async with openai.AsyncOpenAI(
@@ -170,6 +192,7 @@ def main() -> None:
     for model, row in facts["models"].items():
         print(model, {name: value for name, value in row.items() if name != "rounds"})
     records.write_json(RESULTS, facts)
+    marked.write(PAGE, "measured", table(facts))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 import pytest
 from pypdfium2 import PdfDocument
 
-from benchmarks import report
+from benchmarks import marked, page, report, serving
 from benchmarks.__main__ import main
 from benchmarks.job import SIZES, Job
 from benchmarks.measures import STAGES, machine_name, ratios, rows, share, summary
@@ -117,3 +117,10 @@ def test_every_stage_runs(stage, way):
     assert facts["calls"] > 0 or stage == "training"
     if stage == "sweep":
         assert facts["items"] == SIZES["small"]["checkpoints"]
+
+
+@pytest.mark.parametrize(
+    "of, page", [(serving, "docs/serving.md"), (page, "docs/page/README.md")], ids=["serving", "page"]
+)
+def test_pages_hold_the_tables_of_their_results(of, page):
+    assert marked.read(REPOSITORY / page, "measured") == of.table(json.loads(of.RESULTS.read_text())).rstrip() + "\n"
