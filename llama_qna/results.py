@@ -35,12 +35,13 @@ def our_run(metrics: dict) -> dict:
     `dev_low` and `dev_high`, the ends of its interval.
 
     Raises:
-        UserError: the metrics are of the form before held-out questions were asked.
+        UserError: the metrics are of an older form, without held-out questions or without intervals on dev.
     """
-    if "checkpoints" not in metrics:
+    found = metrics.get("checkpoints", [])
+    if not found or any("dev" in checkpoint and "dev_interval" not in checkpoint for checkpoint in found):
         raise UserError(f"the metrics of {metrics['variant']} are of an older form: evaluate and publish it again")
     checkpoints = []
-    for checkpoint in metrics["checkpoints"]:
+    for checkpoint in found:
         flat = {key: checkpoint[key] for key in ("name", "stage", "step")}
         flat |= {text: measured["perplexity"] for text, measured in checkpoint["perplexity"].items()}
         flat |= {key: checkpoint["rouge"][key] for key in ROUGE}
