@@ -203,7 +203,7 @@ def _recipe(facts: Facts) -> str:
 
 def _run(record: dict) -> str:
     found, machine = record["results"], record["machine"]
-    place = machine["gpu"] or f"{machine['cores']} CPU cores"
+    place = machine["gpu"] or f"{machine['cores']} CPU core{'s'[: machine['cores'] > 1]}"
     versions = ", ".join(f"{name} {record['versions'][name]}" for name in ("torch", "transformers", "peft", "trl"))
     text = f"{found['rows']} rows, {found['steps']} steps, last loss {found['final_loss']:.3f}, "
     return text + f"{record['seconds'] / 60:.1f} minutes on {place} ({versions})"

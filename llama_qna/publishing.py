@@ -125,7 +125,7 @@ def readme_results(root: Path, fresh: Variant | None = None, fresh_seeds: dict |
         if not (folder / "metrics.json").is_file():
             continue
         content, machine = _read_json(folder / "metrics.json"), _read_json(folder / "run.json")["machine"]
-        ran_on = machine["gpu"] or f"{machine['cores']} CPU cores"
+        ran_on = machine["gpu"] or f"{machine['cores']} CPU core{'s'[: machine['cores'] > 1]}"
         about = f"{read_recipe(root / name / 'variant.yaml').description}, {ran_on}"
         try:
             results_block({name: content}, published, {name: about})
