@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_qna import UserError, results
-from llama_qna.models import EMBEDDED
+from llama_qna.loading import HUB_NAMES
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
     from llama_qna.model_cards import Facts
 
-# what the hub calls a base model that our recipes name otherwise
-HUB_NAMES = {EMBEDDED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 # by how the hub's name begins
 BASE_LICENCES = {"HuggingFaceTB/SmolLM2-": "apache-2.0", "meta-llama/Llama-2-": "llama2"}
 RELATIONS = {"adapter": "adapter", "merged": "finetune", "gguf": "quantized", "ollama": "quantized"}

@@ -15,6 +15,8 @@ from pathlib import Path
 from llama_qna import UserError
 
 EMBEDDED = "embedded/smollm2-135m-instruct"
+# what the hub calls a base model that our recipes name otherwise
+HUB_NAMES = {EMBEDDED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 
 
 def from_pretrained(auto_class, base_model: str, name: str, **options):

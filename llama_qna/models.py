@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from llama_qna import UserError, distributed
-from llama_qna.loading import EMBEDDED, adapter_of, check_all_there, from_pretrained, whole_model
+from llama_qna.loading import EMBEDDED, HUB_NAMES, adapter_of, check_all_there, from_pretrained, whole_model
 from llama_qna.recipes import Lora, Quantization
 from llama_qna.records import sha256
 from llama_qna.variants import REPOSITORY
@@ -236,9 +236,9 @@ def lora_config(lora: Lora):
 
 
 def _names(model) -> list[str]:
-    """What an adapter may call this base: its name in the recipe, and the folder that it was loaded from."""
+    """What an adapter may call this base: its name in the recipe or on the hub, or the folder it was loaded from."""
     name = getattr(model, "recipe_name", None)
-    return [name, model_path(name), model.name_or_path] if name else []
+    return [name, model_path(name), model.name_or_path, HUB_NAMES.get(name)] if name else []
 
 
 def attach_adapter(model, adapter: Path):

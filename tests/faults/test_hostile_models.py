@@ -5,12 +5,14 @@ import json
 import pickle
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from llama_qna import UserError, models
+from llama_qna.loading import EMBEDDED, HUB_NAMES, adapter_of
 from llama_qna.models import attach_adapter, load_base, load_tokenizer, lora_config, swap_adapter
 from llama_qna.recipes import Lora
 from llama_qna.variants import REPOSITORY
@@ -188,6 +190,15 @@ def test_truncated_adapter_is_refused(kept, folder, adapter):
     path = adapter / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:kept])
     assert "it is damaged, or of another base" in complaint(attach, folder, adapter)
+
+
+def test_adapter_may_name_the_embedded_base_as_the_hub_does(tmp_path):
+    """As the exported ones do, so that others can load them."""
+    config = {"peft_type": "LORA", "base_model_name_or_path": HUB_NAMES[EMBEDDED]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "adapter_model.safetensors").touch()
+    with adapter_of(tmp_path, *models._names(SimpleNamespace(recipe_name=EMBEDDED, name_or_path="here"))):
+        pass
 
 
 def test_adapter_that_names_another_base_is_refused(folder, adapter):
