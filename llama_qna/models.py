@@ -144,7 +144,7 @@ def ready(model, quantization: Quantization | None):
     if device() == "cpu":
         # Attention that shares key and value heads itself; else transformers copies them once a query head and a step.
         os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")
-        # oneDNN keeps each matrix product that it has made ready, by shape, 1,024 of them by default. A row length brings
+        # oneDNN keeps each matrix product that it has made ready, by shape: 1,024 by default. A row length brings
         # about 60, and after 60 training steps they held 0.7 GB; with fewer kept no step took longer.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     _contiguous_head_input(model)
