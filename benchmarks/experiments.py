@@ -170,8 +170,11 @@ def train(model, tokenizer, epochs: list[list[dict]], batch_size: int, steps: in
             group["lr"] = LEARNING_RATE * min(1, (step + 1) / 10) * (1 - step / len(batches))
         ids, labels = padded(batch, "input_ids", 0), padded(batch, "labels", -100)
         mask = padded([{"mask": [1] * len(row["input_ids"])} for row in batch], "mask", 0)
-        loss = losses.labelled_loss(model.get_base_model(), ids, mask, labels) / (labels[:, 1:] != -100).sum()
-        (loss + replay.loss(model)).backward()
+        pieces = replay.take()
+        general = torch.tensor(pieces, device=model.device), replay.expected_states(model, pieces)
+        loss, nats = losses.summed_losses(model.get_base_model(), ids, mask, labels, general)
+        loss = loss / (labels[:, 1:] != -100).sum()
+        (loss + replay.share(nats)).backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -190,7 +193,7 @@ def run(setting: Setting, steps: int | None = None) -> dict:
     import torch
     from peft import get_peft_model
 
-    from llama_qna import chunks, kernels, models
+    from llama_qna import chunks, models, quick_layers
 
     variant = Variant.load(VARIANT)
     # chunks that are there are taken as they are, so that no other run of the variant stands in the way
@@ -207,8 +210,7 @@ def run(setting: Setting, steps: int | None = None) -> dict:
     dtype = models.compute_dtype(recipe.quantization)
     for weight in model.parameters():
         weight.data = weight.data.to(dtype) if weight.requires_grad else weight.data
-    kernels.use_short_attention(model.get_base_model())
-    kernels.fuse_lora(model)
+    quick_layers.quicken(model)
     scores, points, seconds = Scores(variant, model, tokenizer, table, pairs), {}, {}
     asked = pair_epochs(tokenizer, pairs, body, setting)
     first = setting.pairs // 2 if setting.questions_first else 0

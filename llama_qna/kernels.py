@@ -1,17 +1,19 @@
-"""The same training step in fewer passes over memory, for CPUs, where those passes cost more than the products.
+"""Parts of a training step in fewer passes over memory, for CPUs, where those passes cost more than the products.
 
-Each function computes what the plain one computes, with its gradients; tests hold the two together. What a profile of
-the plain step showed (two cores, 8 rows of 73 tokens) stands in docs/performance.md.
+Each function computes what the plain one computes, with its gradients; tests hold the two together. `quick_layers` puts
+them into a model. What holds a step up is in docs/performance.md.
 """
 
 from __future__ import annotations
+
+from itertools import accumulate, chain
 
 import torch
 import torch.nn.functional as F
 
 TILE = 128  # positions whose scores over the vocabulary exist at once: 25 MB in float32 for 49,152 tokens
 QUERIES = 128  # queries at once in attention: later keys of a causal mask are then left out, not computed and hidden
-LONGEST = 512  # rows up to here; for longer ones PyTorch's own attention is quicker, and needs no (T, T) scores
+LONGEST = 512  # tokens of a row; for longer ones PyTorch's own attention is quicker, and needs no (T, T) scores
 
 
 class _FrozenHeadLoss(torch.autograd.Function):
@@ -63,81 +65,130 @@ def divergence(hidden, head, expected):
     return _FrozenHeadLoss.apply(hidden, head, None, expected)
 
 
-class _LoraLinear(torch.autograd.Function):
-    """x Wᵀ + s (x Aᵀ) Bᵀ with W frozen; the products are added up in place, without a pass of their own."""
+class _Linears(torch.autograd.Function):
+    """See `linears`; the products of the adapters are added in place, without a pass of their own."""
 
     @staticmethod
-    def forward(ctx, x, weight, down, up, scale):  # (N, I), (O, I), (R, I), (O, R)
-        narrow = x @ down.T
-        ctx.save_for_backward(x, narrow, weight, down, up)
-        ctx.scale = scale
-        return (x @ weight.T).addmm_(narrow, up.T, alpha=scale)
+    def forward(ctx, x, weight, columns, scales, *adapters):
+        down = torch.cat(adapters[::2])
+        narrow, found = x @ down.T, x @ weight.T
+        for part, inner, up, scale in zip(columns, _inner(adapters), adapters[1::2], scales, strict=True):
+            found[:, part].addmm_(narrow[:, inner], up.T, alpha=scale)
+        ctx.save_for_backward(x, narrow, weight, *adapters)
+        ctx.columns, ctx.scales = columns, scales
+        return found
 
     @staticmethod
     def backward(ctx, upstream):
-        x, narrow, weight, down, up = ctx.saved_tensors
-        narrow_upstream = (upstream @ up).mul_(ctx.scale)
-        to_x = None
-        if ctx.needs_input_grad[0]:
-            to_x = (upstream @ weight).addmm_(narrow_upstream, down)
-        return to_x, None, narrow_upstream.T @ x, (upstream.T @ narrow).mul_(ctx.scale), None
+        x, narrow, weight, *adapters = ctx.saved_tensors
+        parts, ups = [upstream[:, part] for part in ctx.columns], adapters[1::2]
+        down = torch.cat(adapters[::2])
+        slopes = [(part @ up).mul_(scale) for part, up, scale in zip(parts, ups, ctx.scales, strict=True)]
+        to_narrow = torch.cat(slopes, 1)
+        to_x = (upstream @ weight).addmm_(to_narrow, down) if ctx.needs_input_grad[0] else None
+        to_down, to_adapters = to_narrow.T @ x, []
+        for part, inner, scale in zip(parts, _inner(adapters), ctx.scales, strict=True):
+            to_adapters += [to_down[inner], (part.T @ narrow[:, inner]).mul_(scale)]
+        return to_x, None, None, None, *to_adapters
 
 
-def fuse_lora(model) -> None:
-    """Let every LoRA layer over a kept 16-bit copy of its weights compute base and adapter in one go while it trains.
+def _inner(adapters) -> list[slice]:
+    """The rows that each A has in all of them below one another."""
+    ends = list(accumulate(len(down) for down in adapters[::2]))
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
-    A layer with dropout or several adapters, or without that copy, stays peft's.
+
+def linears(x, weight, adapters):
+    """Several frozen matrices of one input, with LoRA adapters on some: x Wᵀ + s (x Aᵀ) Bᵀ, side by side.
+
+    Args:
+        x: (N, I). weight: (sum of O, I), the matrices below one another.
+        adapters: for each adapted matrix the slice of its columns in the output, A (R, I), B (O, R), and s.
+
+    Returns:
+        (N, sum of O).
     """
-    from peft.tuners.lora import LoraLayer
-
-    for layer in model.modules():
-        if not isinstance(layer, LoraLayer) or not hasattr(layer.base_layer, "dequantized"):
-            continue
-        plain = all(isinstance(drop, torch.nn.Identity) for drop in layer.lora_dropout.values())
-        if plain and layer.base_layer.bias is None:
-            layer.plain_forward = layer.forward
-            layer.forward = _lora_forward.__get__(layer)
+    if not adapters:
+        return F.linear(x, weight)
+    columns, downs, ups, scales = zip(*adapters, strict=True)
+    return _Linears.apply(x, weight, columns, scales, *chain(*zip(downs, ups, strict=True)))
 
 
-def _lora_forward(self, x, *args, **kwargs):
-    names = self.active_adapters
-    if self.disable_adapters or self.merged or len(names) != 1 or not self.training:
-        return self.plain_forward(x, *args, **kwargs)
-    down, up, weight = self.lora_A[names[0]].weight, self.lora_B[names[0]].weight, self.base_layer.dequantized
-    if not x.dtype == down.dtype == weight.dtype:
-        return self.plain_forward(x, *args, **kwargs)
-    flat = x.reshape(-1, x.shape[-1])
-    return _LoraLinear.apply(flat, weight, down, up, self.scaling[names[0]]).view(*x.shape[:-1], -1)
+class _Norm(torch.autograd.Function):
+    """See `norm`; its input is kept in 16 bits, once."""
+
+    @staticmethod
+    def forward(ctx, x, weight, epsilon):
+        wide = x.to(torch.float32, copy=True)
+        factor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+        factor = factor.add_(epsilon).rsqrt_()
+        ctx.save_for_backward(x, weight, factor)
+        return wide.mul_(factor).to(x.dtype).mul_(weight)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        x, weight, factor = ctx.saved_tensors
+        wide, normed = (upstream * weight).float(), x.to(torch.float32, copy=True).mul_(factor)
+        along = (wide * normed).mean(-1, keepdim=True)
+        return wide.addcmul_(normed, along, value=-1).mul_(factor).to(x.dtype), None, None
 
 
-def use_short_attention(model) -> None:
-    """Let a model compute attention of short rows by plain products while it trains.
+def norm(x, weight, epsilon: float):
+    """Root mean square norm (arXiv:1910.07467) with a frozen weight, in float32 within: (..., D)."""
+    return _Norm.apply(x, weight, epsilon)
 
-    PyTorch's attention for CPUs spends most of its backward pass on work that a row of a hundred tokens does not need.
+
+class _Gate(torch.autograd.Function):
+    """See `gate`; keeps nothing but its input."""
+
+    @staticmethod
+    def forward(ctx, both):
+        ctx.save_for_backward(both)
+        opened, up = both.chunk(2, -1)
+        return F.silu(opened).mul_(up)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        (both,) = ctx.saved_tensors
+        gradient = torch.empty_like(both)
+        (opened, up), (to_opened, to_up) = both.chunk(2, -1), gradient.chunk(2, -1)
+        torch.ops.aten.silu_backward.grad_input(upstream * up, opened, grad_input=to_opened)
+        torch.mul(F.silu(opened), upstream, out=to_up)
+        return gradient
+
+
+def gate(both):
+    """silu(first half) times second half of the last dimension: (N, 2 I) to (N, I)."""
+    return _Gate.apply(both)
+
+
+class _Rotate(torch.autograd.Function):
+    """See `rotate`."""
+
+    @staticmethod
+    def forward(ctx, x, cos, sin, turned):
+        ctx.save_for_backward(cos, sin)
+        ctx.turned = turned
+        return _turn(x[:, :turned], cos, sin), x[:, turned:].clone()
+
+    @staticmethod
+    def backward(ctx, upstream, rest):
+        cos, sin = ctx.saved_tensors
+        return torch.cat([_turn(upstream, cos, sin, -1), rest], 1), None, None, None
+
+
+def _turn(x, cos, sin, way=1):
+    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin, value=way)
+
+
+def rotate(x, cos, sin, turned: int):
+    """Rotary position embedding (arXiv:2104.09864) of the first heads: (N, H, D) to (N, turned, D), and the others.
+
+    Args:
+        cos, sin: (N, D), the same in both halves of D.
     """
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register("short_rows", _attention)
-    AttentionMaskInterface.register("short_rows", sdpa_mask)
-    model.set_attn_implementation("short_rows")
-
-
-def _attention(module, query, key, value, attention_mask, dropout=0.0, scaling=None, **kwargs):
-    """Attention as transformers calls it: (B, H, T, D) and keys and values of (B, K, T, D) to (B, T, H, D)."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    length = query.shape[2]
-    if not torch.is_grad_enabled() or dropout or length != key.shape[2] or length > LONGEST:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
-    mask = attention_mask  # (B, 1, T, T), true where a query may look; none where no row is padded
-    if mask is None:
-        mask = torch.ones(1, 1, length, length, dtype=torch.bool, device=query.device).tril_()
-    hidden = torch.finfo(query.dtype).min  # not -inf: a padded query that sees nothing would turn into NaN
-    bias = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill_(~mask, hidden)
-    return short_attention(query, key, value, bias, scaling or query.shape[-1] ** -0.5).transpose(1, 2), None
+    half = sin.shape[-1] // 2
+    return _Rotate.apply(x, cos[:, None], torch.cat([-sin[:, :half], sin[:, half:]], -1)[:, None], turned)
 
 
 def short_attention(query, key, value, bias, scale: float):

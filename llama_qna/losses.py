@@ -48,36 +48,40 @@ class Replay:
         self.random.setstate((version, tuple(numbers), gauss))
         self.waiting, self.due = [self.pieces[index] for index in state["waiting"]], []
 
-    def loss(self, model, accumulation: int = 1):
-        """This batch's share of a step's divergence, a scalar; the shares of all batches and processes add up to it.
+    def take(self, accumulation: int = 1) -> list[list[int]]:
+        """The pieces of this process's next batch, (rows, 128); of a step's batches, some may have none.
 
         Args:
             accumulation: batches of this process in the step.
         """
-        import torch
-
-        from llama_qna import kernels
-
         if not self.due:
             slots = distributed.shares(self.batch(), accumulation * distributed.processes())
             self.due = slots[distributed.rank() :: distributed.processes()]
-        pieces = self.due.pop(0)
-        if not pieces:
-            return 0.0
-        input_ids = torch.tensor(pieces, device=model.device)
-        decoder = model.get_base_model().base_model
+        return self.due.pop(0)
+
+    def expected_states(self, model, pieces: list[list[int]]):
+        """What the base makes of pieces, (tokens, D), computed once for each.
+
+        Args:
+            model: with an adapter, which is switched off here.
+        """
+        import torch
+
         keys = [tuple(piece) for piece in pieces]
         if not all(key in self.expected for key in keys):
             with torch.no_grad(), model.disable_adapter():
-                self.expected |= zip(keys, decoder(input_ids, use_cache=False).last_hidden_state, strict=True)
-        expected = torch.cat([self.expected[key] for key in keys])
-        found = decoder(input_ids, use_cache=False).last_hidden_state
-        nats = kernels.divergence(found.flatten(0, 1), model.get_output_embeddings().weight, expected)
+                input_ids = torch.tensor(pieces, device=model.device)
+                found = model.get_base_model().base_model(input_ids, use_cache=False).last_hidden_state
+            self.expected |= zip(keys, found, strict=True)
+        return torch.cat([self.expected[key] for key in keys])
+
+    def share(self, nats):
+        """A batch's share of a step's divergence; the shares of all batches and processes add up to it."""
         return nats / (self.rows * self.PIECE)
 
 
 def trainer_class(on_cpu: bool, replay: Replay | None = None):
-    """TRL's trainer; on a CPU with a loss that projects only the positions that have a label; with replay if wanted.
+    """TRL's trainer with replay if wanted; on a CPU with a loss that projects only the positions that have a label.
 
     TRL's own loss does that on GPUs, where it has a Triton kernel. On CPUs it scores every position, with a label or
     not, and computes entropies besides.
@@ -85,52 +89,67 @@ def trainer_class(on_cpu: bool, replay: Replay | None = None):
     import torch
     from trl import SFTTrainer
 
+    def replayed(trainer, model) -> tuple:
+        """The pieces of a batch and what the base makes of them."""
+        pieces = replay.take(trainer.current_gradient_accumulation_steps) if replay else []
+        if not pieces:
+            return ()
+        adapted = trainer.accelerator.unwrap_model(model)
+        return torch.tensor(pieces, device=adapted.device), replay.expected_states(adapted, pieces)
+
     class CpuTrainer(SFTTrainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            def summed(adapted, **inputs):
-                return labelled_loss(adapted.get_base_model(), **inputs)
+            general = replayed(self, model)
 
-            loss = distributed.within_forward(model, self.accelerator.unwrap_model(model), summed, **inputs)
+            def summed(adapted, **inputs):
+                return summed_losses(adapted.get_base_model(), **inputs, replayed=general)
+
+            inner = self.accelerator.unwrap_model(model)
+            loss, nats = distributed.within_forward(model, inner, summed, **inputs)
             count = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"][:, 1:] != -100).sum()
             self._total_train_tokens += int(inputs["attention_mask"].sum())
             self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+            loss = loss / torch.as_tensor(count).clamp(min=1)
             # the count is that of all processes, whose gradients are averaged
-            return loss / torch.as_tensor(count).clamp(min=1) * distributed.processes()
+            return (loss + replay.share(nats) if general else loss) * distributed.processes()
+
+    class ReplayTrainer(SFTTrainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            loss, general = super().compute_loss(model, inputs, False, num_items_in_batch), replayed(self, model)
+            if not general:
+                return loss
+            nats = divergence(self.accelerator.unwrap_model(model).get_base_model(), *general)
+            return loss + replay.share(nats) * distributed.processes()
 
     if on_cpu:
-        _keep_freed_memory()
-    base = CpuTrainer if on_cpu else SFTTrainer
-
-    class ReplayTrainer(base):
-        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            loss = super().compute_loss(model, inputs, False, num_items_in_batch)
-            parts = self.current_gradient_accumulation_steps
-            return loss + replay.loss(self.accelerator.unwrap_model(model), parts) * distributed.processes()
-
-    return ReplayTrainer if replay else base
+        return CpuTrainer
+    return ReplayTrainer if replay else SFTTrainer
 
 
-def labelled_loss(model, input_ids, attention_mask, labels):
-    """Summed cross-entropy of the labelled positions, with logits in float32, a tile at a time.
+def summed_losses(model, input_ids, attention_mask, labels, replayed: tuple = ()) -> tuple:
+    """Summed cross-entropy of the labelled positions and summed divergence of replayed text, in nats, in one pass.
 
     Args:
         model: with a frozen output head.
         input_ids, attention_mask, labels: (B, T); labels are -100 where nothing is scored.
+        replayed: `input_ids` of general text, (P, 128), and what the base makes of it, (P 128, D); or nothing.
+
+    Returns:
+        Two scalars; the second is 0 if nothing is replayed.
     """
-    from llama_qna import kernels
+    from llama_qna import kernels, quick_layers
 
-    hidden = model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+    parts = [(input_ids, attention_mask)] + ([(replayed[0], None)] if replayed else [])
+    hidden, *general = quick_layers.hidden_states(model, *parts)
+    head, hidden = model.get_output_embeddings().weight, hidden.unflatten(0, input_ids.shape)
     scored = labels[:, 1:] != -100  # (B, T - 1)
-    return kernels.cross_entropy(hidden[:, :-1][scored], model.get_output_embeddings().weight, labels[:, 1:][scored])
+    loss = kernels.cross_entropy(hidden[:, :-1][scored], head, labels[:, 1:][scored])
+    return loss, kernels.divergence(general[0], head, replayed[1]) if replayed else loss.new_zeros(())
 
 
-def _keep_freed_memory() -> None:
-    """Let glibc keep freed blocks: returning them to the system after every step costs a tenth of the time."""
-    import ctypes
+def divergence(model, input_ids, expected):
+    """Summed KL(base || model) of general text, in nats; arguments as `replayed` of `summed_losses`."""
+    from llama_qna import kernels, quick_layers
 
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
-    except (OSError, AttributeError):  # another C library: slower, nothing else
-        pass
+    (found,) = quick_layers.hidden_states(model, (input_ids, None))
+    return kernels.divergence(found, model.get_output_embeddings().weight, expected)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -186,10 +187,10 @@ def _attempt(
     from transformers import PrinterCallback, TrainerCallback
     from trl import SFTConfig
 
-    from llama_qna import kernels, models
+    from llama_qna import models, quick_layers
     from llama_qna.shared_steps import shared_trainer
 
-    stage = _settings(variant, name)
+    stage, closing = _settings(variant, name), ExitStack()
 
     class KeepToPlan(TrainerCallback):
         """Holes in the heap, left by steps of many lengths, may not add up to much more than was planned.
@@ -200,13 +201,15 @@ def _attempt(
         def on_step_end(self, args, state, control, **kwargs):
             if on_cpu and batch.peak:
                 machine.give_back_freed(int(1.05 * batch.peak))
+            if on_cpu and state.global_step == 1:
+                machine.large_pages()
 
     class Bar(TrainerCallback):
         """One line with the loss and the time left, in a terminal as in a notebook."""
 
         def on_train_begin(self, args, state, control, **kwargs):
-            self.bar = tqdm(
-                total=state.max_steps, initial=state.global_step, desc=stage.folder, unit="step", mininterval=1
+            self.bar = closing.enter_context(
+                tqdm(total=state.max_steps, initial=state.global_step, desc=stage.folder, unit="step", mininterval=1)
             )
 
         def on_step_end(self, args, state, control, **kwargs):
@@ -215,9 +218,6 @@ def _attempt(
         def on_log(self, args, state, control, logs=None, **kwargs):
             if "loss" in (logs or {}):
                 self.bar.set_postfix(loss=f"{float(logs['loss']):.2f}", refresh=False)
-
-        def on_train_end(self, args, state, control, **kwargs):
-            self.bar.close()
 
     replay = losses.Replay(tokenizer, stage.replay_tokens, variant.recipe.seed) if stage.replay_tokens else None
     disable_progress_bars()  # of preparing the rows: seconds, and lines between the bars that matter
@@ -256,7 +256,9 @@ def _attempt(
         disable_tqdm=True,
     )
     base = shared_trainer(losses.trainer_class(on_cpu, replay), stage.batch_size)
-    if on_cpu and not variant.recipe.quantization.dequantize_once:
+    if on_cpu and variant.recipe.quantization.dequantize_once:
+        machine.keep_heap(batch.peak or 2**31)
+    elif on_cpu:
         machine.map_blocks_from(2**24)
     trainer = resuming.resumable(base, folder, lambda path: _describe(path, variant), replay, batch.rows)(
         model=model,
@@ -271,15 +273,15 @@ def _attempt(
         for parameter in trainer.model.parameters():
             parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
     if on_cpu:
-        kernels.use_short_attention(trainer.model.get_base_model())
-        kernels.fuse_lora(trainer.model)
+        quick_layers.quicken(trainer.model)
     trainable, total = trainer.model.get_nb_trainable_parameters()
     merged = total - trainable if name == "pretrain" and variant.recipe.stacking == "merge" else 0
     what, command = f"{variant.name} {stage.folder}", f"llama-qna {_command(name)} {variant.name}"
     steps = math.ceil(stage.epochs * len(trainer.train_dataset) / stage.batch_size)
     saves = math.ceil((stage.max_steps if stage.max_steps > 0 else steps) / stage.save_steps)
     distributed.first(lambda: resuming.check_disk(trainer.model, folder, what, saves, merged))
-    outcome = resuming.train(trainer, start, folder, what, command)
+    with closing:  # the bar ends its line before what is said of an error
+        outcome = resuming.train(trainer, start, folder, what, command)
     if not distributed.is_main():
         return {}
     keys = ("step", "epoch", "loss", "learning_rate", "grad_norm")

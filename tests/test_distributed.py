@@ -22,7 +22,7 @@ from llama_qna.shared_steps import shared_trainer
 from llama_qna.variants import REPOSITORY
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture  # noqa: F401
-from tests.test_losses import adapted
+from tests.test_losses import adapted, replayed
 
 
 @pytest.fixture
@@ -152,13 +152,13 @@ def test_every_step_has_the_rows_of_one_process(process, monkeypatch, count, acc
 
 def test_parts_of_replay_add_up(process):
     model = adapted()
-    whole = Replay(shared.tokenizer(), tokens=384, seed=1).loss(model).item()
+    whole = replayed(model, Replay(shared.tokenizer(), tokens=384, seed=1)).item()
     for count, accumulation in ((1, 2), (2, 1), (2, 2)):
         parts = 0.0
         for rank in range(count):
             process(rank, count)
             replay = Replay(shared.tokenizer(), tokens=384, seed=1)
-            parts += sum(float(torch.as_tensor(replay.loss(model, accumulation)).detach()) for _ in range(accumulation))
+            parts += sum(replayed(model, replay, accumulation).item() for _ in range(accumulation))
             assert not replay.due
         assert parts == pytest.approx(whole, rel=1e-4)
 

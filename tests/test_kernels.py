@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 
 from llama_qna import kernels
-from tests import fixtures_models as shared
 
 
 def states(*shape, seed=0):
@@ -58,54 +57,49 @@ def test_short_attention_is_attention_with_shared_heads(length):
         torch.testing.assert_close(quick, plain)
 
 
-def with_adapters(dropout=0.0):
-    """A tiny float32 Llama with adapters that have learnt something, each base layer keeping a copy of its weights."""
-    from peft import LoraConfig, get_peft_model
-
-    model = shared.tiny_llama(vocabulary=100).requires_grad_(False)
-    model = get_peft_model(model, LoraConfig(r=4, lora_alpha=6, target_modules="all-linear", lora_dropout=dropout))
-    torch.manual_seed(3)
-    for name, module in model.named_modules():
-        if name.endswith("base_layer"):
-            module.register_buffer("dequantized", module.weight.detach().clone(), persistent=False)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model.train()
+def same(found, wanted, inputs):
+    """Two results and their gradients."""
+    torch.testing.assert_close(found, wanted)
+    weights = states(*wanted.shape, seed=9)
+    for plain, quick in zip(
+        torch.autograd.grad((wanted * weights).sum(), inputs), torch.autograd.grad((found * weights).sum(), inputs),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(quick, plain)
 
 
-def loss_and_gradients(model, side):
-    torch.manual_seed(4)
-    input_ids, mask = torch.randint(5, 100, (3, 12)), torch.ones(3, 12, dtype=torch.long)
-    mask[1, slice(0, 4) if side == "left" else slice(8, 12)] = 0
-    model.zero_grad()
-    hidden = model.get_base_model().model(input_ids=input_ids, attention_mask=mask, use_cache=False).last_hidden_state
-    loss = (hidden * torch.randn_like(hidden))[mask.bool()].sum()  # not their squares: a norm keeps those constant
-    loss.backward()
-    return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+@pytest.mark.parametrize("adapted", [(0, 1, 2), (0, 2), (1,), ()])
+def test_linears_are_matrices_side_by_side_with_their_adapters(adapted):
+    x, sizes = states(7, 6).requires_grad_(), (8, 3, 5)
+    weights = [states(size, 6, seed=seed) for seed, size in enumerate(sizes)]
+    starts, adapters, wanted = (0, 8, 11), [], [x @ weight.T for weight in weights]
+    for number in adapted:
+        down, up = states(4, 6, seed=20 + number).requires_grad_(), states(sizes[number], 4, seed=30).requires_grad_()
+        adapters.append((slice(starts[number], starts[number] + sizes[number]), down, up, 1.5 + number))
+        wanted[number] = wanted[number] + (1.5 + number) * (x @ down.T @ up.T)
+    found = kernels.linears(x, torch.cat(weights), adapters)
+    same(found, torch.cat(wanted, 1), [x, *(tensor for _, down, up, _ in adapters for tensor in (down, up))])
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_a_training_step_keeps_its_loss_and_gradients(side):
-    model = with_adapters()
-    wanted, gradients = loss_and_gradients(model, side)
-    kernels.use_short_attention(model.get_base_model())
-    kernels.fuse_lora(model)
-    found, quick = loss_and_gradients(model, side)
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
-    for name, gradient in gradients.items():
-        assert gradient.abs().max() > 0, name
-        torch.testing.assert_close(quick[name], gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max().item())
+def test_norm_gate_and_rotation_are_those_of_transformers():
+    from transformers.models.llama import modeling_llama as llama
 
-
-def test_disabled_and_dropped_out_adapters_stay_peft_s():
-    model = with_adapters()
-    input_ids = torch.arange(5, 15)[None]
-    with torch.no_grad(), model.disable_adapter():
-        wanted = model(input_ids).logits
-    kernels.fuse_lora(model)
-    with torch.no_grad(), model.disable_adapter():
-        torch.testing.assert_close(model(input_ids).logits, wanted)
-    dropping = with_adapters(dropout=0.5)
-    kernels.fuse_lora(dropping)
-    assert not any(hasattr(module, "plain_forward") for module in dropping.modules())
+    x = states(2, 5, 8).requires_grad_()
+    norm = llama.LlamaRMSNorm(8).double().requires_grad_(False)
+    norm.weight.copy_(states(8, seed=1))
+    before = x.detach().clone()
+    found, wanted = kernels.norm(x, norm.weight, norm.variance_epsilon), norm(x)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    gradients = [torch.autograd.grad((result * states(2, 5, 8, seed=2)).sum(), x)[0] for result in (found, wanted)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+    narrow = before.float().requires_grad_()
+    kernels.norm(narrow, norm.weight.float(), 1e-6)
+    assert torch.equal(narrow, before.float())  # its input stays as it is, in float32 too
+    both = states(7, 12).requires_grad_()
+    same(kernels.gate(both), F.silu(both[:, :6]) * both[:, 6:], [both])
+    heads = states(7, 5, 8).requires_grad_()  # two of queries, one of keys, two of values
+    angles = states(7, 4, seed=3).repeat(1, 2)
+    cos, sin = angles.cos(), angles.sin()
+    turned, rest = kernels.rotate(heads, cos, sin, 3)
+    queries, keys = llama.apply_rotary_pos_emb(heads[None, :, :2], heads[None, :, 2:3], cos[None], sin[None], 2)
+    same(torch.cat([turned, rest], 1), torch.cat([queries[0], keys[0], heads[:, 3:]], 1), [heads])

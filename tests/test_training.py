@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 
 from llama_qna import UserError, models, prompts, recipes
 from llama_qna.chunks import read_chunks
-from llama_qna.losses import Replay, labelled_loss
+from llama_qna.losses import Replay, summed_losses
 from llama_qna.models import EMBEDDED
 from llama_qna.training import checkpoints, finetune, pretrain, start_of_finetuning
 from llama_qna.variants import REPOSITORY
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture, small_run_fixture  # noqa: F401
+from tests.test_losses import replayed
 
 # --- the stages on the embedded model --------------------------------------------------------------------------------
 
@@ -147,7 +148,7 @@ def test_replay_holds_the_model_to_its_base(shallow_variant):
         for layer in model.modules():  # the divergence is that of the layers as they were trained, not folded
             if hasattr(layer, "merged_adapters"):
                 layer.merged_adapters = []
-        distances.append(Replay(shared.tokenizer(), tokens=512, seed=7).loss(model).item())
+        distances.append(replayed(model, Replay(shared.tokenizer(), tokens=512, seed=7)).item())
     assert distances[1] < distances[0]
 
 
@@ -170,7 +171,7 @@ def test_continued_adapter_starts_where_pretraining_ended(shallow_variant):
     with torch.no_grad():
         for row in rows:
             ids, labels = (torch.tensor([row[key]]) for key in ("input_ids", "labels"))
-            losses += labelled_loss(model.get_base_model(), ids, torch.ones_like(ids), labels).item()
+            losses += summed_losses(model.get_base_model(), ids, torch.ones_like(ids), labels)[0].item()
             count += (labels[:, 1:] != -100).sum().item()
     assert continued == pytest.approx(losses / count, rel=0.02)
     assert abs(continued - alone) > 0.05
@@ -252,8 +253,8 @@ def test_finetuning_learns_answers_alone_and_the_end(shallow_variant, monkeypatc
     """What reaches the loss: labels on the answer and its end-of-text token, nowhere else, padding least of all."""
     from llama_qna import losses
 
-    seen, loss = [], labelled_loss
-    monkeypatch.setattr(losses, "labelled_loss", lambda *a, **batch: seen.append(batch) or loss(*a, **batch))
+    seen, loss = [], summed_losses
+    monkeypatch.setattr(losses, "summed_losses", lambda *a, **batch: seen.append(batch) or loss(*a, **batch))
     pretrain(shallow_variant)
     seen.clear()
     finetune(shallow_variant)

@@ -93,14 +93,14 @@ def little_memory(rows: int) -> None:
 
     from llama_qna import losses
 
-    real = losses.labelled_loss
+    real = losses.summed_losses
 
     def hungry(model, input_ids, *args, **kwargs):
         if len(input_ids) > rows:
             torch.empty(2**60, dtype=torch.uint8)
         return real(model, input_ids, *args, **kwargs)
 
-    losses.labelled_loss = hungry
+    losses.summed_losses = hungry
 
 
 def little_memory_and_kill(rows: int, saves: int) -> None:
