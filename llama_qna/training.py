@@ -201,8 +201,6 @@ def _attempt(
         def on_step_end(self, args, state, control, **kwargs):
             if on_cpu and batch.peak:
                 machine.give_back_freed(int(1.05 * batch.peak))
-            if on_cpu and state.global_step == 1:
-                machine.large_pages()
 
     class Bar(TrainerCallback):
         """One line with the loss and the time left, in a terminal as in a notebook."""
@@ -257,7 +255,7 @@ def _attempt(
     )
     base = shared_trainer(losses.trainer_class(on_cpu, replay), stage.batch_size)
     if on_cpu and variant.recipe.quantization.dequantize_once:
-        machine.keep_heap(batch.peak or 2**31)
+        machine.keep_heap()
     elif on_cpu:
         machine.map_blocks_from(2**24)
     trainer = resuming.resumable(base, folder, lambda path: _describe(path, variant), replay, batch.rows)(
