@@ -18,7 +18,6 @@ from llama_qna.variants import Variant
 # Bytes of Python with torch, transformers, bitsandbytes, peft, trl and datasets imported, before any weight. On a GPU
 # only what lies in its memory: the CUDA context and the workspace of cuBLAS (assumed, not measured).
 LIBRARIES = {"cpu": 665 * 2**20, "cuda": 700 * 2**20}
-TILE = 256  # positions whose logits exist at once: `losses.labelled_loss`
 # Bytes a logit takes in a tile at the peak, in backward: 16-bit, float32, log-softmax, and a gradient of the last two.
 LOGIT = 18
 # The C library up to glibc 2.37 cannot use a freed aligned block again for one of the same size (its bug 14581). So on
@@ -85,48 +84,66 @@ class Plan:
         )
 
 
-def activations(shapes: Shapes, recipe: Recipe, batch: Batch, wide: int = 2) -> int:
-    """Bytes that one layer keeps for backward.
+def activations(shapes: Shapes, recipe: Recipe, batch: Batch, device: str) -> int:
+    """Bytes that one layer keeps for backward: on a CPU that of `quick_layers`, on a GPU that of transformers.
 
-    Kept are: the float32 input of both norms and their factor, queries, keys, values, output and sums of attention and
-    its mask where rows are padded, gate and up before and after their product, and the input and the middle of each
-    adapter (with dropout, input and mask of its own for each).
-
-    Args:
-        wide: bytes of a value in the compute type.
+    Both keep the input and the middle of each adapter; with dropout, input and mask of its own for each. Besides,
+    `quick_layers` keeps the input of both norms in 16 bits and their factor, queries, keys and values, the share that
+    each query takes of each key (of long rows output and sums instead), and gate and up. Transformers keeps the inputs
+    of the norms in float32, queries, keys, values, output and sums of attention and its mask where rows are padded,
+    gate and up before and after their product.
     """
-    targets, lora = shapes.targets(recipe.lora), recipe.lora
+    from llama_qna import kernels
+
+    wide, targets, lora = value_bytes(device), set(shapes.targets(recipe.lora)), recipe.lora
     query, pair = shapes.heads * shapes.head_dim, shapes.key_value_heads * shapes.head_dim
-    kept = 2 * (4 * shapes.hidden + 4) + wide * (2 * query + 2 * pair + 3 * shapes.intermediate) + 4 * shapes.heads
+    whole = 2 * query + 2 * pair + 2 * shapes.heads * (2 / wide)  # attention by PyTorch; its sums are in float32
+    if device == "cpu":
+        kept = 2 * (wide * shapes.hidden + 4) + wide * (shapes.head_dim + 2 * shapes.intermediate)
+        kept += wide * (_short_attention(shapes, batch.length) if batch.length <= kernels.LONGEST else whole)
+        kept += wide * query * ("o_proj" in targets)
+    else:
+        whole += batch.length if batch.padded else 0
+        kept = 2 * (4 * shapes.hidden + 4) + wide * (whole + 3 * shapes.intermediate)
     kept += wide * lora.r * len(targets)
     if lora.dropout:
         kept += sum(2 * wide * shapes.linears[name][1] for name in targets)
     else:
-        kept += wide * shapes.hidden * bool({"q_proj", "k_proj", "v_proj"} & set(targets))
-        kept += wide * shapes.hidden * bool({"gate_proj", "up_proj"} & set(targets))
+        kept += wide * shapes.hidden * bool({"q_proj", "k_proj", "v_proj"} & targets)
+        kept += wide * shapes.hidden * bool({"gate_proj", "up_proj"} & targets)
         kept += wide * shapes.intermediate * ("down_proj" in targets)
-    if batch.padded:
-        kept += wide * batch.length
-    return kept * batch.tokens
+    return int(kept * batch.tokens)
+
+
+def _short_attention(shapes: Shapes, length: int) -> float:
+    """Values a token that `kernels.short_attention` keeps: keys and values once for each block of queries."""
+    from llama_qna import kernels
+
+    starts = range(0, length, kernels.QUERIES)
+    ends = [min(start + kernels.QUERIES, length) for start in starts]
+    seen = sum((end - start) * end for start, end in zip(starts, ends, strict=True)) / length  # keys of a query
+    keys = 2 * shapes.key_value_heads * shapes.head_dim * sum(ends) / length
+    return shapes.heads * (shapes.head_dim + seen) + keys
 
 
 def memory(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, device: str) -> dict[str, int]:
     """Bytes of each part at the peak of a training stage."""
+    from llama_qna import kernels
+
     wide = value_bytes(device)
     trained = 2 if wide == 2 and not _half(recipe, device) else 4
     adapters = trained * shapes.adapter_weights(recipe.lora)
     quantization = recipe.quantization
     # one absmax for 64 weights: float32, or with double quantization a byte and a float32 for 256 of them
     state = 1 / 64 * (1 + 4 / 256) if quantization.double_quantization else 4 / 64
-    layer = activations(shapes, recipe, batch, wide)
+    layers = [activations(shapes, recipe, part, device) for part in _parts(stage, batch)]
     if batch.checkpointing:
-        kept = shapes.layers * wide * shapes.hidden * batch.tokens + layer
+        tokens = sum(part.tokens for part in _parts(stage, batch))
+        kept = shapes.layers * wide * shapes.hidden * tokens + sum(layers)
     else:
-        kept = shapes.layers * layer
-    scored = round(batch.labelled * batch.tokens)
-    step = layer * PASSING + LOGIT * shapes.vocabulary * min(TILE, scored)
-    if stage.replay_tokens:
-        step = max(step, _replay(shapes, recipe, stage, wide))
+        kept = shapes.layers * sum(layers)
+    scored = max(round(batch.labelled * batch.tokens), Replay.PIECE if stage.replay_tokens else 0)
+    step = sum(layers) * PASSING + LOGIT * shapes.vocabulary * min(kernels.TILE, scored)
     if not quantization.dequantize_once:  # one matrix at a time, as it is used
         step += wide * max(rows * columns for rows, columns in shapes.linears.values())
     parts = {
@@ -141,18 +158,26 @@ def memory(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, d
         "logits and one layer's passing values": step,
     }
     if device == "cpu":
-        parts["heap that cannot be used again"] = _heap(shapes, recipe, batch, wide, scored)
+        parts["heap that cannot be used again"] = _heap(shapes, recipe, stage, batch)
     return {name: size for name, size in parts.items() if size}
 
 
-def _heap(shapes: Shapes, recipe: Recipe, batch: Batch, wide: int, scored: int) -> int:
+def _parts(stage: TrainingStage, batch: Batch) -> list[Batch]:
+    """What passes through the model in one go: the rows, and general text beside them."""
+    pieces = -(-stage.replay_tokens // Replay.PIECE)
+    return [batch] + ([Batch(pieces, Replay.PIECE, 1, batch.checkpointing)] if pieces else [])
+
+
+def _heap(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch) -> int:
     """Bytes by which the heap of a CPU grows beyond what is in use at the peak."""
     everywhere = recipe.lora.model_copy(update={"target_modules": "all-linear", "dropout": 0.0})
-    kept = shapes.layers * activations(shapes, recipe, batch, wide)
-    most = shapes.layers * activations(shapes, recipe.model_copy(update={"lora": everywhere}), batch, wide)
+    whole = recipe.model_copy(update={"lora": everywhere})
+    kept, most = (
+        shapes.layers * sum(activations(shapes, which, part, "cpu") for part in _parts(stage, batch))
+        for which in (recipe, whole)
+    )
     made = max(kept, most)
-    holes = max(0, HEAP_RECOMPUTED * made - HEAP_LOADED) if batch.checkpointing else (1 + HEAP_KEPT) * made - kept
-    return int(holes + HEAP_LOGIT * shapes.vocabulary * max(0, scored - TILE))
+    return int(max(0, HEAP_RECOMPUTED * made - HEAP_LOADED) if batch.checkpointing else (1 + HEAP_KEPT) * made - kept)
 
 
 def mapped_file(shapes: Shapes) -> int:
@@ -167,13 +192,6 @@ def value_bytes(device: str) -> int:
 
 def _half(recipe: Recipe, device: str) -> bool:
     return device == "cuda" and recipe.quantization.compute_dtype == "float16"
-
-
-def _replay(shapes: Shapes, recipe: Recipe, stage: TrainingStage, wide: int) -> int:
-    """Bytes of the pass over general text beside each step: its activations, and whole logits of model and base."""
-    pieces = max(1, stage.replay_tokens // Replay.PIECE)
-    batch = Batch(pieces, Replay.PIECE, 1, False)
-    return shapes.layers * activations(shapes, recipe, batch, wide) + 22 * shapes.vocabulary * batch.tokens
 
 
 def step_flops(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch) -> float:
