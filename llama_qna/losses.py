@@ -137,13 +137,16 @@ def summed_losses(model, input_ids, attention_mask, labels, replayed: tuple = ()
     Returns:
         Two scalars; the second is 0 if nothing is replayed.
     """
+    import torch.nn.functional as F
+
     from llama_qna import kernels, quick_layers
 
     parts = [(input_ids, attention_mask)] + ([(replayed[0], None)] if replayed else [])
     hidden, *general = quick_layers.hidden_states(model, *parts)
-    head, hidden = model.get_output_embeddings().weight, hidden.unflatten(0, input_ids.shape)
-    scored = labels[:, 1:] != -100  # (B, T - 1)
-    loss = kernels.cross_entropy(hidden[:, :-1][scored], head, labels[:, 1:][scored])
+    head = model.get_output_embeddings().weight
+    following = F.pad(labels[:, 1:], (0, 1), value=-100)[attention_mask.bool()]  # (tokens,)
+    scored = following != -100
+    loss = kernels.cross_entropy(hidden[scored], head, following[scored])
     return loss, kernels.divergence(general[0], head, replayed[1]) if replayed else loss.new_zeros(())
 
 

@@ -1,32 +1,18 @@
 """A Llama's layers while it trains on a CPU: all rows of a step side by side, in the few passes of `kernels`.
 
 A row is a run of tokens among others: norms, matrices and gates do not care where one ends, attention is told. So
-general text that is replayed beside every step (`losses.Replay`) shares the step's matrix products, which with its 128
-tokens alone would reach half their speed.
+nothing is computed for padding, a quarter of the tokens of a batch of chunks, and general text that is replayed beside
+every step (`losses.Replay`) shares the step's matrix products, which with its 128 tokens alone would reach half their
+speed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
-import torch.nn.functional as F
 
 from llama_qna import kernels
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of one length among the tokens of a step."""
-
-    count: int
-    length: int
-    mask: torch.Tensor | None  # (count or 1, 1, T, T), added to the scores; None: every key up to the query's own place
-
-    @property
-    def tokens(self) -> int:
-        return self.count * self.length
 
 
 class Side:
@@ -113,35 +99,28 @@ def _replace(module, forward) -> None:
 
 
 def hidden_states(model, *parts):
-    """The last hidden states of several batches, in one pass if the model was quickened: (B T, D) for each.
+    """The last hidden states of the tokens of several batches, in one pass if the model was quickened.
 
     Args:
         model: a causal language model, without peft's wrapper.
         parts: `input_ids`, (B, T), and `attention_mask`, (B, T) or None where nothing is padded.
+
+    Returns:
+        For each batch (tokens, D): its rows one after the other without their padding.
     """
+    told = [torch.ones_like(ids).bool() if mask is None else mask.bool() for ids, mask in parts]
     if not hasattr(model, "rows_side_by_side"):
         passes = (model.base_model(input_ids=ids, attention_mask=mask, use_cache=False) for ids, mask in parts)
-        return [found.last_hidden_state.flatten(0, 1) for found in passes]
-    rows = [Rows(*ids.shape, _mask(ids.shape[1], mask, model.dtype)) for ids, mask in parts]
+        return [found.last_hidden_state[tokens] for found, tokens in zip(passes, told, strict=True)]
+    lengths = [length for tokens in told for length in tokens.sum(1).tolist()]
     found = model.base_model(
-        input_ids=torch.cat([ids.flatten() for ids, _ in parts])[None],
-        position_ids=torch.cat([torch.arange(part.length).repeat(part.count) for part in rows])[None],
+        input_ids=torch.cat([ids[tokens] for (ids, _), tokens in zip(parts, told, strict=True)])[None],
+        position_ids=torch.arange(max(lengths))[None],  # of the longest row; attention knows the others'
         attention_mask=torch.empty(1, 1, 1, 1),  # stands for a mask that is made already, or transformers makes one
         use_cache=False,
-        rows=rows,
+        rows=kernels.Rows(lengths, model.config.num_attention_heads, model.config.num_key_value_heads),
     ).last_hidden_state[0]
-    return found.split([part.tokens for part in rows])
-
-
-def _mask(length: int, attention_mask, dtype):
-    """What attention adds to the scores, (B or 1, 1, T, T); None for long rows without padding."""
-    seen = torch.ones(length, length, dtype=torch.bool).tril()[None, None]
-    if attention_mask is not None and not attention_mask.all():
-        seen = seen & attention_mask[:, None, None].bool()
-    elif length > kernels.LONGEST:
-        return None
-    # not -inf: a padded query that sees nothing would turn into NaN
-    return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+    return found.split([int(tokens.sum()) for tokens in told])
 
 
 def _norm(self, hidden_states):
@@ -158,22 +137,6 @@ def _mlp(self, hidden_states):
 def _attention(self, hidden_states, position_embeddings=None, attention_mask=None, rows=None, **kwargs):
     if rows is None:
         return self.plain_forward(hidden_states, position_embeddings, attention_mask, **kwargs)
-    heads, shared = self.config.num_attention_heads, self.config.num_key_value_heads
     cos, sin = (each[0] for each in position_embeddings)
     found = self.inputs(hidden_states[0]).unflatten(-1, (-1, self.head_dim))  # (tokens, heads of all three, D)
-    turned, values = kernels.rotate(found, cos, sin, heads + shared)
-    queries, keys = turned.split([heads, shared], 1)
-    start, attended = 0, []
-    for part in rows:
-        place, shape = slice(start, start + part.tokens), (part.count, part.length)
-        states = (each[place].unflatten(0, shape).transpose(1, 2) for each in (queries, keys, values))
-        attended.append(_attend(*states, part.mask, self.scaling).transpose(1, 2).reshape(part.tokens, -1))
-        start += part.tokens
-    return self.outputs(torch.cat(attended))[None], None
-
-
-def _attend(query, key, value, mask, scale: float):
-    """Attention in rows of one length, (B, H, T, D)."""
-    if query.shape[2] <= kernels.LONGEST:
-        return kernels.short_attention(query, key, value, mask, scale)
-    return F.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None, scale=scale, enable_gqa=True)
+    return self.outputs(kernels.attention(found, cos, sin, rows, self.scaling).flatten(1))[None], None

@@ -37,24 +37,24 @@ def test_divergence_under_a_frozen_head(tile, monkeypatch):
     torch.testing.assert_close(hidden.grad, gradient, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("length", [5, kernels.QUERIES, kernels.QUERIES + 7])
-def test_short_attention_is_attention_with_shared_heads(length):
-    query = states(2, 6, length, 4).requires_grad_()
-    key, value = (states(2, 2, length, 4, seed=seed).requires_grad_() for seed in (1, 2))
-    mask = torch.ones(2, 1, length, length, dtype=torch.bool).tril()
-    mask[1, :, :, -2:] = False  # the second row is padded
-    mask[1, :, -2:, :2] = True
-    bias = torch.zeros(mask.shape, dtype=torch.float64).masked_fill_(~mask, torch.finfo(torch.float64).min)
-    wanted = F.scaled_dot_product_attention(query, key, value, mask, scale=0.3, enable_gqa=True)
-    found = kernels.short_attention(query, key, value, bias, 0.3)
+@pytest.mark.parametrize("longest", [kernels.LONGEST, 8], ids=["short", "long"])
+@pytest.mark.parametrize("length", [5, kernels.QUERIES, 2 * kernels.QUERIES + 7])
+def test_attention_keeps_to_each_row_and_shares_heads(length, longest, monkeypatch):
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+    monkeypatch.setattr(kernels, "LONGEST", longest)
+    lengths = [3, length, 9, length - 1]
+    x, angles = states(sum(lengths), 6 + 2 * 2, 4).requires_grad_(), states(max(lengths), 2, seed=1).repeat(1, 2)
+    cos, sin, wanted = angles.cos(), angles.sin(), []
+    for row in x.split(lengths):
+        query, key, value = row.transpose(0, 1)[None].split([6, 2, 2], 1)
+        query, key = apply_rotary_pos_emb(query, key, cos[None, : len(row)], sin[None, : len(row)])
+        wanted.append(F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.3, enable_gqa=True)[0])
+    wanted = torch.cat(wanted, 1).transpose(0, 1)
+    found, weights = kernels.attention(x, cos, sin, kernels.Rows(lengths, 6, 2), 0.3), states(*wanted.shape, seed=3)
     torch.testing.assert_close(found, wanted)
-    weights = states(*wanted.shape, seed=3)
-    inputs = (query, key, value)
-    for plain, quick in zip(
-        torch.autograd.grad((wanted * weights).sum(), inputs), torch.autograd.grad((found * weights).sum(), inputs),
-        strict=True,
-    ):  # fmt: skip
-        torch.testing.assert_close(quick, plain)
+    plain, quick = (torch.autograd.grad((each * weights).sum(), x)[0] for each in (wanted, found))
+    torch.testing.assert_close(quick, plain)
 
 
 def same(found, wanted, inputs):
@@ -97,9 +97,8 @@ def test_norm_gate_and_rotation_are_those_of_transformers():
     assert torch.equal(narrow, before.float())  # its input stays as it is, in float32 too
     both = states(7, 12).requires_grad_()
     same(kernels.gate(both), F.silu(both[:, :6]) * both[:, 6:], [both])
-    heads = states(7, 5, 8).requires_grad_()  # two of queries, one of keys, two of values
+    heads = states(3, 7, 8).requires_grad_()  # two of queries, one of keys
     angles = states(7, 4, seed=3).repeat(1, 2)
     cos, sin = angles.cos(), angles.sin()
-    turned, rest = kernels.rotate(heads, cos, sin, 3)
-    queries, keys = llama.apply_rotary_pos_emb(heads[None, :, :2], heads[None, :, 2:3], cos[None], sin[None], 2)
-    same(torch.cat([turned, rest], 1), torch.cat([queries[0], keys[0], heads[:, 3:]], 1), [heads])
+    turned = kernels.rotate(heads, cos, torch.cat([-sin[:, :4], sin[:, 4:]], 1))
+    same(turned, torch.cat(llama.apply_rotary_pos_emb(heads[None, :2], heads[None, 2:], cos[None], sin[None]), 1)[0], [heads])

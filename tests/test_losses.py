@@ -18,7 +18,7 @@ def padded_batch(side):
     for length in (12, 7, 9):
         row, pad = torch.randint(5, 100, (length,)), 12 - length
         labels = row.masked_fill(torch.rand(length) < 0.3, -100)
-        labels[-1] = row[-1]
+        labels[0], labels[-1] = -100, row[-1]  # no token comes before the first, whichever side is padded
         where = (pad, 0) if side == "left" else (0, pad)
         batch["input_ids"].append(F.pad(row, where))
         batch["attention_mask"].append(F.pad(torch.ones_like(row), where))

@@ -34,12 +34,9 @@ def parts(side="right"):
 def loss_and_gradients(model, batches):
     model.zero_grad()
     loss, chance = 0.0, torch.Generator().manual_seed(5)
-    for (ids, mask), hidden in zip(batches, quick_layers.hidden_states(model.get_base_model(), *batches), strict=True):
+    for hidden in quick_layers.hidden_states(model.get_base_model(), *batches):
         weights = torch.randn(hidden.shape, generator=chance)  # not their squares: a norm keeps those constant
-        loss = (
-            loss
-            + (hidden * weights)[torch.ones_like(ids).bool().flatten() if mask is None else mask.bool().flatten()].sum()
-        )
+        loss = loss + (hidden * weights).sum()
     loss.backward()
     return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
 
