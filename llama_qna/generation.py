@@ -17,6 +17,8 @@ from transformers import DynamicCache
 
 from llama_qna import caches
 
+PACKED = 512  # tokens of prompts and texts that are scored at once
+
 
 class Continuation(NamedTuple):
     """What a model wrote after a prompt, and whether it ended that itself, before the limit of new tokens."""
@@ -222,10 +224,11 @@ class Words:
 
 
 @torch.inference_mode()
-def log_likelihoods(model, tokenizer, prompts: list[list[int]], texts: list[str], batch_size: int) -> list[float]:
+def log_likelihoods(model, tokenizer, prompts: list[list[int]], texts: list[str]) -> list[float]:
     """Mean log-probability per token (natural logarithm) of each text after its prompt; N floats.
 
     Each prompt is computed once, however many texts follow it, and a beginning that all prompts share once for all.
+    Prompts and texts lie one after the other without padding; the mask lets a text see its own prompt and itself.
 
     Args:
         prompts: `input_ids` of each prompt, ragged: N lists of (T_i,).
@@ -235,32 +238,45 @@ def log_likelihoods(model, tokenizer, prompts: list[list[int]], texts: list[str]
     heads = [prompt[:-1] for prompt in prompts]  # the last token is computed with the text that it tells
     ends = tokenizer([f" {text}" for text in texts], add_special_tokens=False)["input_ids"]
     prefix, shared = _shared_beginning(model, heads)
-    order = sorted(range(len(heads)), key=lambda i: (len(heads[i]), heads[i]), reverse=True)
+    branches: dict[tuple[int, ...], list[int]] = {}
+    for i, head in enumerate(heads):
+        branches.setdefault(tuple(head[prefix:]), []).append(i)
     likelihoods = [0.0] * len(heads)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        distinct = list(dict.fromkeys(tuple(heads[i]) for i in rows))
-        input_ids, mask = (tensor.to(model.device) for tensor in _pad_after_prefix([*map(list, distinct)], prefix))
-        cache = caches.expanded(shared, len(distinct)) if shared else caches.roomy()
-        position_ids = (mask.cumsum(1) - 1).clamp(min=0)
-        model.get_decoder()(
-            input_ids[:, prefix:], attention_mask=mask, position_ids=position_ids[:, prefix:], past_key_values=cache
-        )
-        places = torch.tensor([distinct.index(tuple(heads[i])) for i in rows], device=model.device)
-        cache.batch_select_indices(places)
-        longest = max(len(ends[i]) for i in rows)
-        input_ids = torch.tensor([prompts[i][-1:] + ends[i][:-1] + [0] * (longest - len(ends[i])) for i in rows])
-        after = torch.arange(longest, device=model.device).expand(len(rows), -1)
+    for trees in _packed(branches, ends):
+        input_ids, position_ids, tree, branch = _laid_out(trees, prompts, ends, prefix).to(model.device)
+        seen = (tree[:, None] == tree) & ((branch < 0) | (branch[:, None] == branch))
+        mask = torch.cat([seen.new_ones(len(seen), prefix), seen.tril()], 1)[None, None]  # (1, 1, T, prefix + T)
+        cache = caches.expanded(shared, 1) if shared else caches.roomy()
         hidden = model.get_decoder()(
-            input_ids.to(model.device),
-            attention_mask=torch.cat([mask[places], torch.ones_like(after)], 1),
-            position_ids=position_ids[places, -1:] + 1 + after,
-            past_key_values=cache,
-        ).last_hidden_state  # (B, T, H)
-        written = torch.cat([hidden[row, : len(ends[i])] for row, i in enumerate(rows)])
-        logits = model.lm_head(written).float()  # (tokens of the texts, V)
+            input_ids[None], attention_mask=mask, position_ids=position_ids[None], past_key_values=cache
+        ).last_hidden_state[0]
+        logits = model.lm_head(hidden[branch >= 0]).float()  # (tokens of the texts, V)
+        rows = [i for _, rows in trees for i in rows]
         target = torch.tensor([token for i in rows for token in ends[i]], device=logits.device)
         scores = -F.cross_entropy(logits, target, reduction="none")
         for i, part in zip(rows, scores.split([len(ends[i]) for i in rows]), strict=True):
             likelihoods[i] = part.mean().item()
     return likelihoods
+
+
+def _packed(branches: dict[tuple[int, ...], list[int]], ends: list[list[int]]) -> list[list[tuple]]:
+    """Prompts, each with the numbers of its texts, in batches of about `PACKED` tokens."""
+    batches, size = [], PACKED
+    for stem, rows in branches.items():
+        if size >= PACKED:
+            batches.append([])
+            size = 0
+        batches[-1].append((stem, rows))
+        size += len(stem) + sum(len(ends[i]) for i in rows)
+    return batches
+
+
+def _laid_out(trees: list[tuple], prompts: list[list[int]], ends: list[list[int]], prefix: int) -> torch.Tensor:
+    """Of every token of a batch its id, its position, the number of its prompt, and of its text, or -1: (4, T)."""
+    tokens = []
+    for number, (stem, rows) in enumerate(trees):
+        tokens += [(token, prefix + place, number, -1) for place, token in enumerate(stem)]
+        for i in rows:
+            told = prompts[i][-1:] + ends[i][:-1]
+            tokens += [(token, prefix + len(stem) + place, number, i) for place, token in enumerate(told)]
+    return torch.tensor(tokens).T

@@ -249,7 +249,7 @@ class LocalModel:
     def likelihoods(self, input_ids: list[list[int]], texts: list[str]) -> list[float]:
         from llama_qna.generation import log_likelihoods
 
-        return log_likelihoods(self.model, self.tokenizer, input_ids, texts, self.settings.batch_size)
+        return log_likelihoods(self.model, self.tokenizer, input_ids, texts)
 
     def count(self, text: str) -> int:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -229,13 +229,14 @@ def plain_likelihood(model, prompt, text):
 
 
 @pytest.mark.parametrize("beginning", ["", LONG_BEGINNING], ids=["no shared prefix", "shared prefix"])
-def test_likelihoods_equal_the_plain_computation(model, beginning):
+def test_likelihoods_equal_the_plain_computation(model, beginning, monkeypatch):
     prompts = prompts_of(beginning + question for question in QUESTIONS)
     wanted = [plain_likelihood(model, prompt, text) for prompt, text in zip(prompts, TEXTS, strict=True)]
     assert len({round(value, 2) for value in wanted}) == len(wanted)  # so a wrong order would show
-    for size in (8, 2, 1):
-        assert log_likelihoods(model, shared.tokenizer(), prompts, TEXTS, size) == pytest.approx(wanted, abs=1e-4)
-    turned = log_likelihoods(model, shared.tokenizer(), prompts[::-1], TEXTS[::-1], 2)
+    for size in (1000, 40, 1):
+        monkeypatch.setattr(generation, "PACKED", size)
+        assert log_likelihoods(model, shared.tokenizer(), prompts, TEXTS) == pytest.approx(wanted, abs=1e-4)
+    turned = log_likelihoods(model, shared.tokenizer(), prompts[::-1], TEXTS[::-1])
     assert turned[::-1] == pytest.approx(wanted, abs=1e-4)
 
 
@@ -243,18 +244,18 @@ def test_likelihoods_of_texts_after_one_prompt(model):
     """All of the prompt is shared; its last token must still be there to tell the first of each text."""
     prompt = prompts_of([LONG_BEGINNING + QUESTIONS[1]])[0]
     wanted = [plain_likelihood(model, prompt, text) for text in TEXTS[:3]]
-    found = log_likelihoods(model, shared.tokenizer(), [prompt] * 3, TEXTS[:3], 2)
+    found = log_likelihoods(model, shared.tokenizer(), [prompt] * 3, TEXTS[:3])
     assert found == pytest.approx(wanted, abs=1e-4)
-    twice = log_likelihoods(model, shared.tokenizer(), [prompt] * 2, TEXTS[:1] * 2, 2)
+    twice = log_likelihoods(model, shared.tokenizer(), [prompt] * 2, TEXTS[:1] * 2)
     assert twice == pytest.approx(wanted[:1] * 2, abs=1e-4)
 
 
 def test_likelihood_tells_sense_from_nonsense(model):
     prompt = prompts_of(["Which city is the capital of France?"])[0]
     texts = ["Paris.", "Granite.", "Banana."]
-    found = log_likelihoods(model, shared.tokenizer(), [prompt] * 3, texts, 8)
+    found = log_likelihoods(model, shared.tokenizer(), [prompt] * 3, texts)
     assert max(found) == found[0] < 0
 
 
 def test_no_prompts_no_likelihoods(model):
-    assert log_likelihoods(model, shared.tokenizer(), [], [], 4) == []
+    assert log_likelihoods(model, shared.tokenizer(), [], []) == []
