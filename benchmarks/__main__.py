@@ -43,6 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
     path = write(options, measured, limits)
     print(summary(json.loads(path.read_text(encoding="utf-8"))))
     if options.size == "full" and options.results == RESULTS:
+        if options.stage in (None, "training"):
+            print("profile of a training step", file=sys.stderr, flush=True)
+            subprocess.run(
+                [sys.executable, "-m", "benchmarks.step_profile", options.variant], cwd=REPOSITORY, check=True
+            )
         report.write()
     return 0
 

@@ -94,10 +94,9 @@ def _write(model, prompts, prefix: int, cache, choice: _Choice, last: set[int], 
     cache = caches.expanded(cache, len(prompts)) if cache else caches.roomy()
     input_ids, position_ids = input_ids[:, prefix:], (mask.cumsum(1) - 1)[:, prefix:]
     new, rows = [[] for _ in prompts], list(range(len(prompts)))
+    logits_of = _logits(model, choice.words)
     for step in range(max_new_tokens):
-        logits = model(
-            input_ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache, logits_to_keep=1
-        ).logits[:, -1]  # (B, V)
+        logits = logits_of(input_ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache)
         tokens = choice(logits.float(), rows)
         for row, token in zip(rows, tokens, strict=True):
             new[row].append(token)
@@ -113,6 +112,14 @@ def _write(model, prompts, prefix: int, cache, choice: _Choice, last: set[int], 
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
         input_ids = torch.tensor(tokens, device=mask.device)[:, None]
     return new
+
+
+def _logits(model, words: Words | None):
+    """A function of a model's inputs: the logits of the next token, (B, V), of the words' tokens alone where told."""
+    if words is None:
+        return lambda input_ids, **inputs: model(input_ids, **inputs, logits_to_keep=1).logits[:, -1]
+    head, decoder = model.get_output_embeddings().weight[words.vocabulary], model.get_decoder()
+    return lambda input_ids, **inputs: F.linear(decoder(input_ids, **inputs).last_hidden_state[:, -1], head)
 
 
 def _shared_beginning(model, prompts: list[list[int]]) -> tuple[int, DynamicCache | None]:
@@ -148,14 +155,19 @@ class _Choice:
         numbers = [int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big") >> 1 for seed in seeds]
         self.generators = [torch.Generator().manual_seed(number) for number in numbers]
 
-    def __call__(self, logits: torch.Tensor, rows: list[int]) -> list[int]:  # (B, V) -> B tokens
+    def __call__(self, logits: torch.Tensor, rows: list[int]) -> list[int]:
+        """The next token of each row.
+
+        Args:
+            logits: of all tokens, or of those of `words.vocabulary`: (B, V).
+        """
         if not self.words and not self.temperature:
             return logits.argmax(-1).tolist()
         return [self._token(logits[place], row) for place, row in enumerate(rows)]
 
     def _token(self, logits: torch.Tensor, row: int) -> int:  # (V,)
         allowed = self.words.allowed(row) if self.words else None
-        scores = (logits if allowed is None else logits[allowed]).cpu()
+        scores = (logits if allowed is None else logits[[self.words.places[token] for token in allowed]]).cpu()
         if self.temperature:
             uniform = torch.rand(scores.shape, generator=self.generators[row]).clamp(1e-10, 1 - 1e-7)
             scores = scores / self.temperature - torch.log(-torch.log(uniform))
@@ -183,7 +195,10 @@ class Words:
         ]
         self.uses = [{word: 1 if len(word) > 3 else 3 for word in row} for row in words]
         self.trees = [self._tree(ids) for ids in self.ids]
-        self.places = list(self.trees)  # where in its tree each row stands; None when it has ended
+        self.reached = list(self.trees)  # where in its tree each row stands; None when it has ended
+        used = {token for ids in self.ids for tokens in ids.values() for token in tokens}
+        self.vocabulary = sorted(used | {self.question_mark})  # the tokens that any row may use
+        self.places = {token: place for place, token in enumerate(self.vocabulary)}
 
     @staticmethod
     def _tree(ids: dict[str, list[int]]) -> dict:
@@ -198,7 +213,7 @@ class Words:
 
     def allowed(self, row: int) -> list[int]:
         """The tokens that may come next."""
-        place = self.places[row]
+        place = self.reached[row]
         allowed = set(place) - {None}
         if None in place:  # the word may end here, and the next one begin
             uses = self.uses[row]
@@ -208,19 +223,19 @@ class Words:
 
     def take(self, row: int, token: int) -> None:
         """Note that a row goes on with a token."""
-        place = self.places[row]
+        place = self.reached[row]
         if token in place:  # goes on with the word
-            self.places[row] = place[token]
+            self.reached[row] = place[token]
             return
         word = place[None]
         self.uses[row][word] -= 1
         if not self.uses[row][word]:
             del self.ids[row][word]
             self.trees[row] = self._tree(self.ids[row])
-        self.places[row] = None if token == self.question_mark else self.trees[row][token]
+        self.reached[row] = None if token == self.question_mark else self.trees[row][token]
 
     def ended(self, row: int) -> bool:
-        return self.places[row] is None
+        return self.reached[row] is None
 
 
 @torch.inference_mode()

@@ -89,7 +89,8 @@ def activations(shapes: Shapes, recipe: Recipe, batch: Batch, device: str) -> in
 
     Both keep the input and the middle of each adapter; with dropout, input and mask of its own for each. Besides,
     `quick_layers` keeps the input of both norms in 16 bits and their factor, queries, keys and values, the share that
-    each query takes of each key (of long rows output and sums instead), and gate and up. Transformers keeps the inputs
+    each query takes of each key (of long rows output and sums instead), and gate and up; every row is counted as if it
+    were the longest, since any of them may meet in a step. Transformers keeps the inputs
     of the norms in float32, queries, keys, values, output and sums of attention and its mask where rows are padded,
     gate and up before and after their product.
     """
@@ -99,7 +100,7 @@ def activations(shapes: Shapes, recipe: Recipe, batch: Batch, device: str) -> in
     query, pair = shapes.heads * shapes.head_dim, shapes.key_value_heads * shapes.head_dim
     whole = 2 * query + 2 * pair + 2 * shapes.heads * (2 / wide)  # attention by PyTorch; its sums are in float32
     if device == "cpu":
-        kept = 2 * (wide * shapes.hidden + 4) + wide * (shapes.head_dim + 2 * shapes.intermediate)
+        kept = 2 * (wide * shapes.hidden + 4) + 2 * wide * shapes.intermediate
         kept += wide * (_short_attention(shapes, batch.length) if batch.length <= kernels.LONGEST else whole)
         kept += wide * query * ("o_proj" in targets)
     else:
@@ -116,14 +117,13 @@ def activations(shapes: Shapes, recipe: Recipe, batch: Batch, device: str) -> in
 
 
 def _short_attention(shapes: Shapes, length: int) -> float:
-    """Values a token that `kernels.short_attention` keeps: keys and values once for each block of queries."""
+    """Values a token that `kernels.attention` keeps: queries, keys, values, and the share of each key it computes."""
     from llama_qna import kernels
 
     starts = range(0, length, kernels.QUERIES)
     ends = [min(start + kernels.QUERIES, length) for start in starts]
     seen = sum((end - start) * end for start, end in zip(starts, ends, strict=True)) / length  # keys of a query
-    keys = 2 * shapes.key_value_heads * shapes.head_dim * sum(ends) / length
-    return shapes.heads * (shapes.head_dim + seen) + keys
+    return (shapes.heads + 2 * shapes.key_value_heads) * shapes.head_dim + shapes.heads * seen
 
 
 def memory(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, device: str) -> dict[str, int]:

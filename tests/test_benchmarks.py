@@ -7,7 +7,7 @@ import sys
 import pytest
 from pypdfium2 import PdfDocument
 
-from benchmarks import marked, page, report, serving
+from benchmarks import marked, page, report, serving, step_profile, whole_run
 from benchmarks.__main__ import main
 from benchmarks.job import SIZES, Job
 from benchmarks.measures import STAGES, machine_name, ratios, rows, share, summary
@@ -68,9 +68,60 @@ def test_page_names_machine_commit_and_limits():
     assert figure["panels"][1]["bars"] == {"the study's way": [8.0, 1.0], "ours": [2.0, 1.0]}
 
 
+def test_page_says_which_goals_were_missed_and_where_the_time_goes():
+    kinds = {step_profile.MATRICES: {"seconds": 1.0, "operations": 10**12}, step_profile.PASSES: {"seconds": 3.0}}
+    kinds[step_profile.PASSES]["operations"] = 0
+    profile = {"seconds": 4.0, "steps": 2, "tokens": 4000, "kinds": kinds, "limits": {"matmul": 2e12}}
+    about = {"date": "2026-01-02", "git": None, "variant": "paper_135m"}
+    run = about | {"seconds": 660.0, "stages": {"load": 60.0, "pretrain": 300.0}}
+    text = report.page([content()], profile | about, run)
+    assert "| training, times as fast | 3 | 5.5 | reached |" in text
+    assert "| training, peak memory of the study's | 20% | 25% | **missed** |" in text
+    assert "| `make run` after installation, minutes | 8 | 11.0 | **missed** |" in text
+    assert f"| {step_profile.MATRICES} | 500 | 25% | 1.00 |" in text and "2000 tokens and 2.00 s a step" in text
+    assert "| notebooks: kernels, imports, figures | 300 |" in text
+
+
+def test_operations_of_a_step_are_told_apart():
+    def kind(name, *shapes):
+        return step_profile.kind(name, [list(shape) for shape in shapes], 49152, 64)
+
+    assert kind("aten::mm", (100, 576), (576, 960)) == step_profile.MATRICES
+    assert (
+        kind("aten::mm", (100, 576), (576, 128))
+        == kind("aten::addmm_", (9, 9), (9, 64), (64, 9))
+        == step_profile.ADAPTERS
+    )
+    assert kind("aten::mm", (100, 576), (576, 49152)) == step_profile.HEAD
+    assert kind("aten::bmm", (3, 8, 64), (3, 64, 8)) == step_profile.ATTENTION
+    assert kind("aten::_softmax_backward_data", (3, 8)) == step_profile.WEIGHTS
+    assert kind("aten::mul", (3, 8), (3, 8)) == step_profile.PASSES
+    assert kind("_NormBackward") == step_profile.BETWEEN
+    assert step_profile.operations("aten::mm", [[100, 576], [576, 960], [100, 960]]) == 2 * 100 * 576 * 960
+    assert step_profile.operations("aten::baddbmm_", [[3, 8, 5], [3, 8, 64], [3, 64, 5]]) == 2 * 3 * 8 * 64 * 5
+    assert step_profile.operations("aten::addmm_", [[8, 5], [8, 64], [64, 5]]) == 2 * 8 * 64 * 5
+    assert step_profile.operations("aten::mul", [[8, 5], [8, 5]]) == 0
+
+
+def test_whole_run_is_read_from_its_records(tmp_path, monkeypatch):
+    variant = Variant("paper_135m", tmp_path, Variant.load("paper_135m").recipe)
+    monkeypatch.setattr(whole_run.Variant, "load", lambda name: variant)
+    monkeypatch.setattr(whole_run, "REPOSITORY", tmp_path)
+    for seconds, stage in enumerate(whole_run.STAGES):
+        about = {"git": None, "machine": {}, "versions": {}, "finished": "2026-01-02T03:04:05", "seconds": seconds}
+        variant.stage_folders[stage].mkdir(parents=True)
+        records.write_json(variant.stage_folders[stage] / "run.json", about)
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    whole_run.main("100")
+    found = json.loads((tmp_path / "benchmarks/results/run.json").read_text())
+    assert found["stages"]["figures"] == 5 and found["seconds"] == 100 and found["date"] == "2026-01-02"
+
+
 def test_committed_page_and_figure_are_those_of_the_committed_results():
     contents = report.machines()
-    assert report.PAGE.read_text(encoding="utf-8") == report.page(contents)
+    assert report.PAGE.read_text(encoding="utf-8") == report.page(
+        contents, report.known("step_profile"), report.known("run")
+    )
     figure = REPOSITORY / "figs/performance.json"
     if contents:
         assert json.loads(figure.read_text(encoding="utf-8")) == report.numbers(contents)

@@ -101,4 +101,8 @@ def test_norm_gate_and_rotation_are_those_of_transformers():
     angles = states(7, 4, seed=3).repeat(1, 2)
     cos, sin = angles.cos(), angles.sin()
     turned = kernels.rotate(heads, cos, torch.cat([-sin[:, :4], sin[:, 4:]], 1))
-    same(turned, torch.cat(llama.apply_rotary_pos_emb(heads[None, :2], heads[None, 2:], cos[None], sin[None]), 1)[0], [heads])
+    same(
+        turned,
+        torch.cat(llama.apply_rotary_pos_emb(heads[None, :2], heads[None, 2:], cos[None], sin[None]), 1)[0],
+        [heads],
+    )
