@@ -17,17 +17,17 @@ from llama_qna.variants import Variant
 
 # Bytes of Python with torch, transformers, bitsandbytes, peft, trl and datasets imported, before any weight. On a GPU
 # only what lies in its memory: the CUDA context and the workspace of cuBLAS (assumed, not measured).
-LIBRARIES = {"cpu": 665 * 2**20, "cuda": 700 * 2**20}
-# Bytes a logit takes in a tile at the peak, in backward: 16-bit, float32, log-softmax, and a gradient of the last two.
-LOGIT = 18
+LIBRARIES = {"cpu": 585 * 2**20, "cuda": 700 * 2**20}
+# Bytes a logit takes in a tile at the peak: in 16 bits, its slope in its place; the replayed text's and the base's. On a
+# GPU, in backward: 16-bit, float32, log-softmax, and a gradient of the last two (assumed).
+LOGIT = {"cpu": 4, "cuda": 18}
 # The C library up to glibc 2.37 cannot use a freed aligned block again for one of the same size (its bug 14581). So on
-# a CPU the heap grows by a share of what all layers make (KEPT), whether an adapter keeps it or not; with checkpointing
-# by another share (RECOMPUTED), once the holes that loading left (LOADED, bytes) are full; and by LOGIT bytes a scored
-# logit. Newer libraries were not measured and should take less.
-HEAP_KEPT, HEAP_RECOMPUTED, HEAP_LOADED, HEAP_LOGIT = 0.34, 0.53, 450 * 2**20, 4
+# a CPU the heap grows by a share of what all layers make, whether an adapter keeps it or not: with a kept copy of the
+# weights (KEPT), without one (TAKEN), with checkpointing (RECOMPUTED). Newer libraries should take less.
+HEAP_KEPT, HEAP_TAKEN, HEAP_RECOMPUTED = 0.24, 0.60, 0.12
 # Values a layer makes and frees, in units of those that it keeps for backward; they exist for one layer at a time.
 PASSING = 3
-SHARE = {"cpu": 0.40, "cuda": 0.45}  # of the matrix-product limit that a training step reaches
+SHARE = {"cpu": 0.18, "cuda": 0.45}  # of the limit of products that a training step reaches: paper_135m; assumed
 WHOLE_ENOUGH = 1024  # tokens of a micro-batch from which a larger one is hardly faster
 
 
@@ -94,14 +94,14 @@ def activations(shapes: Shapes, recipe: Recipe, batch: Batch, device: str) -> in
     of the norms in float32, queries, keys, values, output and sums of attention and its mask where rows are padded,
     gate and up before and after their product.
     """
-    from llama_qna import kernels
+    from llama_qna import row_attention
 
     wide, targets, lora = value_bytes(device), set(shapes.targets(recipe.lora)), recipe.lora
     query, pair = shapes.heads * shapes.head_dim, shapes.key_value_heads * shapes.head_dim
     whole = 2 * query + 2 * pair + 2 * shapes.heads * (2 / wide)  # attention by PyTorch; its sums are in float32
     if device == "cpu":
         kept = 2 * (wide * shapes.hidden + 4) + 2 * wide * shapes.intermediate
-        kept += wide * (_short_attention(shapes, batch.length) if batch.length <= kernels.LONGEST else whole)
+        kept += wide * (_short_attention(shapes, batch.length) if batch.length <= row_attention.LONGEST else whole)
         kept += wide * query * ("o_proj" in targets)
     else:
         whole += batch.length if batch.padded else 0
@@ -117,11 +117,11 @@ def activations(shapes: Shapes, recipe: Recipe, batch: Batch, device: str) -> in
 
 
 def _short_attention(shapes: Shapes, length: int) -> float:
-    """Values a token that `kernels.attention` keeps: queries, keys, values, and the share of each key it computes."""
-    from llama_qna import kernels
+    """Values a token that `row_attention` keeps: queries, keys, values, and what queries take of the keys before."""
+    from llama_qna import row_attention
 
-    starts = range(0, length, kernels.QUERIES)
-    ends = [min(start + kernels.QUERIES, length) for start in starts]
+    starts = range(0, length, row_attention.QUERIES)
+    ends = [min(start + row_attention.QUERIES, length) for start in starts]
     seen = sum((end - start) * end for start, end in zip(starts, ends, strict=True)) / length  # keys of a query
     return (shapes.heads + 2 * shapes.key_value_heads) * shapes.head_dim + shapes.heads * seen
 
@@ -143,7 +143,7 @@ def memory(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, d
     else:
         kept = shapes.layers * sum(layers)
     scored = max(round(batch.labelled * batch.tokens), Replay.PIECE if stage.replay_tokens else 0)
-    step = sum(layers) * PASSING + LOGIT * shapes.vocabulary * min(kernels.TILE, scored)
+    step = sum(layers) * PASSING + LOGIT[device] * shapes.vocabulary * min(kernels.TILE, scored)
     if not quantization.dequantize_once:  # one matrix at a time, as it is used
         step += wide * max(rows * columns for rows, columns in shapes.linears.values())
     parts = {
@@ -177,7 +177,9 @@ def _heap(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch) ->
         for which in (recipe, whole)
     )
     made = max(kept, most)
-    return int(max(0, HEAP_RECOMPUTED * made - HEAP_LOADED) if batch.checkpointing else (1 + HEAP_KEPT) * made - kept)
+    if batch.checkpointing:
+        return int(HEAP_RECOMPUTED * made)
+    return int((1 + (HEAP_KEPT if recipe.quantization.dequantize_once else HEAP_TAKEN)) * made - kept)
 
 
 def mapped_file(shapes: Shapes) -> int:
@@ -194,16 +196,16 @@ def _half(recipe: Recipe, device: str) -> bool:
     return device == "cuda" and recipe.quantization.compute_dtype == "float16"
 
 
-def step_flops(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch) -> float:
+def step_flops(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, device: str) -> float:
     """Floating-point operations of one optimizer step of one process.
 
     A product with a frozen matrix costs 2 a weight and token forward and 2 backward; with an adapter's 2 and 4; causal
-    attention half of its whole square; the head's product is made twice forward (its logits are not kept).
+    attention half of its whole square; on a GPU the head's product is made twice forward (its logits are not kept).
     """
     passes = 3 if batch.checkpointing else 2
     token = 2 * passes * shapes.linear_weights + 2 * (passes + 1) * shapes.adapter_weights(recipe.lora)
     token += shapes.layers * shapes.heads * shapes.head_dim * batch.length * 2 * (passes + 0.5)
-    token += 6 * shapes.vocabulary * shapes.hidden * batch.labelled
+    token += (4 if device == "cpu" else 6) * shapes.vocabulary * shapes.hidden * batch.labelled
     flops = token * batch.tokens * batch.accumulation
     if stage.replay_tokens:
         tokens = max(1, stage.replay_tokens // Replay.PIECE) * Replay.PIECE
@@ -280,5 +282,5 @@ def plan_stage(
         count = sum(lengths) // stage.max_length if stage.packing else len(lengths)
         steps = round(stage.epochs * -(-count // stage.batch_size))
     middle = batch if stage.packing or not lengths else replace(batch, length=round(sum(lengths) / len(lengths)))
-    flops = step_flops(shapes, recipe, stage, middle)
+    flops = step_flops(shapes, recipe, stage, middle, device)
     return Plan(name, batch, stage.batch_size, parts, budget, device, source, flops, steps)

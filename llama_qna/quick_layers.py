@@ -12,7 +12,7 @@ from itertools import accumulate
 
 import torch
 
-from llama_qna import kernels
+from llama_qna import kernels, row_attention
 
 
 class Side:
@@ -118,7 +118,7 @@ def hidden_states(model, *parts):
         position_ids=torch.arange(max(lengths))[None],  # of the longest row; attention knows the others'
         attention_mask=torch.empty(1, 1, 1, 1),  # stands for a mask that is made already, or transformers makes one
         use_cache=False,
-        rows=kernels.Rows(lengths, model.config.num_attention_heads, model.config.num_key_value_heads),
+        rows=row_attention.Rows(lengths, model.config.num_attention_heads, model.config.num_key_value_heads),
     ).last_hidden_state[0]
     return found.split([int(tokens.sum()) for tokens in told])
 
@@ -139,4 +139,4 @@ def _attention(self, hidden_states, position_embeddings=None, attention_mask=Non
         return self.plain_forward(hidden_states, position_embeddings, attention_mask, **kwargs)
     cos, sin = (each[0] for each in position_embeddings)
     found = self.inputs(hidden_states[0]).unflatten(-1, (-1, self.head_dim))  # (tokens, heads of all three, D)
-    return self.outputs(kernels.attention(found, cos, sin, rows, self.scaling).flatten(1))[None], None
+    return self.outputs(row_attention.attention(found, cos, sin, rows, self.scaling).flatten(1))[None], None

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from llama_qna import kernels
+from llama_qna import kernels, row_attention
 
 
 def states(*shape, seed=0):
@@ -37,12 +37,12 @@ def test_divergence_under_a_frozen_head(tile, monkeypatch):
     torch.testing.assert_close(hidden.grad, gradient, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("longest", [kernels.LONGEST, 8], ids=["short", "long"])
-@pytest.mark.parametrize("length", [5, kernels.QUERIES, 2 * kernels.QUERIES + 7])
+@pytest.mark.parametrize("longest", [row_attention.LONGEST, 8], ids=["short", "long"])
+@pytest.mark.parametrize("length", [5, row_attention.QUERIES, 2 * row_attention.QUERIES + 7])
 def test_attention_keeps_to_each_row_and_shares_heads(length, longest, monkeypatch):
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-    monkeypatch.setattr(kernels, "LONGEST", longest)
+    monkeypatch.setattr(row_attention, "LONGEST", longest)
     lengths = [3, length, 9, length - 1]
     x, angles = states(sum(lengths), 6 + 2 * 2, 4).requires_grad_(), states(max(lengths), 2, seed=1).repeat(1, 2)
     cos, sin, wanted = angles.cos(), angles.sin(), []
@@ -51,7 +51,10 @@ def test_attention_keeps_to_each_row_and_shares_heads(length, longest, monkeypat
         query, key = apply_rotary_pos_emb(query, key, cos[None, : len(row)], sin[None, : len(row)])
         wanted.append(F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.3, enable_gqa=True)[0])
     wanted = torch.cat(wanted, 1).transpose(0, 1)
-    found, weights = kernels.attention(x, cos, sin, kernels.Rows(lengths, 6, 2), 0.3), states(*wanted.shape, seed=3)
+    found, weights = (
+        row_attention.attention(x, cos, sin, row_attention.Rows(lengths, 6, 2), 0.3),
+        states(*wanted.shape, seed=3),
+    )
     torch.testing.assert_close(found, wanted)
     plain, quick = (torch.autograd.grad((each * weights).sum(), x)[0] for each in (wanted, found))
     torch.testing.assert_close(quick, plain)
@@ -100,7 +103,7 @@ def test_norm_gate_and_rotation_are_those_of_transformers():
     heads = states(3, 7, 8).requires_grad_()  # two of queries, one of keys
     angles = states(7, 4, seed=3).repeat(1, 2)
     cos, sin = angles.cos(), angles.sin()
-    turned = kernels.rotate(heads, cos, torch.cat([-sin[:, :4], sin[:, 4:]], 1))
+    turned = row_attention.rotate(heads, cos, torch.cat([-sin[:, :4], sin[:, 4:]], 1))
     same(
         turned,
         torch.cat(llama.apply_rotary_pos_emb(heads[None, :2], heads[None, 2:], cos[None], sin[None]), 1)[0],

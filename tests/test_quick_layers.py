@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llama_qna import kernels, quick_layers
+from llama_qna import kernels, quick_layers, row_attention
 from tests import fixtures_models as shared
 
 
@@ -63,7 +63,7 @@ def test_layers_without_a_kept_copy_stay_peft_s(monkeypatch):
 
 
 def test_rows_longer_than_the_short_ones(monkeypatch):
-    monkeypatch.setattr(kernels, "LONGEST", 8)
+    monkeypatch.setattr(row_attention, "LONGEST", 8)
     hold_together(with_adapters(), parts())
 
 
