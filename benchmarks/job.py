@@ -18,7 +18,7 @@ from llama_qna.variants import Variant
 # how much is done: pages extracted; chunks asked about; steps, rows and tokens a row of training; tokens of text;
 # checkpoints of the sweep and questions to each; questions of asking
 SIZES = {
-    "full": dict(pages=300, chunks=32, steps=2, rows=8, length=1024, text=8192, checkpoints=6, swept=16, asked=32),
+    "full": dict(pages=300, chunks=64, steps=2, rows=8, length=1024, text=8192, checkpoints=6, swept=12, asked=32),
     "small": dict(pages=8, chunks=3, steps=1, rows=2, length=128, text=600, checkpoints=2, swept=1, asked=2),
 }
 

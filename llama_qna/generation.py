@@ -16,8 +16,9 @@ from tqdm import tqdm
 from transformers import DynamicCache
 
 from llama_qna import caches
+from llama_qna.perplexity import TILE
 
-PACKED = 512  # tokens of prompts and texts that are scored at once
+PACKED = 384  # tokens of prompts and texts that are scored at once
 
 
 class Continuation(NamedTuple):
@@ -132,7 +133,7 @@ def _shared_beginning(model, prompts: list[list[int]]) -> tuple[int, DynamicCach
         return 0, None
     with torch.inference_mode():
         prefix = torch.tensor([first[:length]], device=model.device)
-        return length, model(prefix, use_cache=True, logits_to_keep=1).past_key_values
+        return length, model.get_decoder()(prefix, use_cache=True).past_key_values
 
 
 def _pad_after_prefix(rows: list[list[int]], prefix: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -265,10 +266,11 @@ def log_likelihoods(model, tokenizer, prompts: list[list[int]], texts: list[str]
         hidden = model.get_decoder()(
             input_ids[None], attention_mask=mask, position_ids=position_ids[None], past_key_values=cache
         ).last_hidden_state[0]
-        logits = model.lm_head(hidden[branch >= 0]).float()  # (tokens of the texts, V)
+        logits = model.lm_head(hidden[branch >= 0])  # (tokens of the texts, V)
         rows = [i for _, rows in trees for i in rows]
         target = torch.tensor([token for i in rows for token in ends[i]], device=logits.device)
-        scores = -F.cross_entropy(logits, target, reduction="none")
+        tiles = zip(logits.split(TILE), target.split(TILE), strict=True)
+        scores = -torch.cat([F.cross_entropy(tile.float(), told, reduction="none") for tile, told in tiles])
         for i, part in zip(rows, scores.split([len(ends[i]) for i in rows]), strict=True):
             likelihoods[i] = part.mean().item()
     return likelihoods

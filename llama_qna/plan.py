@@ -18,8 +18,8 @@ from llama_qna.variants import Variant
 # Bytes of Python with torch, transformers, bitsandbytes, peft, trl and datasets imported, before any weight. On a GPU
 # only what lies in its memory: the CUDA context and the workspace of cuBLAS (assumed, not measured).
 LIBRARIES = {"cpu": 585 * 2**20, "cuda": 700 * 2**20}
-# Bytes a logit takes in a tile at the peak: in 16 bits, its slope in its place; the replayed text's and the base's. On a
-# GPU, in backward: 16-bit, float32, log-softmax, and a gradient of the last two (assumed).
+# Bytes a logit takes in a tile at the peak: 16 bits, its slope in its place, and the base's of replayed text. On a GPU,
+# in backward: 16-bit, float32, log-softmax, and a gradient of the last two (assumed).
 LOGIT = {"cpu": 4, "cuda": 18}
 # The C library up to glibc 2.37 cannot use a freed aligned block again for one of the same size (its bug 14581). So on
 # a CPU the heap grows by a share of what all layers make, whether an adapter keeps it or not: with a kept copy of the

@@ -119,7 +119,8 @@ def attention(x, cos, sin, rows: Rows, scale: float):
         turn, keys = (cos[:length], sin[:length]), (count * shared, length, width)
         query = next(parts).view(count * shared, heads // shared, length, width)
         query = rotate(query, *(part * scale for part in turn))
-        key, value = rotate(next(parts).view(keys), *turn), next(parts).view(keys)
+        key = rotate(next(parts).view(keys), *turn)
+        value = next(parts).view(keys).clone()  # a view would keep all parts for the backward pass
         if length <= LONGEST:
             attended = _Attention.apply(query, key, value)
         else:
