@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from statistics import median
 
-from benchmarks.measures import COLUMNS, memory_ratio, ratios, rows, share
+from benchmarks import sections
+from benchmarks.measures import COLUMNS, memory_ratio, ratios, rows
 from llama_qna.variants import REPOSITORY
 
 RESULTS, PAGE = REPOSITORY / "benchmarks" / "results", REPOSITORY / "docs" / "performance.md"
@@ -38,17 +39,23 @@ def machines(folder: Path = RESULTS) -> list[dict]:
     return [content for content in found if "stages" in content]
 
 
-def known(name: str) -> dict | None:
-    """The content of a file of results, if it was measured."""
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def others() -> dict:
+    """Results that are not of one machine's stages: see `page`; None where nothing was measured."""
+    found = {name: RESULTS / f"{name}.json" for name in ("step_profile", "run")}
+    known = {
+        name: json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None for name, path in found.items()
+    }
+    rehearsed = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("rehearsal_*.json"))]
+    return known | {"rehearsed": rehearsed}
 
 
-def page(contents: list[dict], profile: dict | None = None, run: dict | None = None) -> str:
+def page(contents: list[dict], step_profile: dict | None, run: dict | None, rehearsed: list[dict]) -> str:
     """The whole page.
 
     Args:
-        profile, run: what `benchmarks.step_profile` and `benchmarks.whole_run` measured.
+        contents: what `benchmarks` measured, by machine.
+        step_profile, run: what `benchmarks.step_profile` and `benchmarks.whole_run` wrote.
+        rehearsed: what `llama-qna plan --rehearse` wrote.
     """
     parts = [INTRODUCTION]
     if not contents:
@@ -56,129 +63,25 @@ def page(contents: list[dict], profile: dict | None = None, run: dict | None = N
     else:
         parts.append("![Times as fast as the study's way, and memory](../figs/performance.png)\n")
     parts += [_machine(content) for content in contents]
-    parts += [_goals(contents[0], run)] if contents else []
-    parts += [_step(profile)] if profile else []
-    return "\n".join(parts + ([_run(run)] if run else []))
-
-
-# stage -> the least ratio of speed that was set as a goal for two cores
-GOALS = {"extraction": 20, "generation": 8, "training": 3, "perplexity": 2, "sweep": 10}
-LIMIT, MEMORY, MINUTES = 0.60, 0.20, 8  # of training: share of the limit, of the study's memory; of `make run`
-
-
-def _goals(content: dict, run: dict | None) -> str:
-    """What was set as a goal beside what was measured, for the machine that the goals are meant for."""
-    stages = content["stages"]
-    lines = [
-        "## Goals",
-        "",
-        "On two cores with the embedded model.",
-        "",
-        _row(["what", "goal", "measured", ""]),
-        _row(["---"] * 4),
-    ]
-    for stage, goal in GOALS.items():
-        if stage in stages:
-            found = median(ratios(stage, stages[stage]))
-            lines.append(_goal(f"{stage}, times as fast", f"{goal}", f"{found:.1f}", found >= goal))
-    if "training" in stages:
-        facts = stages["training"]
-        reached = median(share("training", ours, facts)[0] for ours in facts["ours"])
-        lines.append(
-            _goal("training, share of the limit of products", f"{LIMIT:.0%}", f"{reached:.0%}", reached >= LIMIT)
-        )
-        peak = memory_ratio(facts)
-        lines.append(_goal("training, peak memory of the study's", f"{MEMORY:.0%}", f"{peak:.0%}", peak <= MEMORY))
-    if run:
-        minutes = run["seconds"] / 60
-        what = "`make run` after installation, minutes"
-        lines.append(_goal(what, f"{MINUTES}", f"{minutes:.1f}", minutes <= MINUTES))
-    return "\n".join(lines) + "\n"
-
-
-def _goal(what: str, goal: str, measured: str, reached: bool) -> str:
-    return _row([what, goal, measured, "reached" if reached else "**missed**"])
-
-
-def _step(profile: dict) -> str:
-    """The table of `benchmarks.step_profile`, and what it says."""
-    steps, wall, limit = profile["steps"], profile["seconds"], profile["limits"]["matmul"]
-    kinds = sorted(profile["kinds"].items(), key=lambda kind: -kind[1]["seconds"])
-    lines = [_row(["what", "ms a step", "share", "TFLOP/s"]), _row(["---"] * 4)]
-    for name, found in kinds:
-        rate = f"{found['operations'] / found['seconds'] / 1e12:.2f}" if found["operations"] else "-"
-        lines.append(_row([name, f"{1000 * found['seconds'] / steps:.0f}", f"{found['seconds'] / wall:.0%}", rate]))
-    products = [found for _, found in kinds if found["operations"]]
-    spent, counted = (sum(found[key] for found in products) for key in ("seconds", "operations"))
-    commit = (profile["git"] or {"commit": "no commit"})["commit"][:10]
-    return STEP.format(
-        steps=steps, tokens=profile["tokens"] / steps, wall=wall / steps, about=f"{profile['date']}, {commit}",
-        table="\n".join(lines), products=spent / wall, rate=counted / spent / 1e12, limit=limit / 1e12,
-        most=spent / wall * counted / spent / limit,
-    )  # fmt: skip
-
-
-STEP = """## Where a training step's time goes
-
-{steps} steps of the benchmark `training` in our way under PyTorch's profiler ({about}; the profiler makes them slower):
-{tokens:.0f} tokens and {wall:.2f} s a step.
-
-{table}
-
-What holds training back from the limit: products take {products:.0%} of the time, at {rate:.1f} TFLOP/s, where the
-limit of {limit:.1f} is measured with 2,048 rows at once and inputs that the cache still holds. Steps have fewer rows;
-oneDNN reaches half its speed where many columns become 576 in fewer than about 1,500 rows, and a fifth with the 64
-columns of an adapter. The rest is memory: a model of width 576 does little arithmetic for each value that it reads and
-writes, and a copy of memory here moves less than 10 GB a second. So norms, rotation, gates, sums of the residual
-stream and softmax cost about as much as the products. Tried and left out: large pages for the heap, PyTorch's own
-attention for short rows (slower than plain products), products cut into parts of better shapes (quicker in some and
-slower in others). What would be left is one fused kernel for each half of a block, which PyTorch has for GPUs only; its
-compiler would need a C++ compiler on every machine, which is not assumed here.
-"""
-
-
-def _run(run: dict) -> str:
-    """The stages of one `make run` by the run's own records."""
-    lines = [_row(["stage", "seconds"]), _row(["---"] * 2)]
-    lines += [_row([stage, f"{seconds:.0f}"]) for stage, seconds in run["stages"].items()]
-    rest = run["seconds"] - sum(run["stages"].values())
-    lines += [_row(["notebooks: kernels, imports, figures", f"{rest:.0f}"]), _row(["in all", f"{run['seconds']:.0f}"])]
-    commit = (run["git"] or {"commit": "no commit"})["commit"][:10]
-    return RUN.format(variant=run["variant"], about=f"{run['date']}, {commit}", table="\n".join(lines))
-
-
-RUN = """## The whole of `make run`
-
-`make run` of {variant} after installation ({about}):
-
-{table}
-
-Training is the most of it, and its length is a choice of the recipe: so many epochs that both adapters have learnt what
-they can (docs/experiments.md). Fewer would make it shorter and the model worse.
-"""
+    parts += [sections.goals(contents[0], run)] if contents else []
+    parts += [sections.step(step_profile)] if step_profile else []
+    parts += [sections.run(run)] if run else []
+    return "\n".join(parts + ([sections.rehearsals(rehearsed)] if rehearsed else []))
 
 
 def _machine(content: dict) -> str:
     machine, stages = content["machine"], content["stages"]
-    lines = [f"## {_title(machine)}", "", _row(COLUMNS), _row(["---"] * len(COLUMNS))]
-    lines += [_row(row.values()) for row in rows(content)]
+    lines = [f"## {sections.title(machine)}", "", sections.row(COLUMNS), sections.row(["---"] * len(COLUMNS))]
+    lines += [sections.row(row.values()) for row in rows(content)]
     lines += ["", "| stage | measured | rounds | of | products | copy | our peak, as a share of the study's |"]
-    lines.append(_row(["---"] * 7))
+    lines.append(sections.row(["---"] * 7))
     for stage, facts in stages.items():
         limits = {key: median(limit[key] for limit in facts["limits"]) for key in ("matmul", "copy")}
         commit = (facts["git"] or {"commit": "no commit"})["commit"][:10]
         about = [stage, f"{facts['date']}, {commit}", str(len(facts["ours"])), facts["variant"]]
         about += [f"{limits['matmul'] / 1e9:.0f} GFLOP/s", f"{limits['copy'] / 1e9:.1f} GB/s"]
-        lines.append(_row([*about, f"{memory_ratio(facts):.0%}"]))
+        lines.append(sections.row([*about, f"{memory_ratio(facts):.0%}"]))
     return "\n".join(lines) + "\n"
-
-
-def _title(machine: dict) -> str:
-    return machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB"
-
-
-def _row(cells) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def numbers(contents: list[dict]) -> dict:
@@ -193,7 +96,7 @@ def numbers(contents: list[dict]) -> dict:
     names = list(stages)
     return {
         "title": "Each stage in the study's way and in ours",
-        "note": _title(contents[0]["machine"]),
+        "note": sections.title(contents[0]["machine"]),
         "panels": [
             {"title": "speed", "x": "times as fast", "y": "", "names": names, "bars": speed},
             {"title": "memory", "x": "peak, GiB", "y": "", "names": names, "bars": peaks},
@@ -204,7 +107,7 @@ def numbers(contents: list[dict]) -> dict:
 def write() -> None:
     """Write the page, and the figure where something was measured."""
     contents = machines()
-    PAGE.write_text(page(contents, known("step_profile"), known("run")), encoding="utf-8")
+    PAGE.write_text(page(machines(), **others()), encoding="utf-8")
     if contents:
         from llama_qna.plotting import save
 

@@ -24,7 +24,7 @@ def main(seconds: str, name: str = "paper_135m") -> None:
     stages = {stage: record["seconds"] for stage, record in found.items()}
     date = found["evaluate"]["finished"][:10]
     path = REPOSITORY / "benchmarks" / "results" / "run.json"
-    records.write_json(path, {"variant": name, "seconds": float(seconds), "stages": stages, "date": date} | about)
+    records.write_json(path, {"variant": name, "seconds": float(seconds), "seconds_of": stages, "date": date} | about)
 
 
 if __name__ == "__main__":

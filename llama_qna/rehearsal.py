@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from llama_qna import plan, records
@@ -78,7 +79,8 @@ def rehearse(variant: Variant, budget: int | None = None, rows: int | None = Non
     limit = measure(tuple(shapes.linears.values()), min(4096, chosen.batch.tokens))
     flops_per_second = chosen.flops / rows / length * found["tokens_per_second"]
     found |= {"limit": limit, "share_of_limit": round(flops_per_second / limit["matmul"], 3)}
-    found |= {"budget": budget, "machine": records.machine(), "versions": records.versions()}
+    found |= {"budget": budget, "date": datetime.now(UTC).date().isoformat(), "git": records.git_state()}
+    found |= {"machine": records.machine(), "versions": records.versions()}
     variant.run.mkdir(parents=True, exist_ok=True)
     records.write_json(variant.run / "rehearsal.json", found)
     return found

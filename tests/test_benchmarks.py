@@ -60,7 +60,7 @@ def test_table_holds_medians_and_spread():
 
 
 def test_page_names_machine_commit_and_limits():
-    text = report.page([content()])
+    text = report.page([content()], None, None, [])
     assert "## Some(R) CPU @ 2.00GHz, 2 cores, 8.0 GB" in text
     assert "| training | 2026-01-02, 0123456789 | 2 | paper_135m | 500 GFLOP/s | 10.0 GB/s | 25% |" in text
     figure = report.numbers([content()])
@@ -73,8 +73,8 @@ def test_page_says_which_goals_were_missed_and_where_the_time_goes():
     kinds[step_profile.PASSES]["operations"] = 0
     profile = {"seconds": 4.0, "steps": 2, "tokens": 4000, "kinds": kinds, "limits": {"matmul": 2e12}}
     about = {"date": "2026-01-02", "git": None, "variant": "paper_135m"}
-    run = about | {"seconds": 660.0, "stages": {"load": 60.0, "pretrain": 300.0}}
-    text = report.page([content()], profile | about, run)
+    run = about | {"seconds": 660.0, "seconds_of": {"load": 60.0, "pretrain": 300.0}}
+    text = report.page([content()], profile | about, run, [])
     assert "| training, times as fast | 3 | 5.5 | reached |" in text
     assert "| training, peak memory of the study's | 20% | 25% | **missed** |" in text
     assert "| `make run` after installation, minutes | 8 | 11.0 | **missed** |" in text
@@ -114,7 +114,7 @@ def test_whole_run_is_read_from_its_records(tmp_path, monkeypatch):
     (tmp_path / "benchmarks" / "results").mkdir(parents=True)
     whole_run.main("100")
     found = json.loads((tmp_path / "benchmarks/results/run.json").read_text())
-    assert found["stages"]["figures"] == 5 and found["seconds"] == 100 and found["date"] == "2026-01-02"
+    assert found["seconds_of"]["figures"] == 5 and found["seconds"] == 100 and found["date"] == "2026-01-02"
 
 
 def test_committed_page_and_figure_are_those_of_the_committed_results():
