@@ -119,9 +119,7 @@ def test_whole_run_is_read_from_its_records(tmp_path, monkeypatch):
 
 def test_committed_page_and_figure_are_those_of_the_committed_results():
     contents = report.machines()
-    assert report.PAGE.read_text(encoding="utf-8") == report.page(
-        contents, report.known("step_profile"), report.known("run")
-    )
+    assert report.PAGE.read_text(encoding="utf-8") == report.page(contents, **report.others())
     figure = REPOSITORY / "figs/performance.json"
     if contents:
         assert json.loads(figure.read_text(encoding="utf-8")) == report.numbers(contents)
