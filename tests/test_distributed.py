@@ -266,7 +266,7 @@ def test_only_the_first_process_prints(runs):
     *_, outcome = runs
     assert outcome.stdout.count("2 processes share each step of 6 rows: 3, 3") == 2
     assert outcome.stdout.count("seconds per stage") == 1
-    assert sum(line.startswith("evaluating: 100%") for line in outcome.stderr.replace("\r", "\n").splitlines()) == 1
+    assert outcome.stderr.count("evaluating:   0%") == 1  # a bar may write its last line twice
 
 
 @pytest.mark.slow
