@@ -90,9 +90,9 @@ def activations(shapes: Shapes, recipe: Recipe, batch: Batch, device: str) -> in
     Both keep the input and the middle of each adapter; with dropout, input and mask of its own for each. Besides,
     `quick_layers` keeps the input of both norms in 16 bits and their factor, queries, keys and values, the share that
     each query takes of each key (of long rows output and sums instead), and gate and up; every row is counted as if it
-    were the longest, since any of them may meet in a step. Transformers keeps the inputs
-    of the norms in float32, queries, keys, values, output and sums of attention and its mask where rows are padded,
-    gate and up before and after their product.
+    were the longest, since any of them may meet in a step. Transformers keeps the inputs of the norms in float32,
+    queries, keys, values, output and sums of attention and its mask where rows are padded, gate and up before and after
+    their product.
     """
     from llama_qna import row_attention
 
