@@ -123,9 +123,9 @@ def rehearsals(found: list[dict]) -> str:
 REHEARSALS = """## 7B and 13B at their true shapes
 
 `llama-qna plan VARIANT --rehearse --memory 24GiB`, with random weights: two training steps with gradient checkpointing
-and one generation. Nearly the whole of the peak is reached while the model is built, layer by layer, and differs between
-runs; the seconds are of a CPU that dequantizes each matrix when it is used, where there is
-no room for a 16-bit copy; those of 13B were taken beside other work. On a GPU: not measured.
+and one generation. Nearly the whole of the peak is reached while the model is built, layer by layer, and differs
+between runs. The seconds are of a CPU that dequantizes each matrix when it is used, since there is no room for a 16-bit
+copy; those of 13B were taken beside other work. On a GPU: not measured.
 
 {table}
 """
