@@ -42,11 +42,11 @@ def training(job: Job) -> None:
     from llama_qna.training import pretrain
 
     with tempfile.TemporaryDirectory() as folder:
-        results = pretrain(_to_train(job, Path(folder)))["results"]
+        results = pretrain(to_train(job, Path(folder)))["results"]
     job.seconds, job.tokens, job.items = results["seconds_of_steps"], results["tokens_per_epoch"], results["steps"]
 
 
-def _to_train(job: Job, root: Path) -> Variant:
+def to_train(job: Job, root: Path) -> Variant:
     """The variant with adapters on q and v as in the study, on as many of its chunks as the study's side has tokens."""
     from llama_qna.chunks import load
 

@@ -107,7 +107,7 @@ def numbers(contents: list[dict]) -> dict:
 def write() -> None:
     """Write the page, and the figure where something was measured."""
     contents = machines()
-    PAGE.write_text(page(machines(), **others()), encoding="utf-8")
+    PAGE.write_text(page(contents, **others()), encoding="utf-8")
     if contents:
         from llama_qna.plotting import save
 

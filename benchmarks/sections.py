@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from benchmarks.measures import memory_ratio, ratios, share
+from benchmarks.step_profile import PASSES
 
 # stage -> the least ratio of speed that was set as a goal for two cores
 GOALS = {"extraction": 20, "generation": 8, "training": 3, "perplexity": 2, "sweep": 10}
@@ -64,6 +65,7 @@ def step(profile: dict) -> str:
     return STEP.format(
         steps=steps, tokens=profile["tokens"] / steps, wall=wall / steps, about=f"{profile['date']}, {commit}",
         table="\n".join(lines), products=spent / wall, rate=counted / spent / 1e12, limit=limit / 1e12,
+        passes=profile["kinds"][PASSES]["seconds"] / wall, copy=profile["limits"]["copy"] / 1e9,
     )  # fmt: skip
 
 
@@ -75,14 +77,11 @@ STEP = """## Where a training step's time goes
 {table}
 
 What holds training back from the limit: products take {products:.0%} of the time, at {rate:.1f} TFLOP/s, where the
-limit of {limit:.1f} is measured with 2,048 rows at once and inputs that the cache still holds. Steps have fewer rows;
-oneDNN reaches half its speed where many columns become 576 in fewer than about 1,500 rows, and a fifth with the 64
-columns of an adapter. The rest is memory: a model of width 576 does little arithmetic for each value that it reads and
-writes, and a copy of memory here moves less than 10 GB a second. So norms, rotation, gates, sums of the residual
-stream and softmax cost about as much as the products. Tried and left out: large pages for the heap, PyTorch's own
-attention for short rows (slower than plain products), products cut into parts of better shapes (quicker in some and
-slower in others). What would be left is one fused kernel for each half of a block, which PyTorch has for GPUs only; its
-compiler would need a C++ compiler on every machine, which is not assumed here.
+limit of {limit:.1f} is measured with 2,048 rows at once and inputs that the cache still holds. Steps have fewer rows,
+and the narrow products of attention and of the adapters are the slowest. Passes over memory take {passes:.0%}: a
+model of width 576 does little arithmetic for each value that it reads and writes, and a copy of memory moves
+{copy:.0f} GB a second here. One fused kernel for each half of a block would save most of them; PyTorch's compiler
+could make it, but needs a C++ compiler on every machine, which is not assumed here.
 """
 
 
@@ -93,7 +92,10 @@ def run(whole: dict) -> str:
     rest = whole["seconds"] - sum(whole["seconds_of"].values())
     lines += [row(["notebooks: kernels, imports, figures", f"{rest:.0f}"]), row(["in all", f"{whole['seconds']:.0f}"])]
     commit = (whole["git"] or {"commit": "no commit"})["commit"][:10]
-    return RUN.format(variant=whole["variant"], about=f"{whole['date']}, {commit}", table="\n".join(lines))
+    trained = sum(whole["seconds_of"].get(stage, 0) for stage in ("pretrain", "finetune")) / whole["seconds"]
+    return RUN.format(
+        trained=trained, variant=whole["variant"], about=f"{whole['date']}, {commit}", table="\n".join(lines)
+    )
 
 
 RUN = """## The whole of `make run`
@@ -102,8 +104,8 @@ RUN = """## The whole of `make run`
 
 {table}
 
-Training is the most of it, and its length is a choice of the recipe: so many epochs that both adapters have learnt what
-they can (docs/experiments.md). Fewer would make it shorter and the model worse.
+Training takes {trained:.0%} of it. Its length is the recipe's: a step costs what the profile above shows, and fewer
+steps would change the published scores.
 """
 
 

@@ -73,7 +73,7 @@ def profile(variant: Variant) -> dict:
 
     watch, tokens = Watch(), []
     with tempfile.TemporaryDirectory() as folder:
-        changed = ours._to_train(Job(variant, SIZES["full"]), Path(folder))
+        changed = ours.to_train(Job(variant, SIZES["full"]), Path(folder))
         recipe, table = changed.recipe, chunks.read_chunks(changed)
         tokenizer = models.load_tokenizer(recipe.base_model)
         model = models.load_base(recipe.base_model, recipe.quantization)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers import DynamicCache
 
 from llama_qna import caches
-from llama_qna.perplexity import TILE
+from llama_qna.perplexity import nats
 
 PACKED = 384  # tokens of prompts and texts that are scored at once
 
@@ -269,8 +269,7 @@ def log_likelihoods(model, tokenizer, prompts: list[list[int]], texts: list[str]
         logits = model.lm_head(hidden[branch >= 0])  # (tokens of the texts, V)
         rows = [i for _, rows in trees for i in rows]
         target = torch.tensor([token for i in rows for token in ends[i]], device=logits.device)
-        tiles = zip(logits.split(TILE), target.split(TILE), strict=True)
-        scores = -torch.cat([F.cross_entropy(tile.float(), told, reduction="none") for tile, told in tiles])
+        scores = -nats(logits, target)
         for i, part in zip(rows, scores.split([len(ends[i]) for i in rows]), strict=True):
             likelihoods[i] = part.mean().item()
     return likelihoods

@@ -144,16 +144,17 @@ def _window_losses(model, ids: list[int], window: int, stride: int, batch_size: 
             with torch.inference_mode():
                 logits = model(batch[:, :-1], use_cache=False, logits_to_keep=scored).logits  # (B, scored, V)
             targets = batch[:, -scored:]  # (B, scored)
-            losses += [(_nats(*row), scored) for row in zip(logits, targets, strict=True)]
+            losses += [(nats(*row).double().sum().item(), scored) for row in zip(logits, targets, strict=True)]
     return losses
 
 
-def _nats(logits, targets) -> float:
-    """Negative log-likelihood of `targets` (T,) under `logits` (T, V), summed; float32, a tile at a time."""
+def nats(logits, targets):
+    """Negative log-likelihood, (T,), of `targets`, (T,), under `logits`, (T, V); float32, a tile at a time."""
+    import torch
     import torch.nn.functional as F
 
     tiles = zip(logits.split(TILE), targets.split(TILE), strict=True)
-    return sum(F.cross_entropy(tile.float(), wanted, reduction="sum").item() for tile, wanted in tiles)
+    return torch.cat([F.cross_entropy(tile.float(), wanted, reduction="none") for tile, wanted in tiles])
 
 
 def _exp(nats: float) -> float:

@@ -15,7 +15,18 @@ import torch
 from llama_qna import kernels, row_attention
 
 
-class Side:
+class Layers:
+    """Matrices of one input, each by itself: one without a kept copy of its weights, or with dropout, stays peft's."""
+
+    def __init__(self, layers):
+        self.layers = layers
+
+    def __call__(self, x):
+        """The outputs side by side, (N, sum of O), of x, (N, I)."""
+        return torch.cat([layer(x) for layer in self.layers], -1) if len(self.layers) > 1 else self.layers[0](x)
+
+
+class Side(Layers):
     """The matrices on one side of a block, such as queries', keys' and values', below one another.
 
     Args:
@@ -23,7 +34,8 @@ class Side:
     """
 
     def __init__(self, layers):
-        self.layers, bases = layers, [_base(layer) for layer in layers]
+        super().__init__(layers)
+        bases = [_base(layer) for layer in layers]
         self.weight = torch.cat([base.dequantized for base in bases]) if len(bases) > 1 else bases[0].dequantized
         ends = list(accumulate(len(base.dequantized) for base in bases))
         self.columns = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
@@ -42,21 +54,10 @@ class Side:
         return found
 
     def __call__(self, x):
-        """The outputs side by side, (N, sum of O), of x, (N, I)."""
         adapters = self.adapters() if torch.is_grad_enabled() and self.layers[0].training else None
         if adapters is None or any(not x.dtype == down.dtype == self.weight.dtype for _, down, *_ in adapters):
-            return torch.cat([layer(x) for layer in self.layers], -1)
+            return super().__call__(x)
         return kernels.linears(x, self.weight, adapters)
-
-
-class Layers:
-    """As `Side`, where a layer has no kept copy of its weights, or dropout: each by itself."""
-
-    def __init__(self, layers):
-        self.layers = layers
-
-    def __call__(self, x):
-        return torch.cat([layer(x) for layer in self.layers], -1) if len(self.layers) > 1 else self.layers[0](x)
 
 
 def _base(layer):

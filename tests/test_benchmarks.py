@@ -71,7 +71,7 @@ def test_page_names_machine_commit_and_limits():
 def test_page_says_which_goals_were_missed_and_where_the_time_goes():
     kinds = {step_profile.MATRICES: {"seconds": 1.0, "operations": 10**12}, step_profile.PASSES: {"seconds": 3.0}}
     kinds[step_profile.PASSES]["operations"] = 0
-    profile = {"seconds": 4.0, "steps": 2, "tokens": 4000, "kinds": kinds, "limits": {"matmul": 2e12}}
+    profile = {"seconds": 4.0, "steps": 2, "tokens": 4000, "kinds": kinds, "limits": {"matmul": 2e12, "copy": 8e9}}
     about = {"date": "2026-01-02", "git": None, "variant": "paper_135m"}
     run = about | {"seconds": 660.0, "seconds_of": {"load": 60.0, "pretrain": 300.0}}
     text = report.page([content()], profile | about, run, [])

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from llama_qna import kernels, row_attention
+from llama_qna import kernels
 
 
 def states(*shape, seed=0):
@@ -37,27 +37,6 @@ def test_divergence_under_a_frozen_head(tile, monkeypatch):
     torch.testing.assert_close(hidden.grad, gradient, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("longest", [row_attention.LONGEST, 8], ids=["short", "long"])
-@pytest.mark.parametrize("length", [5, row_attention.QUERIES, 2 * row_attention.QUERIES + 7])
-def test_attention_keeps_to_each_row_and_shares_heads(length, longest, monkeypatch):
-    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
-
-    monkeypatch.setattr(row_attention, "LONGEST", longest)
-    lengths = [3, length, 9, length - 1]
-    x, angles = states(sum(lengths), 6 + 2 * 2, 4).requires_grad_(), states(max(lengths), 2, seed=1).repeat(1, 2)
-    cos, sin, wanted = angles.cos(), angles.sin(), []
-    for row in x.split(lengths):
-        query, key, value = row.transpose(0, 1)[None].split([6, 2, 2], 1)
-        query, key = apply_rotary_pos_emb(query, key, cos[None, : len(row)], sin[None, : len(row)])
-        wanted.append(F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.3, enable_gqa=True)[0])
-    wanted = torch.cat(wanted, 1).transpose(0, 1)
-    found = row_attention.attention(x, cos, sin, row_attention.Rows(lengths, 6, 2), 0.3)
-    weights = states(*wanted.shape, seed=3)
-    torch.testing.assert_close(found, wanted)
-    plain, quick = (torch.autograd.grad((each * weights).sum(), x)[0] for each in (wanted, found))
-    torch.testing.assert_close(quick, plain)
-
-
 def same(found, wanted, inputs):
     """Two results and their gradients."""
     torch.testing.assert_close(found, wanted)
@@ -82,7 +61,7 @@ def test_linears_are_matrices_side_by_side_with_their_adapters(adapted):
     same(found, torch.cat(wanted, 1), [x, *(tensor for _, down, up, _ in adapters for tensor in (down, up))])
 
 
-def test_norm_gate_and_rotation_are_those_of_transformers():
+def test_norm_and_gate_are_those_of_transformers():
     from transformers.models.llama import modeling_llama as llama
 
     x = states(2, 5, 8).requires_grad_()
@@ -98,9 +77,3 @@ def test_norm_gate_and_rotation_are_those_of_transformers():
     assert torch.equal(narrow, before.float())  # its input stays as it is, in float32 too
     both = states(7, 12).requires_grad_()
     same(kernels.gate(both), F.silu(both[:, :6]) * both[:, 6:], [both])
-    heads = states(3, 7, 8).requires_grad_()  # two of queries, one of keys
-    angles = states(7, 4, seed=3).repeat(1, 2)
-    cos, sin = angles.cos(), angles.sin()
-    turned = row_attention.rotate(heads, cos, torch.cat([-sin[:, :4], sin[:, 4:]], 1))
-    plain = llama.apply_rotary_pos_emb(heads[None, :2], heads[None, 2:], cos[None], sin[None])
-    same(turned, torch.cat(plain, 1)[0], [heads])
