@@ -1,0 +1,111 @@
+"""Machines that lack something: memory, AVX512, bfloat16, a GPU that is new enough."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from llama_qna import UserError, machine, models, plan
+from llama_qna.machine import GIB
+from llama_qna.recipes import Quantization
+from llama_qna.training import pretrain
+from llama_qna.variants import REPOSITORY
+from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture  # noqa: F401
+from tests.test_planning import losses
+
+
+@pytest.fixture(autouse=True)
+def repository_root(monkeypatch):
+    monkeypatch.setenv("LLAMA_QNA_ROOT", str(REPOSITORY))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [("24GiB", 24 * GIB), ("22.5 GB", 22_500_000_000), ("8g", 8 * GIB), ("512MiB", GIB // 2)]
+)
+def test_sizes(size, expected):
+    assert machine.parse_memory(size) == expected
+
+
+@pytest.mark.parametrize("size", ["", "24", "GiB", "1.2.3G", "0GiB", "-4GiB"])
+def test_sizes_that_are_none(size):
+    with pytest.raises(UserError, match="give a size such as 24GiB"):
+        machine.parse_memory(size)
+
+
+@pytest.mark.skipif(models.compute_dtype(None) is not torch.bfloat16, reason="this CPU has no bfloat16 instructions")
+def test_cpu_without_avx512_computes_in_float32():
+    """oneDNN held to AVX2 is the machine that it would be without AVX512."""
+    code = "from llama_qna import models, plan; print(models.compute_dtype(None), plan.value_bytes('cpu'))"
+    held = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "CUDA_VISIBLE_DEVICES": ""}
+    found = subprocess.run([sys.executable, "-c", code], env=held, cwd=REPOSITORY, capture_output=True, text=True)
+    assert found.stdout.split() == ["torch.float32", "4"]
+    assert found.stderr.count("this CPU has no AVX512: computing in float32") == 1
+
+
+def test_training_in_float32_where_bfloat16_is_slow(shallow_variant, monkeypatch):
+    pretrain(shallow_variant)
+    expected = losses(shallow_variant.pretraining)
+    (shallow_variant.pretraining / "run.json").unlink()
+    for module in (machine, plan):
+        monkeypatch.setattr(module, "bfloat16_is_fast", lambda: False)
+    model = models.load_base(shallow_variant.recipe.base_model, shallow_variant.recipe.quantization)
+    assert model.dtype is torch.float32
+    pretrain(shallow_variant)
+    assert losses(shallow_variant.pretraining) == pytest.approx(expected, rel=0.05)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU of a compute capability, as far as torch would tell."""
+
+    def forget():
+        machine.check_gpu.cache_clear()
+        machine.gpu_has_bfloat16.cache_clear()
+
+    def pretend(major, minor):
+        forget()
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Old GPU")
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (major, minor))
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: type("Found", (), {"major": major}))
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_70", "sm_75", "sm_80", "sm_90a", "compute_90"])
+
+    yield pretend
+    forget()
+
+
+def test_gpu_without_bfloat16_computes_in_float16(gpu, capsys):
+    gpu(7, 5)
+    assert [models.compute_dtype(Quantization()) for _ in range(2)] == [torch.float16] * 2
+    assert capsys.readouterr().err == "llama-qna: Old GPU has no bfloat16: computing in float16, its losses scaled\n"
+
+
+def test_gpu_with_bfloat16_computes_as_the_recipe_says(gpu, capsys):
+    gpu(8, 9)
+    assert models.compute_dtype(Quantization()) is torch.bfloat16
+    assert models.compute_dtype(Quantization(compute_dtype="float16")) is torch.float16
+    assert capsys.readouterr().err == ""
+
+
+def test_gpu_that_torch_has_no_kernels_for_is_refused(gpu):
+    gpu(5, 2)
+    with pytest.raises(UserError, match=r"Old GPU \(compute capability 5.2\) is too old for this PyTorch.* at 7.0"):
+        models.compute_dtype(Quantization(compute_dtype="float16"))
+
+
+def test_freed_memory_is_given_back_only_above_the_plan():
+    def held():
+        return machine._kilobytes("/proc/self/status", "VmRSS") * 1024
+
+    blocks = [bytearray(b"x" * 60_000) for _ in range(2000)]
+    kept = blocks[::2]  # holes between them
+    del blocks
+    before = held()
+    machine.give_back_freed(2**50)
+    assert held() == pytest.approx(before, abs=2**21)
+    machine.give_back_freed(0)
+    assert held() < before - 30 * 2**20
+    assert len(kept) == 1000
