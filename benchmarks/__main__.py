@@ -16,8 +16,9 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.job import SIZES
 from benchmarks.measures import STAGES, WAYS, machine_name, summary
-from llama_qna import records
-from llama_qna.variants import REPOSITORY
+from llama_qna.project import provenance
+from llama_qna.project.files import write_json
+from llama_qna.project.variant import REPOSITORY
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
 VARIANT = "paper_135m"
@@ -73,16 +74,18 @@ def variant_of(stage: str, options) -> str:
 
 def write(options, measured: dict, limits: list[dict]) -> Path:
     """Put what was measured into the machine's file; other stages of the file stay, each with its own limits."""
-    machine = records.machine()
+    machine = provenance.machine()
     path = options.results / f"{machine_name(machine)}.json"
     known = json.loads(path.read_text(encoding="utf-8"))["stages"] if path.is_file() else {}
     about = {"size": options.size, "work": SIZES[options.size], "limits": limits}
-    about |= {"date": datetime.now(UTC).date().isoformat(), "git": records.git_state(), "versions": records.versions()}
+    about |= {
+        "date": datetime.now(UTC).date().isoformat(),
+        "git": provenance.git_state(),
+        "versions": provenance.versions(),
+    }
     stages = known | {stage: about | {"variant": variant_of(stage, options)} | ways for stage, ways in measured.items()}
     options.results.mkdir(parents=True, exist_ok=True)
-    records.write_json(
-        path, {"machine": machine, "stages": {stage: stages[stage] for stage in STAGES if stage in stages}}
-    )
+    write_json(path, {"machine": machine, "stages": {stage: stages[stage] for stage in STAGES if stage in stages}})
     return path
 
 

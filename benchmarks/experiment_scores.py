@@ -7,12 +7,16 @@ from statistics import fmean
 import pandas as pd
 
 from benchmarks import marked
-from llama_qna import gold, intervals, metrics, prompts
-from llama_qna.measuring import CONTEXT_TOKENS, texts_of
-from llama_qna.results import with_interval
-from llama_qna.retrieval import Retriever
-from llama_qna.tables import read
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna.evaluation import intervals
+from llama_qna.evaluation.bench import texts_of
+from llama_qna.models import prompts
+from llama_qna.models.prompts import CONTEXT_TOKENS
+from llama_qna.project import gold
+from llama_qna.project.data import read_table
+from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.reporting.results import with_interval
+from llama_qna.text import scores
+from llama_qna.text.search import Search
 
 RESULTS = Path(__file__).parent / "results" / "experiments.json"
 PAGE = REPOSITORY / "docs" / "experiments.md"
@@ -44,7 +48,7 @@ class Scores:
         self.body, self.sample = chunks[chunks.kind == "body"], pairs.sample(IN_SAMPLE, random_state=0)
 
     def answers(self, prompt_ids: list[list[int]], batch_size: int = 200) -> list[str]:
-        from llama_qna.generation import generate_texts
+        from llama_qna.models.generate import generate_texts
 
         options = {"max_new_tokens": NEW_TOKENS, "batch_size": batch_size, "done": lambda count: None}
         return generate_texts(self.model, self.tokenizer, prompt_ids, **options)
@@ -53,32 +57,35 @@ class Scores:
         """Scores and answers, without or with the best chunks that BM25 finds; F1 against the reference alone."""
         texts, given = dict(zip(self.body.chunk_id, self.body.text, strict=True)), [[]] * len(self.dev)
         if chunks_given:
-            found = Retriever(list(texts), list(texts.values())).search(list(self.dev.Question), chunks_given)
+            found = Search(list(texts), list(texts.values())).search(list(self.dev.Question), chunks_given)
             given = [[texts[chunk_id] for chunk_id, _ in chunks] for chunks in found]
         both = zip(self.dev.Question, given, strict=True)
         ids = [prompts.context_question_ids(self.tokenizer, *row, CONTEXT_TOKENS) for row in both]
         rows = zip(self.dev.itertuples(), self.answers(ids, 32 if chunks_given else 200), strict=True)
         scored = [
-            {"question_id": row.question_id, "answer": answer, "rougeL": metrics.rouge(answer, row.Answer)["rougeL"],
-             "f1": metrics.token_f1(answer, [row.Answer])} for row, answer in rows
+            {"question_id": row.question_id, "answer": answer, "rougeL": scores.rouge(answer, row.Answer)["rougeL"],
+             "f1": scores.token_f1(answer, [row.Answer])} for row, answer in rows
         ]  # fmt: skip
         return pd.DataFrame(scored)[["rougeL", "f1"]].mean().to_dict() | {"answers": scored}
 
     def likelihood(self) -> dict:
         """Perplexity of the text and of general text, and nats per token of the reference answers, ends counted."""
-        from llama_qna.perplexity import log_likelihoods, perplexity
+        from llama_qna.evaluation.perplexity import perplexity
+        from llama_qna.models.likelihood import answer_log_likelihoods
 
         texts = texts_of(self.variant)
-        read = {kind: perplexity(self.model, self.tokenizer, texts[kind], 1024, 1024) for kind in ("domain", "general")}
+        read_table = {
+            kind: perplexity(self.model, self.tokenizer, texts[kind], 1024, 1024) for kind in ("domain", "general")
+        }
         ids = [prompts.question_ids(self.tokenizer, question) for question in self.dev.Question]
         ends = [prompts.encode_document(self.tokenizer, a) + [self.tokenizer.eos_token_id] for a in self.dev.Answer]
-        means = zip(log_likelihoods(self.model, ids, ends), ends, strict=True)
+        means = zip(answer_log_likelihoods(self.model, ids, ends), ends, strict=True)
         nats = -sum(mean * len(end) for mean, end in means) / sum(map(len, ends))
-        return {kind: found["perplexity"] for kind, found in read.items()} | {"dev_nll": nats}
+        return {kind: found["perplexity"] for kind, found in read_table.items()} | {"dev_nll": nats}
 
     def in_sample(self) -> dict:
         given = self.answers([prompts.question_ids(self.tokenizer, question) for question in self.sample.Question])
-        found = pd.DataFrame(list(map(metrics.rouge, given, self.sample.Answer)), index=self.sample.index)
+        found = pd.DataFrame(list(map(scores.rouge, given, self.sample.Answer)), index=self.sample.index)
         kinds = found.rougeL.groupby(self.sample.recipe == "reference").mean()
         return {"in_sample": found.mean().to_dict(), "of_pairs": kinds[False], "of_references": kinds[True]}
 
@@ -177,7 +184,7 @@ def _numbers(text: str) -> set[str]:
 
 def _gold():
     path = Variant.load(VARIANT).gold
-    return read(path, path.name, ["question_id", "Question", "Answer", "section"])
+    return read_table(path, path.name, ["question_id", "Question", "Answer", "section"])
 
 
 def _cell(value: float | None, digits: int) -> str:

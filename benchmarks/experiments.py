@@ -29,11 +29,12 @@ import pandas as pd
 
 from benchmarks import experiment_scores
 from benchmarks.experiment_scores import ONE, PRETRAINED, RESULTS, TUNED, TWO, VARIANT, Scores, compared, tables
-from llama_qna import prompts, records
-from llama_qna.measuring import CONTEXT_TOKENS
-from llama_qna.pair_filters import STOPWORDS
-from llama_qna.pair_writers import sentences_of
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna.models import prompts
+from llama_qna.models.prompts import CONTEXT_TOKENS
+from llama_qna.project import provenance
+from llama_qna.project.files import write_json
+from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.text.words import STOPWORDS, sentences_of
 
 DATA = REPOSITORY / "benchmarks" / "data"
 SEED = 42
@@ -148,13 +149,13 @@ def train(model, tokenizer, epochs: list[list[dict]], batch_size: int, steps: in
     """
     import torch
 
-    from llama_qna import losses
+    from llama_qna.training.loss import Replay, summed_losses
 
     def padded(batch, key, fill):
         longest = max(len(row[key]) for row in batch)
         return torch.tensor([row[key] + [fill] * (longest - len(row[key])) for row in batch], device=model.device)
 
-    chance, replay, batches = random.Random(SEED), losses.Replay(tokenizer, REPLAY_TOKENS, SEED), []
+    chance, replay, batches = random.Random(SEED), Replay(tokenizer, REPLAY_TOKENS, SEED), []
     for rows in epochs:  # rows of like length share a batch
         rows, ordered = chance.sample(rows, len(rows)), []
         for start in range(0, len(rows), 50 * batch_size):
@@ -172,7 +173,7 @@ def train(model, tokenizer, epochs: list[list[dict]], batch_size: int, steps: in
         mask = padded([{"mask": [1] * len(row["input_ids"])} for row in batch], "mask", 0)
         pieces = replay.take()
         general = torch.tensor(pieces, device=model.device), replay.expected_states(model, pieces)
-        loss, nats = losses.summed_losses(model.get_base_model(), ids, mask, labels, general)
+        loss, nats = summed_losses(model.get_base_model(), ids, mask, labels, general)
         loss = loss / (labels[:, 1:] != -100).sum()
         (loss + replay.share(nats)).backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -193,24 +194,29 @@ def run(setting: Setting, steps: int | None = None) -> dict:
     import torch
     from peft import get_peft_model
 
-    from llama_qna import chunks, models, quick_layers
+    from llama_qna.documents.chunks import load
+    from llama_qna.models import adapters
+    from llama_qna.models.base import load_base, load_tokenizer
+    from llama_qna.models.device import compute_dtype
+    from llama_qna.project.data import read_chunks
+    from llama_qna.training.cpu import layers
 
     variant = Variant.load(VARIANT)
     # chunks that are there are taken as they are, so that no other run of the variant stands in the way
-    table = chunks.read_chunks(variant) if (variant.chunks / "chunks.csv").is_file() else chunks.load(variant)
+    table = read_chunks(variant) if (variant.chunks / "chunks.csv").is_file() else load(variant)
     recipe = variant.recipe
     trained = table[table.split == "train"]
     body = trained[trained.kind == "body"]
     pairs = pd.read_csv(REPOSITORY / "data" / recipe.corpus / "qna.csv").query("split == 'train'")
     torch.manual_seed(SEED)
-    tokenizer = models.load_tokenizer(recipe.base_model)
-    model = models.load_base(recipe.base_model, recipe.quantization)
+    tokenizer = load_tokenizer(recipe.base_model)
+    model = load_base(recipe.base_model, recipe.quantization)
     rank = {"r": setting.rank, "alpha": setting.rank} if setting.rank else {}
-    model = get_peft_model(model, models.lora_config(recipe.lora.model_copy(update=rank)))
-    dtype = models.compute_dtype(recipe.quantization)
+    model = get_peft_model(model, adapters.lora_config(recipe.lora.model_copy(update=rank)))
+    dtype = compute_dtype(recipe.quantization)
     for weight in model.parameters():
         weight.data = weight.data.to(dtype) if weight.requires_grad else weight.data
-    quick_layers.quicken(model)
+    layers.quicken(model)
     scores, points, seconds = Scores(variant, model, tokenizer, table, pairs), {}, {}
     asked = pair_epochs(tokenizer, pairs, body, setting)
     first = setting.pairs // 2 if setting.questions_first else 0
@@ -224,8 +230,12 @@ def run(setting: Setting, steps: int | None = None) -> dict:
     points[TUNED] = scores.likelihood() | scores.asked() | scores.in_sample()
     if setting.retrieval:
         points |= {ONE: scores.asked(1), TWO: scores.asked(2)}
-    made = {"by": "benchmarks/experiments.py", "date": datetime.now(UTC).date().isoformat(), "git": records.git_state()}
-    made |= {"machine": records.machine() | {"threads": torch.get_num_threads()}, "versions": records.versions()}
+    made = {
+        "by": "benchmarks/experiments.py",
+        "date": datetime.now(UTC).date().isoformat(),
+        "git": provenance.git_state(),
+    }
+    made |= {"machine": provenance.machine() | {"threads": torch.get_num_threads()}, "versions": provenance.versions()}
     return {"settings": setting._asdict() | {"seed": SEED}, "seconds": seconds, "points": points, "made": made}
 
 
@@ -258,7 +268,7 @@ def main() -> None:
     content["experiments"][setting.name()] = measured
     content["differences"] = compared(content["experiments"])
     if not options.steps:
-        records.write_json(RESULTS, content)
+        write_json(RESULTS, content)
         experiment_scores.write_page(content)
     print(tables(content))
 

@@ -17,15 +17,18 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from llama_qna import UserError, machine, records
-from llama_qna.shapes import shapes_of
-from llama_qna.variants import Variant
+from llama_qna import UserError
+from llama_qna.models.device import GIB, parse_memory
+from llama_qna.models.shapes import shapes_of
+from llama_qna.project import provenance
+from llama_qna.project.files import write_json
+from llama_qna.project.variant import Variant
 
 RESULTS = Path(__file__).parent / "results"
 
 
 def ours(name: str, memory: int | None, rows: int, length: int) -> dict:
-    from llama_qna.rehearsal import rehearse
+    from llama_qna.training.rehearsal import rehearse
 
     return rehearse(Variant.load(name), memory, rows, length)
 
@@ -37,7 +40,8 @@ def trl_defaults(name: str, memory: int | None, rows: int, length: int) -> dict:
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from llama_qna import models, rehearsal
+    from llama_qna.models import adapters
+    from llama_qna.training import rehearsal
 
     recipe = Variant.load(name).recipe
     shapes, _ = shapes_of(recipe.base_model)
@@ -61,7 +65,7 @@ def trl_defaults(name: str, memory: int | None, rows: int, length: int) -> dict:
             args=config,
             train_dataset=Dataset.from_list([{"input_ids": row, "labels": row} for row in ids]),
             processing_class=rehearsal._tokenizer(),
-            peft_config=models.lora_config(recipe.lora),
+            peft_config=adapters.lora_config(recipe.lora),
             callbacks=[Clock()],
         ).train()
     return {
@@ -92,7 +96,7 @@ def main() -> None:
     parser.add_argument("--trl", action="store_true", help="also TRL's defaults")
     parser.add_argument("--child", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    memory = machine.parse_memory(options.memory) if options.memory else None
+    memory = parse_memory(options.memory) if options.memory else None
     if options.child:
         print(json.dumps(WAYS[options.child](options.variants[0], memory, options.rows, options.length)))
         return
@@ -110,13 +114,13 @@ def main() -> None:
                 continue
             share = f"{result['share_of_limit']:.0%}" if "share_of_limit" in result else "-"
             answers = f"{result['answers_per_second']:.1f}" if "answers_per_second" in result else "-"
-            numbers = f"{result['tokens_per_second']:>10.0f}{result['peak'] / machine.GIB:>10.1f}"
+            numbers = f"{result['tokens_per_second']:>10.0f}{result['peak'] / GIB:>10.1f}"
             print(f"{name + ', ' + way:24}{numbers}{share:>10}{answers:>11}", flush=True)
     about = {"memory": options.memory, "rows": options.rows, "length": options.length, "found": found}
-    about |= {"date": datetime.now(UTC).date().isoformat(), "git": records.git_state()}
+    about |= {"date": datetime.now(UTC).date().isoformat(), "git": provenance.git_state()}
     card = torch.cuda.get_device_name().lower().replace(" ", "_")
     RESULTS.mkdir(exist_ok=True)
-    records.write_json(RESULTS / f"gpu_{card}.json", about | {"machine": records.machine()})
+    write_json(RESULTS / f"gpu_{card}.json", about | {"machine": provenance.machine()})
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from llama_qna import machine, shapes
-from llama_qna.chunks import load
-from llama_qna.variants import Variant
+from llama_qna.documents.chunks import load
+from llama_qna.models import shapes
+from llama_qna.models.device import measure
+from llama_qna.project.variant import Variant
 
 # how much is done: pages extracted; chunks asked about; steps, rows and tokens a row of training; tokens of text;
 # checkpoints of the sweep and questions to each; questions of asking
@@ -72,7 +73,7 @@ class Job:
 
     def pairs(self, count: int) -> list[tuple[str, str]]:
         """The first training pairs of the variant's run."""
-        from llama_qna.qna import read_qna
+        from llama_qna.project.data import read_qna
 
         pairs = read_qna(self.variant)
         pairs = pairs[pairs.split == "train"].head(count)
@@ -80,7 +81,7 @@ class Job:
 
     def points(self) -> list:
         """The last checkpoints of the variant's run, as many as wanted."""
-        from llama_qna.points import points_of
+        from llama_qna.models.lineage import points_of
 
         trained = [point for point in points_of(self.variant) if point.stage in ("pretraining", "finetuning")]
         return trained[-self.size["checkpoints"] :]
@@ -109,7 +110,7 @@ def peak_gib() -> float:
 def limits(variant: Variant) -> dict[str, float]:
     """FLOP/s of 16-bit matrix products at the shapes of the variant's model, and bytes/s of a copy of memory."""
     known, _ = shapes.shapes_of(variant.recipe.base_model)
-    return machine.measure(tuple(known.linears.values()), rows=2048, seconds=6)
+    return measure(tuple(known.linears.values()), rows=2048, seconds=6)
 
 
 def main(stage: str, way: str, variant: str, size: str) -> None:

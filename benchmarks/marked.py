@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llama_qna import disk
+from llama_qna.project.files import write_text
 
 
 def read(page: Path, name: str) -> str:
@@ -16,7 +16,7 @@ def write(page: Path, name: str, text: str) -> None:
     """Put a text in that place; ValueError as above."""
     before, _, after = _parts(page, name)
     begin, end = _marks(name)
-    disk.write_text(page, f"{before}{begin}{text.rstrip()}\n{end}{after}")
+    write_text(page, f"{before}{begin}{text.rstrip()}\n{end}{after}")
 
 
 def _parts(page: Path, name: str) -> tuple[str, str, str]:

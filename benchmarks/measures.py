@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from statistics import median
 
-from llama_qna.shapes import shapes_of
-from llama_qna.variants import Variant
+from llama_qna.models.shapes import shapes_of
+from llama_qna.project.variant import Variant
 
 # stage -> what is counted a second, in the field of a measurement that holds it
 STAGES = {

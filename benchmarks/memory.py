@@ -15,9 +15,12 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from llama_qna import plan, records
-from llama_qna.shapes import shapes_of
-from llama_qna.variants import Variant
+from llama_qna.models.plan import Batch, mapped_file, memory
+from llama_qna.models.shapes import shapes_of
+from llama_qna.project import provenance
+from llama_qna.project.files import write_json
+from llama_qna.project.stage import add_to_note
+from llama_qna.project.variant import Variant
 
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 STEPS = 2
@@ -40,7 +43,7 @@ CASES = {
 }
 
 
-def case(name: str) -> tuple[Variant, plan.Batch, int]:
+def case(name: str) -> tuple[Variant, Batch, int]:
     """The variant, the batch and the scored tokens of a row of one case."""
     settings = CASES[name]
     rows, length = map(int, name.split(",")[0].split("x"))
@@ -67,7 +70,7 @@ def case(name: str) -> tuple[Variant, plan.Batch, int]:
         }
     )
     mixed = settings.get("mixed", False)
-    batch = plan.Batch(rows, length, 1, settings.get("checkpointing", False), labelled / length, mixed)
+    batch = Batch(rows, length, 1, settings.get("checkpointing", False), labelled / length, mixed)
     return replace(variant, recipe=recipe), batch, labelled
 
 
@@ -75,8 +78,8 @@ def predicted(name: str) -> int:
     """Bytes at the peak of a case, by the plan."""
     variant, batch, _ = case(name)
     shapes, _ = shapes_of(variant.recipe.base_model)
-    parts = plan.memory(shapes, variant.recipe, variant.recipe.pretraining, batch, "cpu")
-    return sum(parts.values()) + plan.mapped_file(shapes)
+    parts = memory(shapes, variant.recipe, variant.recipe.pretraining, batch, "cpu")
+    return sum(parts.values()) + mapped_file(shapes)
 
 
 def measured(name: str) -> int:
@@ -89,13 +92,14 @@ def measured(name: str) -> int:
 
 def train(name: str) -> int:
     """Train a case in this process; its largest resident size in bytes."""
-    from llama_qna import models, training
-    from llama_qna.rehearsal import peak
+    from llama_qna.models.base import load_base, load_tokenizer
+    from llama_qna.training.rehearsal import peak
+    from llama_qna.training.stages import _attempt
 
     variant, batch, labelled = case(name)
     recipe, draw = variant.recipe, random.Random(0)
-    tokenizer = models.load_tokenizer(recipe.base_model)
-    model = models.load_base(recipe.base_model, recipe.quantization)
+    tokenizer = load_tokenizer(recipe.base_model)
+    model = load_base(recipe.base_model, recipe.quantization)
     rows = []
     for number in range(recipe.pretraining.max_steps * batch.rows):
         length = draw.randint(SHORTEST, batch.length) if batch.padded and number else batch.length
@@ -103,8 +107,8 @@ def train(name: str) -> int:
         rows.append({"input_ids": ids, "labels": [-100] * (length - labelled) + ids[max(0, length - labelled) :]})
     batch = replace(batch, peak=predicted(name))
     with tempfile.TemporaryDirectory() as folder:
-        records.add_to_note(Path(folder), key=name)
-        training._attempt(variant, "pretrain", model, tokenizer, rows, Path(folder), batch)
+        add_to_note(Path(folder), key=name)
+        _attempt(variant, "pretrain", model, tokenizer, rows, Path(folder), batch)
     return peak("cpu")
 
 
@@ -120,8 +124,8 @@ def main() -> None:
         found[name] = {"measured": real, "predicted": thought, "error": round(thought / real - 1, 3)}
         print(f"{name:32}{real / 2**30:>14.2f}{thought / 2**30:>11.2f}{thought / real - 1:>+8.1%}", flush=True)
     if not wanted:
-        about = {"cases": found, "machine": records.machine(), "versions": records.versions()}
-        records.write_json(RESULTS, about | {"git": records.git_state()})
+        about = {"cases": found, "machine": provenance.machine(), "versions": provenance.versions()}
+        write_json(RESULTS, about | {"git": provenance.git_state()})
 
 
 if __name__ == "__main__":

@@ -9,14 +9,16 @@ from pathlib import Path
 
 from benchmarks.job import Job
 from benchmarks.study import STRIDE, WINDOW
-from llama_qna import metrics, models
-from llama_qna.variants import Variant
+from llama_qna.models import adapters
+from llama_qna.models.base import load_base, load_tokenizer
+from llama_qna.project.variant import Variant
+from llama_qna.text import scores
 
 
 def extraction(job: Job) -> None:
     """The text alone, since the study repaired none of it; the repairs of `extract` come after either extractor."""
     from benchmarks.pages import document
-    from llama_qna.extraction import _extract_pdfium
+    from llama_qna.documents.extract import _extract_pdfium
 
     with document(job) as path, job.timed():
         pages, _ = _extract_pdfium(path)
@@ -24,8 +26,8 @@ def extraction(job: Job) -> None:
 
 
 def generation(job: Job) -> None:
-    from llama_qna.pair_writers import LocalModel, Passage, TwoStep
-    from llama_qna.qna import judge
+    from llama_qna.pairs.qna import judge
+    from llama_qna.pairs.writers import LocalModel, Passage, TwoStep
 
     body = job.chunks()
     passages = [Passage(row.chunk_id, row.text) for row in body.itertuples()]
@@ -39,7 +41,7 @@ def generation(job: Job) -> None:
 
 def training(job: Job) -> None:
     """The stage `pretrain` itself, in a folder for the moment, on about as many tokens; loading is not counted."""
-    from llama_qna.training import pretrain
+    from llama_qna.training.stages import pretrain
 
     with tempfile.TemporaryDirectory() as folder:
         results = pretrain(to_train(job, Path(folder)))["results"]
@@ -48,7 +50,7 @@ def training(job: Job) -> None:
 
 def to_train(job: Job, root: Path) -> Variant:
     """The variant with adapters on q and v as in the study, on as many of its chunks as the study's side has tokens."""
-    from llama_qna.chunks import load
+    from llama_qna.documents.chunks import load
 
     recipe, size = job.variant.recipe, job.size
     stage = recipe.pretraining.model_copy(
@@ -72,18 +74,18 @@ def to_train(job: Job, root: Path) -> Variant:
 
 
 def perplexity(job: Job) -> None:
-    from llama_qna.perplexity import perplexity as measure
+    from llama_qna.evaluation.perplexity import perplexity as measure
 
     tokenizer, recipe = _tokenizer(job), job.variant.recipe
-    model, text = job.watch(models.load_base(recipe.base_model, recipe.quantization)), job.text(tokenizer)
+    model, text = job.watch(load_base(recipe.base_model, recipe.quantization)), job.text(tokenizer)
     with job.timed():
         job.tokens = measure(model, tokenizer, text, WINDOW, STRIDE)["tokens"]
     job.items = 1
 
 
 def sweep(job: Job) -> None:
-    from llama_qna.evaluation import answer
-    from llama_qna.perplexity import perplexity as measure
+    from llama_qna.evaluation.perplexity import perplexity as measure
+    from llama_qna.evaluation.protocols import answer
 
     tokenizer, recipe = _tokenizer(job), job.variant.recipe
     pairs, text = job.pairs(job.size["swept"]), job.text(tokenizer)
@@ -91,27 +93,26 @@ def sweep(job: Job) -> None:
     with job.timed():
         for point in points:
             if model is None or point.weights != weights:
-                base = job.watch(models.load_base(recipe.base_model, recipe.quantization, weights=point.weights))
-                model, weights = models.attach_adapter(base, point.adapter), point.weights
+                base = job.watch(load_base(recipe.base_model, recipe.quantization, weights=point.weights))
+                model, weights = adapters.attach_adapter(base, point.adapter), point.weights
             else:
-                models.swap_adapter(model, point.adapter)
+                adapters.swap_adapter(model, point.adapter)
             job.tokens += measure(model, tokenizer, text, WINDOW, STRIDE)["tokens"]
             answers = answer(model, tokenizer, [question for question, _ in pairs], recipe.evaluation)
             for text_, (_, reference) in zip(answers, pairs, strict=True):
-                metrics.rouge(text_, reference)
+                scores.rouge(text_, reference)
             job.tokens += _count(tokenizer, answers)
             job.items += 1
 
 
 def asking(job: Job) -> None:
-    from llama_qna.evaluation import answer
-    from llama_qna.serving import shipped_checkpoint
-    from llama_qna.training import start_of_finetuning
+    from llama_qna.evaluation.protocols import answer
+    from llama_qna.models.lineage import shipped_checkpoint, start_of_finetuning
 
     tokenizer, recipe = _tokenizer(job), job.variant.recipe
     weights = start_of_finetuning(job.variant)[0]
-    base = job.watch(models.load_base(recipe.base_model, recipe.quantization, weights=weights))
-    model = models.attach_adapter(base, shipped_checkpoint(job.variant))
+    base = job.watch(load_base(recipe.base_model, recipe.quantization, weights=weights))
+    model = adapters.attach_adapter(base, shipped_checkpoint(job.variant))
     questions = [question for question, _ in job.pairs(job.size["asked"])]
     with job.timed():
         answers = answer(model, tokenizer, questions, recipe.evaluation)
@@ -119,10 +120,10 @@ def asking(job: Job) -> None:
 
 
 def _count(tokenizer, texts: list[str]) -> int:
-    from llama_qna.prompts import encode_document
+    from llama_qna.models.prompts import encode_document
 
     return sum(len(encode_document(tokenizer, text)) for text in texts)
 
 
 def _tokenizer(job: Job):
-    return models.load_tokenizer(job.variant.recipe.base_model)
+    return load_tokenizer(job.variant.recipe.base_model)

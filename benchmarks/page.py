@@ -21,10 +21,11 @@ from datetime import UTC, datetime
 from playwright.sync_api import expect, sync_playwright
 
 from benchmarks import marked
-from llama_qna import records
-from llama_qna.conversation import Desk
-from llama_qna.page_layout import LABELS
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna.project import provenance
+from llama_qna.project.files import write_json
+from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.serving.conversation import Desk
+from llama_qna.serving.page_layout import LABELS
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "page.json"
 PICTURES = REPOSITORY / "docs" / "page"
@@ -54,9 +55,9 @@ def main() -> None:
         browser.close()
     medians = {name: statistics.median(round[name] for round in rounds) for name in rounds[0]}
     facts = {"variant": variant.name, "median_seconds": medians, "rounds": rounds}
-    facts |= {"date": datetime.now(UTC).date().isoformat(), "git": records.git_state()}
-    facts |= {"machine": records.machine(), "versions": records.versions()}
-    records.write_json(RESULTS, facts)
+    facts |= {"date": datetime.now(UTC).date().isoformat(), "git": provenance.git_state()}
+    facts |= {"machine": provenance.machine(), "versions": provenance.versions()}
+    write_json(RESULTS, facts)
     marked.write(PICTURES / "README.md", "measured", table(facts))
 
 

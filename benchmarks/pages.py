@@ -9,7 +9,7 @@ from itertools import cycle
 from pathlib import Path
 
 from benchmarks.job import Job
-from llama_qna.variants import REPOSITORY
+from llama_qna.project.variant import REPOSITORY
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from statistics import median
 
 from benchmarks import sections
 from benchmarks.measures import COLUMNS, memory_ratio, ratios, rows
-from llama_qna.variants import REPOSITORY
+from llama_qna.project.variant import REPOSITORY
 
 RESULTS, PAGE = REPOSITORY / "benchmarks" / "results", REPOSITORY / "docs" / "performance.md"
 
@@ -109,7 +109,7 @@ def write() -> None:
     contents = machines()
     PAGE.write_text(page(contents, **others()), encoding="utf-8")
     if contents:
-        from llama_qna.plotting import save
+        from llama_qna.reporting.plot import save
 
         save(REPOSITORY / "figs", "performance", numbers(contents))
 

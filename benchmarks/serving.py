@@ -27,8 +27,10 @@ import openai
 import pandas as pd
 
 from benchmarks import marked
-from llama_qna import records, serving
-from llama_qna.variants import Variant
+from llama_qna.project import provenance
+from llama_qna.project.files import write_json
+from llama_qna.project.variant import Variant
+from llama_qna.serving.engine import KEY_VARIABLE
 
 RESULTS = Path(__file__).parent / "results" / "serving.json"
 PAGE = RESULTS.parents[2] / "docs" / "serving.md"
@@ -39,7 +41,7 @@ MANY, CROWD = 16, 64  # clients at once
 @contextmanager
 def engine(variant: Variant, port: int, key: str):
     """The running engine; yields the moment of the command on the clock."""
-    environment = os.environ | {serving.KEY_VARIABLE: key}
+    environment = os.environ | {KEY_VARIABLE: key}
     command = [sys.executable, "-m", "llama_qna", "serve", variant.name, "--port", str(port)]
     with tempfile.TemporaryFile("w+") as log:
         started = time.perf_counter()
@@ -188,10 +190,14 @@ def main() -> None:
         measured = asyncio.run(measure(options.port, key, questions, options.rounds))
     facts = {"variant": variant.name, "questions": len(questions), "cores": len(os.sched_getaffinity(0))}
     facts |= {"seconds_to_first_answer": start, "models": {model: summary(found) for model, found in measured.items()}}
-    facts |= {"date": datetime.now(UTC).date().isoformat(), "git": records.git_state(), "machine": records.machine()}
+    facts |= {
+        "date": datetime.now(UTC).date().isoformat(),
+        "git": provenance.git_state(),
+        "machine": provenance.machine(),
+    }
     for model, row in facts["models"].items():
         print(model, {name: value for name, value in row.items() if name != "rounds"})
-    records.write_json(RESULTS, facts)
+    write_json(RESULTS, facts)
     marked.write(PAGE, "measured", table(facts))
 
 

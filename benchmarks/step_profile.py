@@ -17,9 +17,11 @@ from pathlib import Path
 
 from benchmarks import ours
 from benchmarks.job import SIZES, Job, limits
-from llama_qna import records
-from llama_qna.shapes import shapes_of
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna.models.shapes import shapes_of
+from llama_qna.project import provenance
+from llama_qna.project.files import write_json
+from llama_qna.project.stage import add_to_note
+from llama_qna.project.variant import REPOSITORY, Variant
 
 PROFILED = range(3, 13)  # steps, without the first ones, which take memory from the system
 HEAD, MATRICES, ADAPTERS = "output head: products", "layers' matrices: products", "adapters: products"
@@ -53,7 +55,10 @@ def profile(variant: Variant) -> dict:
     import torch
     from transformers import TrainerCallback
 
-    from llama_qna import chunks, models, planning, prompts, training
+    from llama_qna.models import planning, prompts
+    from llama_qna.models.base import load_base, load_tokenizer
+    from llama_qna.project.data import read_chunks
+    from llama_qna.training.stages import _attempt
 
     class Watch(TrainerCallback):
         """Turns the profiler on and off, and the clock."""
@@ -74,9 +79,9 @@ def profile(variant: Variant) -> dict:
     watch, tokens = Watch(), []
     with tempfile.TemporaryDirectory() as folder:
         changed = ours.to_train(Job(variant, SIZES["full"]), Path(folder))
-        recipe, table = changed.recipe, chunks.read_chunks(changed)
-        tokenizer = models.load_tokenizer(recipe.base_model)
-        model = models.load_base(recipe.base_model, recipe.quantization)
+        recipe, table = changed.recipe, read_chunks(changed)
+        tokenizer = load_tokenizer(recipe.base_model)
+        model = load_base(recipe.base_model, recipe.quantization)
         model.get_decoder().register_forward_pre_hook(
             lambda module, args, options: tokens.append(options["input_ids"].numel()), with_kwargs=True
         )
@@ -84,8 +89,8 @@ def profile(variant: Variant) -> dict:
         batch = planning.for_stage(changed, "pretraining", rows)
         attempt = Path(folder) / "attempt"
         attempt.mkdir()
-        records.add_to_note(attempt, key="profile")
-        training._attempt(changed, "pretrain", model, tokenizer, rows, attempt, batch, callbacks=[watch])
+        add_to_note(attempt, key="profile")
+        _attempt(changed, "pretrain", model, tokenizer, rows, attempt, batch, callbacks=[watch])
     known, found = shapes_of(recipe.base_model)[0], defaultdict(lambda: {"seconds": 0.0, "operations": 0})
     for event in watch.profiler.key_averages(group_by_input_shape=True):
         shapes = [shape for shape in event.input_shapes or [] if isinstance(shape, (list, tuple)) and len(shape) > 1]
@@ -101,8 +106,12 @@ def profile(variant: Variant) -> dict:
 def main(name: str = "paper_135m") -> None:
     variant = Variant.load(name)
     about = {"variant": name, "limits": limits(variant)} | profile(variant)
-    about |= {"date": datetime.now(UTC).date().isoformat(), "git": records.git_state(), "machine": records.machine()}
-    records.write_json(REPOSITORY / "benchmarks/results/step_profile.json", about | {"versions": records.versions()})
+    about |= {
+        "date": datetime.now(UTC).date().isoformat(),
+        "git": provenance.git_state(),
+        "machine": provenance.machine(),
+    }
+    write_json(REPOSITORY / "benchmarks/results/step_profile.json", about | {"versions": provenance.versions()})
 
 
 if __name__ == "__main__":

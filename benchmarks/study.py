@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 
 from benchmarks.job import Job
-from llama_qna import metrics, pair_writers, prompts
-from llama_qna.pair_writers import Passage
+from llama_qna.models import prompts
+from llama_qna.pairs import writers
+from llama_qna.pairs.writers import Passage
+from llama_qna.text import scores
 
 NEW_TOKENS, TEMPERATURE = 200, 0.6
 WINDOW, STRIDE = 1024, 512
@@ -27,18 +29,18 @@ def extraction(job: Job) -> None:
 
 
 def generation(job: Job) -> None:
-    from llama_qna.qna import judge
+    from llama_qna.pairs.qna import judge
 
     body = job.chunks()
     passages = [Passage(row.chunk_id, row.text) for row in body.itertuples()]
     engine = OneAtATime(job)
     with job.timed():
-        written = pair_writers.TwoStep(engine, job.variant.recipe.generation)(passages, attempt=1)
+        written = writers.TwoStep(engine, job.variant.recipe.generation)(passages, attempt=1)
         pairs, _ = judge(job.variant, body, {p.chunk_id: [w] for p, w in zip(passages, written, strict=True)})
     job.items, job.tokens = len(pairs), sum(result.tokens for result in written)
 
 
-class OneAtATime(pair_writers.LocalModel):
+class OneAtATime(writers.LocalModel):
     """Our prompts, since a model of 135M parameters repeats itself in the study's form; each on its own."""
 
     def __init__(self, job: Job):
@@ -50,7 +52,7 @@ class OneAtATime(pair_writers.LocalModel):
         return [self._text(prompt, row) for prompt, row in zip(input_ids, words, strict=True)]
 
     def _text(self, prompt, row) -> str:
-        from llama_qna.generation import Words
+        from llama_qna.models.generate import Words
 
         words, end = Words(self.tokenizer, [row]), self.tokenizer.eos_token_id
 
@@ -78,7 +80,7 @@ def training(job: Job) -> None:
     import torch
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
-    from llama_qna.models import keep_gradients_on_cpu
+    from llama_qna.models.nf4 import keep_gradients_on_cpu
 
     tokenizer, size = _tokenizer(job), job.size
     model = _load(job)
@@ -105,7 +107,7 @@ def training(job: Job) -> None:
 
 def _blocks(job: Job, tokenizer, count: int, length: int) -> list[list[int]]:
     """The documents' tokens, joined and cut without regard to where one ends, again from the start where they end."""
-    from llama_qna.chunks import load
+    from llama_qna.documents.chunks import load
 
     joined = []
     for text in load(job.variant).text:
@@ -152,15 +154,14 @@ def sweep(job: Job) -> None:
             job.watch(model.get_base_model())
             job.tokens += _perplexity(model, tokenizer, text)
             for question, reference in pairs:
-                metrics.rouge(_answer(job, model, tokenizer, question), reference)
+                scores.rouge(_answer(job, model, tokenizer, question), reference)
             job.items += 1
 
 
 def asking(job: Job) -> None:
     from peft import PeftModel
 
-    from llama_qna.serving import shipped_checkpoint
-    from llama_qna.training import start_of_finetuning
+    from llama_qna.models.lineage import shipped_checkpoint, start_of_finetuning
 
     tokenizer = _tokenizer(job)
     base = _load(job, weights=start_of_finetuning(job.variant)[0])
@@ -191,7 +192,7 @@ def _write(model, tokenizer, prompt: list[int], temperature: float, **options) -
 
 
 def _tokenizer(job: Job):
-    from llama_qna.models import load_tokenizer
+    from llama_qna.models.base import load_tokenizer
 
     return load_tokenizer(job.variant.recipe.base_model)
 
@@ -201,7 +202,8 @@ def _load(job: Job, four_bit: bool = True, weights=None):
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from llama_qna.models import device, model_path
+    from llama_qna.models.base import model_path
+    from llama_qna.models.device import device
 
     quantization = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16

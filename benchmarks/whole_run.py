@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import sys
 
-from llama_qna import records
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna.project.files import write_json
+from llama_qna.project.variant import REPOSITORY, Variant
 
 STAGES = ("load", "generate", "pretrain", "finetune", "evaluate", "figures")
 
@@ -24,7 +24,7 @@ def main(seconds: str, name: str = "paper_135m") -> None:
     stages = {stage: record["seconds"] for stage, record in found.items()}
     date = found["evaluate"]["finished"][:10]
     path = REPOSITORY / "benchmarks" / "results" / "run.json"
-    records.write_json(path, {"variant": name, "seconds": float(seconds), "seconds_of": stages, "date": date} | about)
+    write_json(path, {"variant": name, "seconds": float(seconds), "seconds_of": stages, "date": date} | about)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """Llama-2 QnA: PDFs in, a measured question-answering model out.
 
-The way of the data, and where to read it: `documents` -> `chunks` -> `qna` -> `training` -> `evaluation` -> `figures`.
+The way of the data, and where to read it: `documents` -> `pairs` -> `training` -> `answering` -> `evaluation` ->
+`reporting`, and `serving` for people. They stand on `models`, `project` and `text`; CONTRIBUTING.md has the map.
 Nothing heavy is imported here, so that `import llama_qna` and `llama-qna --help` stay quick.
 """
 
 import os
+from collections.abc import Callable
+from importlib import import_module
 
 __version__ = "0.1.0"
 
@@ -36,3 +39,18 @@ def one_line(text: str) -> str:
     """Text of a stranger as part of a message: on one line, without control characters, and no longer than that."""
     plain = "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
     return plain if len(plain) <= 300 else f"{plain[:300]}…"
+
+
+def hand_out(package: str, **modules: str) -> Callable[[str], object]:
+    """The `__getattr__` of a package that hands out names of its modules, each imported when it is first asked for.
+
+    Args:
+        modules: name -> the module that has it.
+    """
+
+    def find(name: str) -> object:
+        if name not in modules:
+            raise AttributeError(f"{package} has no {name}")
+        return getattr(import_module(f"{package}.{modules[name]}"), name)
+
+    return find

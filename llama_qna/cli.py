@@ -8,7 +8,8 @@ import signal
 import sys
 import time
 
-from llama_qna import Stopped, UserError, __version__, commands, distributed
+from llama_qna import Stopped, UserError, __version__, commands
+from llama_qna.project import processes
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,17 +18,17 @@ def main(arguments: list[str] | None = None) -> int:
     # no warnings about threads
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # of several processes the first one says what happened; a launcher ends the others, in silence
-    before = signal.signal(signal.SIGTERM, _terminate if distributed.is_main() else signal.SIG_DFL)
+    before = signal.signal(signal.SIGTERM, _terminate if processes.is_main() else signal.SIG_DFL)
     try:
-        distributed.start()
+        processes.start()
         options.run(options)
     except UserError as error:
-        if not distributed.is_main():
+        if not processes.is_main():
             time.sleep(5)  # a failure of the first process too has ended this one by now: one line is enough
         print(f"llama-qna: {error}", file=sys.stderr)
         return 128 + error.signal if isinstance(error, Stopped) else 2
     except KeyboardInterrupt as stop:
-        if distributed.is_main():
+        if processes.is_main():
             print("llama-qna: stopped; what was finished is kept, and the same command goes on there", file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT)
     except Exception as error:
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     finally:
         signal.signal(signal.SIGTERM, before)
-        distributed.stop()
+        processes.stop()
     return 0
 
 
@@ -55,11 +56,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 def _of_the_machine(error: Exception) -> str:
     """What the machine lacks, where that is what an error means."""
-    from llama_qna import disk, resuming
+    from llama_qna.models.device import is_out_of_memory
+    from llama_qna.project.files import is_full
 
-    if disk.is_full(error):
+    if is_full(error):
         return "the disk is full; what was finished is kept: make room, and start again"
-    if resuming.is_out_of_memory(error):
+    if is_out_of_memory(error):
         return "out of memory; what was finished is kept: lower batch_size in this stage's part of the recipe"
     return ""
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from llama_qna.variants import REPOSITORY
+from llama_qna.project.variant import REPOSITORY
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from statistics import fmean, stdev
 
-from llama_qna.metrics import ROUGE_NAMES
+from llama_qna.text.scores import ROUGE_NAMES
 
 PRETRAINING_LOG = [{"step": 2 * n, "epoch": n / 2, "loss": 3.0 / n, "learning_rate": 1e-3} for n in range(1, 7)]
 FINETUNING_LOG = [{"step": 4 * n, "epoch": n / 3, "loss": 2.0 / n**2, "learning_rate": 1e-3} for n in range(1, 6)]

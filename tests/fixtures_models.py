@@ -10,11 +10,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from llama_qna import evaluation, measuring
-from llama_qna.gold import COLUMNS
-from llama_qna.models import EMBEDDED, load_base, load_tokenizer
-from llama_qna.recipes import Quantization
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna.evaluation import bench, protocols
+from llama_qna.models.base import EMBEDDED, load_base, load_tokenizer
+from llama_qna.project.recipe import Quantization
+from llama_qna.project.variant import REPOSITORY, Variant
 
 PAIRS = [
     ("What did the first test show?", "The first test showed a loss of nine percent."),
@@ -141,7 +140,7 @@ def write_gold(path: Path, rows=GOLD, **changed) -> None:
     table = [dict(zip(GOLD_COLUMNS, row, strict=True)) | {"document": "page", "chunk_split": "train"} for row in rows]
     table[0] |= changed
     path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(table)[COLUMNS].to_csv(path, index=False)
+    pd.DataFrame(table)[GOLD_COLUMNS].to_csv(path, index=False)
 
 
 @dataclass
@@ -154,9 +153,9 @@ class Run:
 
 @cache
 def _small_run(root: Path) -> Run:
-    from llama_qna.chunks import load
-    from llama_qna.qna import generate
-    from llama_qna.training import finetune, pretrain
+    from llama_qna.documents.chunks import load
+    from llama_qna.pairs.qna import generate
+    from llama_qna.training.stages import finetune, pretrain
 
     variant = write_variant(root)
     load(variant)
@@ -165,14 +164,14 @@ def _small_run(root: Path) -> Run:
     finetune(variant, only=True)
     with pytest.MonkeyPatch.context() as patch:
         shorten_evaluation(patch, root)
-        return Run(variant, pretrained, finetuned, evaluation.evaluate(variant))
+        return Run(variant, pretrained, finetuned, protocols.evaluate(variant))
 
 
 def shorten_evaluation(patch: pytest.MonkeyPatch, root: Path) -> None:
     """A short general text, and short answers in the study's protocol too."""
     (root / "general.txt").write_text(GENERAL)
-    patch.setattr(measuring, "GENERAL_TEXT", root / "general.txt")
-    patch.setattr(measuring, "PUBLISHED", measuring.PUBLISHED | {"max_new_tokens": SAMPLED_TOKENS})
+    patch.setattr(bench, "GENERAL_TEXT", root / "general.txt")
+    patch.setattr(bench, "PUBLISHED", bench.PUBLISHED | {"max_new_tokens": SAMPLED_TOKENS})
 
 
 @pytest.fixture(scope="session", name="small_run")
@@ -184,8 +183,8 @@ def small_run_fixture(tmp_path_factory):
 @pytest.fixture(name="shallow_variant")
 def shallow_variant_fixture(shallow_folder, tmp_path):
     """A variant on the shallow model whose chunks and pairs are made, without gold questions."""
-    from llama_qna.chunks import load
-    from llama_qna.qna import generate
+    from llama_qna.documents.chunks import load
+    from llama_qna.pairs.qna import generate
 
     variant = write_variant(tmp_path, str(shallow_folder), gold=False)
     load(variant)

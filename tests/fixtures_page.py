@@ -8,11 +8,12 @@ from contextlib import contextmanager
 import pandas as pd
 import pytest
 
-from llama_qna import UserError, gold
-from llama_qna.answering import MODELS, Source, uses_retrieval
-from llama_qna.chunks import COLUMNS
-from llama_qna.conversation import Desk
-from llama_qna.variants import REPOSITORY
+from llama_qna import UserError
+from llama_qna.answering.answerer import MODELS, Source, uses_retrieval
+from llama_qna.project import gold
+from llama_qna.project.data import CHUNK_COLUMNS
+from llama_qna.project.variant import REPOSITORY
+from llama_qna.serving.conversation import Desk
 
 HOSTILE = (
     "The lid weighs three kilograms. <script>window.hit = 1</script><img src=x onerror='window.hit = 2'> "
@@ -61,12 +62,12 @@ def manual_root(tmp_path, monkeypatch):
     chunks = root / "runs/manual/chunks/chunks.csv"
     chunks.parent.mkdir(parents=True)
     rows = [("manual-1", "manual", 3, "2 The lid", "body", "train", HOSTILE, 60)]
-    pd.DataFrame(rows, columns=COLUMNS).to_csv(chunks, index=False)
+    pd.DataFrame(rows, columns=CHUNK_COLUMNS).to_csv(chunks, index=False)
     asked = {"question_id": "lid-1", "Question": QUESTION, "Answer": REFERENCE, "variants": "3 kg", "kind": "number"}
     asked |= {"document": "manual", "section": "2 The lid", "chunk_split": "train", "fold": "test"}
     path = root / "data/paper/gold.csv"
     path.parent.mkdir(parents=True)
-    pd.DataFrame([asked | {"evidence": "The lid weighs three kilograms."}])[gold.COLUMNS].to_csv(path, index=False)
+    pd.DataFrame([asked | {"evidence": "The lid weighs three kilograms."}])[gold.GOLD_COLUMNS].to_csv(path, index=False)
     monkeypatch.setenv("LLAMA_QNA_ROOT", str(root))
     return root
 
@@ -74,24 +75,24 @@ def manual_root(tmp_path, monkeypatch):
 @pytest.fixture
 def desk(manual_root, monkeypatch):
     """A desk at which every system is there and stand-ins answer; `desk.answerer(name)` is the stand-in."""
-    monkeypatch.setattr("llama_qna.conversation.trained", lambda variant, name: (None, None))
+    monkeypatch.setattr("llama_qna.serving.conversation.trained", lambda variant, name: (None, None))
     return Desk(manual_root, StandIn)
 
 
 @contextmanager
 def serve(desk, name):
     """Serve the page of a desk on a free port; yields its address."""
-    from llama_qna import page
-    from llama_qna.page_layout import build
+    from llama_qna.serving.page import launch_options, stay_offline
+    from llama_qna.serving.page_layout import build
 
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with pytest.MonkeyPatch.context() as patch:
         for variable in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE", "NO_PROXY", "no_proxy"):
             patch.setenv(variable, "1")  # so that they are put back
-        page.stay_offline()
+        stay_offline()
         blocks = build(desk, name)
-        blocks.launch(server_port=port, prevent_thread_lock=True, **page.launch_options())
+        blocks.launch(server_port=port, prevent_thread_lock=True, **launch_options())
     try:
         yield f"http://127.0.0.1:{port}"
     finally:

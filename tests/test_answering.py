@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from llama_qna import UserError, prompts
-from llama_qna.answering import SYSTEMS, Answerer, stripped
-from llama_qna.chunks import read_chunks
-from llama_qna.serving import trained
-from llama_qna.training import finetune, pretrain
+from llama_qna import UserError
+from llama_qna.answering.answerer import SYSTEMS, Answerer, stripped
+from llama_qna.models import prompts
+from llama_qna.models.lineage import trained
+from llama_qna.project.data import read_chunks
+from llama_qna.training.stages import finetune, pretrain
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture, small_run_fixture  # noqa: F401
 

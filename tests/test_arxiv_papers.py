@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from llama_qna import UserError, arxiv_papers
-from llama_qna.arxiv_papers import fetch
+from llama_qna import UserError
+from llama_qna.documents.arxiv import fetch
 
 # the shape of an answer of export.arxiv.org/api/query; the paper is invented
 FEED = """<?xml version="1.0" encoding="UTF-8"?>
@@ -82,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def arxiv(monkeypatch, make_pdf, tmp_path):
-    monkeypatch.setattr(arxiv_papers, "BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr("llama_qna.documents.arxiv.BACKOFF_SECONDS", 0.01)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with Arxiv() as server:
         server.pdf = make_pdf(tmp_path / "served.pdf", ["Folded wickets are small gates that fold."]).read_bytes()
@@ -185,7 +185,7 @@ def test_an_arxiv_that_stays_busy(arxiv, folder, before):
 def test_it_waits_longer_each_time(arxiv, folder, monkeypatch):
     waits = []
     monkeypatch.setattr(time, "sleep", waits.append)
-    monkeypatch.setattr(arxiv_papers, "BACKOFF_SECONDS", 3.0)
+    monkeypatch.setattr("llama_qna.documents.arxiv.BACKOFF_SECONDS", 3.0)
     arxiv.first = [(503, b"busy", {})] * 4 + [None, (503, b"busy", {"Retry-After": "7"})]
     fetch("2405.11913", folder)
     assert waits == [3, 6, 12, 24, 7], "the PDF as long as the server asks"
@@ -214,7 +214,7 @@ def test_without_a_network(arxiv, folder, monkeypatch):
 
 @pytest.mark.parametrize("stalled", ["api", "pdf"])
 def test_a_server_that_never_answers(arxiv, folder, monkeypatch, stalled):
-    monkeypatch.setattr(arxiv_papers, "TIMEOUT_SECONDS", (0.2, 0.2))
+    monkeypatch.setattr(arxiv, "TIMEOUT_SECONDS", (0.2, 0.2))
     if stalled == "pdf":
         half = {"Content-Length": str(len(arxiv.pdf)), "X-Stalled": "in the middle"}
         arxiv.first = [None, (200, arxiv.pdf[:300], half)]

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from llama_qna import UserError, asking, cli
-from llama_qna.answering import Answer, Source, uses_retrieval
-from llama_qna.asking import COLUMNS, ask_file
+from llama_qna import UserError, cli
+from llama_qna.answering.answerer import Answer, Source, uses_retrieval
+from llama_qna.serving import terminal
+from llama_qna.serving.terminal import COLUMNS, ask_file
 
 PASSAGE = Source("small-0001", "small", 3, "2 Method", "The mill \x1b[31mburns.")
 
@@ -46,7 +47,7 @@ class Oracle:
 @pytest.fixture
 def label(monkeypatch):
     """What `trained` finds for each model; the adapter's hash is then the one of this file."""
-    monkeypatch.setattr(asking, "trained", lambda variant, name: (None, None))
+    monkeypatch.setattr(terminal, "trained", lambda variant, name: (None, None))
 
 
 @pytest.fixture
@@ -100,12 +101,12 @@ def test_the_label_names_the_adapter(monkeypatch, tmp_path):
     adapter = tmp_path / "checkpoint-7"
     adapter.mkdir()
     (adapter / "adapter_model.safetensors").write_bytes(b"weights")
-    monkeypatch.setattr(asking, "trained", lambda variant, name: (None, adapter if name == "qna" else None))
-    first = asking.model_label(Oracle(), "qna+rag")
+    monkeypatch.setattr(terminal, "trained", lambda variant, name: (None, adapter if name == "qna" else None))
+    first = terminal.model_label(Oracle(), "qna+rag")
     assert first.startswith("qna checkpoint-7 ") and first.endswith(", transformers")
     (adapter / "adapter_model.safetensors").write_bytes(b"trained again")
-    assert asking.model_label(Oracle(), "qna+rag") != first
-    assert asking.model_label(Oracle(), "rag") == "base, transformers"
+    assert terminal.model_label(Oracle(), "qna+rag") != first
+    assert terminal.model_label(Oracle(), "rag") == "base, transformers"
 
 
 @pytest.mark.parametrize(
@@ -153,16 +154,16 @@ def test_a_folder_that_is_not_there(files):
 
 
 def test_one_answer_stands_alone_and_several_with_their_questions():
-    assert list(asking.ask(Oracle(), ["who"], "qna", False)) == ["WHO, qna"]
-    assert list(asking.ask(Oracle(), ["who", "why"], "qna", False)) == [
+    assert list(terminal.ask(Oracle(), ["who"], "qna", False)) == ["WHO, qna"]
+    assert list(terminal.ask(Oracle(), ["who", "why"], "qna", False)) == [
         "Question: who\nAnswer: WHO, qna",
         "Question: why\nAnswer: WHY, qna",
     ]
 
 
 def test_sources_are_told_apart_and_steer_no_terminal():
-    given = list(asking.ask(Oracle(), ["who"], "rag", True))[1]
-    found = list(asking.ask(Oracle(), ["who"], "qna", True))[1]
+    given = list(terminal.ask(Oracle(), ["who"], "rag", True))[1]
+    found = list(terminal.ask(Oracle(), ["who"], "qna", True))[1]
     assert given == "Answered from:\n  small, page 3, 2 Method (small-0001)\n    The mill [31mburns."
     assert found.startswith("The model was given no passage; retrieval finds:\n  small, page 3")
 
@@ -171,8 +172,8 @@ def test_sources_are_told_apart_and_steer_no_terminal():
 def oracle(monkeypatch, label, toy_root):
     """The verb `ask` with the oracle in place of the model."""
     oracle = Oracle()
-    monkeypatch.setattr("llama_qna.serving.trained", lambda variant, name: (None, None))
-    monkeypatch.setattr("llama_qna.answering.Answerer", lambda variant: oracle)
+    monkeypatch.setattr("llama_qna.models.lineage.trained", lambda variant, name: (None, None))
+    monkeypatch.setattr("llama_qna.answering.answerer.Answerer", lambda variant: oracle)
     return oracle
 
 
@@ -213,11 +214,11 @@ def test_mistakes_are_one_line(oracle, monkeypatch, capsys, words, reason):
 def test_a_conversation(monkeypatch, capsys):
     lines = iter(["who", "", "/system rag", "/system gpt", "/sources", "why", "bad", "/wibble", "/quit", "never"])
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
-    asking.converse(Oracle(), "base", False)
+    terminal.converse(Oracle(), "base", False)
     out = capsys.readouterr().out
     assert "who [2Jbase\n" in out and "why [2Jrag\nAnswered from:" in out
     assert "rag (there are: base, pretrained, qna, rag, qna+rag)\n" * 2 in out
-    assert "longer than the 900 tokens" in out and out.count(asking.HELP) == 2
+    assert "longer than the 900 tokens" in out and out.count(terminal.HELP) == 2
     assert next(lines) == "never"
 
 
@@ -226,4 +227,4 @@ def test_the_end_of_the_input_ends_a_conversation(monkeypatch):
         raise EOFError
 
     monkeypatch.setattr("builtins.input", end)
-    asking.converse(Oracle(), "base", False)
+    terminal.converse(Oracle(), "base", False)

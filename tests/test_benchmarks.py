@@ -12,10 +12,11 @@ from benchmarks.__main__ import main
 from benchmarks.job import SIZES, Job
 from benchmarks.measures import STAGES, machine_name, ratios, rows, share, summary
 from benchmarks.pages import document
-from llama_qna import records
-from llama_qna.models import EMBEDDED
-from llama_qna.shapes import shapes_of
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna.models.base import EMBEDDED
+from llama_qna.models.shapes import shapes_of
+from llama_qna.project import provenance
+from llama_qna.project.files import write_json
+from llama_qna.project.variant import REPOSITORY, Variant
 
 
 def measurement(seconds, items, tokens, computed=0, calls=0, peak_gib=1.0):
@@ -110,7 +111,7 @@ def test_whole_run_is_read_from_its_records(tmp_path, monkeypatch):
     for seconds, stage in enumerate(whole_run.STAGES):
         about = {"git": None, "machine": {}, "versions": {}, "finished": "2026-01-02T03:04:05", "seconds": seconds}
         variant.stage_folders[stage].mkdir(parents=True)
-        records.write_json(variant.stage_folders[stage] / "run.json", about)
+        write_json(variant.stage_folders[stage] / "run.json", about)
     (tmp_path / "benchmarks" / "results").mkdir(parents=True)
     whole_run.main("100")
     found = json.loads((tmp_path / "benchmarks/results/run.json").read_text())
@@ -143,7 +144,7 @@ def test_document_has_as_many_pages_as_wanted():
 def test_one_stage_is_measured_in_both_ways(tmp_path, capsys):
     assert main(["extraction", "--rounds", "1", "--size", "small", "--results", str(tmp_path)]) == 0
     (path,) = tmp_path.iterdir()
-    assert path.stem == machine_name(records.machine())
+    assert path.stem == machine_name(provenance.machine())
     facts = json.loads(path.read_text())["stages"]["extraction"]
     assert [facts[way][0]["items"] for way in ("study", "ours")] == [8, 8]
     assert all(facts[way][0]["seconds"] > 0 and facts[way][0]["peak_gib"] > 0.01 for way in ("study", "ours"))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers.cache_utils import DynamicLayer
 
-from llama_qna import caches
+from llama_qna.models import caches
 
 
 def states(rows, tokens):

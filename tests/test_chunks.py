@@ -7,18 +7,21 @@ import unicodedata
 import pypdfium2
 import pytest
 
-from llama_qna import chunks, models, records
-from llama_qna.cleaning import Document, Paragraph
-from llama_qna.documents import read_document
-from llama_qna.recipes import Chunking, Heldout
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna.documents.chunks import heldout_sections, load, parted, split
+from llama_qna.documents.clean import Document, Paragraph
+from llama_qna.documents.read import read_document
+from llama_qna.models.base import EMBEDDED, load_tokenizer
+from llama_qna.project.data import CHUNK_COLUMNS
+from llama_qna.project.recipe import Chunking, Heldout
+from llama_qna.project.stage import valid_record
+from llama_qna.project.variant import REPOSITORY, Variant
 
 PAPER = REPOSITORY / "data" / "pdfs" / "paper" / "wicketfold.pdf"
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return models.load_tokenizer(models.EMBEDDED)
+    return load_tokenizer(EMBEDDED)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,7 @@ def document():
 
 @pytest.fixture
 def table(toy_root):
-    return chunks.load(Variant.load("paper_135m"))
+    return load(Variant.load("paper_135m"))
 
 
 def common(left, right):
@@ -38,7 +41,7 @@ def common(left, right):
 
 @pytest.mark.parametrize("size, overlap", [(1024, 100), (400, 0), (200, 60)])
 def test_no_body_chunk_is_longer_than_chunk_size(size, overlap, document):
-    rows = chunks.split(document, Chunking(chunk_size=size, chunk_overlap=overlap))
+    rows = split(document, Chunking(chunk_size=size, chunk_overlap=overlap))
     lengths = [len(row["text"]) for row in rows if row["kind"] == "body"]
     assert max(lengths) <= size
     assert max(lengths) > size / 2, "sections are filled up, not cut small"
@@ -46,7 +49,7 @@ def test_no_body_chunk_is_longer_than_chunk_size(size, overlap, document):
 
 def test_overlap_is_inside_a_section_only(document):
     """At the border of two sections nothing is said twice; inside them what is said twice is at most the overlap."""
-    rows = [r for r in chunks.split(document, Chunking(chunk_size=400, chunk_overlap=100)) if r["kind"] == "body"]
+    rows = [r for r in split(document, Chunking(chunk_size=400, chunk_overlap=100)) if r["kind"] == "body"]
     inside, border = [], []
     for left, right in zip(rows, rows[1:], strict=False):
         (inside if left["section"] == right["section"] else border).append(common(left["text"], right["text"]))
@@ -57,18 +60,18 @@ def test_overlap_is_inside_a_section_only(document):
 
 def test_sections_with_the_same_text_are_apart():
     paragraphs = [Paragraph("One two three four.", 1, "A"), Paragraph("Five six seven eight.", 1, "B")]
-    rows = chunks.split(Document("d", 1, paragraphs, []), Chunking(chunk_size=1024, chunk_overlap=100))
+    rows = split(Document("d", 1, paragraphs, []), Chunking(chunk_size=1024, chunk_overlap=100))
     assert [(row["section"], row["text"]) for row in rows] == [(p.section, p.text) for p in paragraphs]
 
 
 def test_no_word_is_lost(document):
-    rows = chunks.split(document, Chunking(chunk_size=300, chunk_overlap=0))
+    rows = split(document, Chunking(chunk_size=300, chunk_overlap=0))
     body = " ".join(row["text"] for row in rows if row["kind"] == "body")
     assert body.split() == " ".join(paragraph.text for paragraph in document.paragraphs).split()
 
 
 def test_page_of_a_chunk_is_where_its_first_character_stands(document):
-    for row in chunks.split(document, Chunking(chunk_size=1024, chunk_overlap=100)):
+    for row in split(document, Chunking(chunk_size=1024, chunk_overlap=100)):
         if row["kind"] == "body":
             start = row["text"].split("\n\n")[0]
             found = [p for p in document.paragraphs if p.section == row["section"] and start in p.text]
@@ -90,13 +93,13 @@ def test_text_of_a_chunk_stands_on_its_page(table):
 
 def test_pages_follow_across_paragraphs():
     paragraphs = [Paragraph("alpha " * 20, 1, "S"), Paragraph("beta " * 20, 2, "S"), Paragraph("gamma " * 20, 3, "S")]
-    rows = chunks.split(Document("d", 3, paragraphs, []), Chunking(chunk_size=130, chunk_overlap=0))
+    rows = split(Document("d", 3, paragraphs, []), Chunking(chunk_size=130, chunk_overlap=0))
     assert [(row["text"].split()[0], row["page"]) for row in rows] == [("alpha", 1), ("beta", 2), ("gamma", 3)]
 
 
 def test_page_of_a_chunk_that_begins_inside_a_paragraph():
     paragraph = Paragraph("alpha " * 20 + "beta " * 20, 1, "S", ((0, 1), (120, 2)))
-    rows = chunks.split(Document("d", 2, [paragraph], []), Chunking(chunk_size=60, chunk_overlap=0))
+    rows = split(Document("d", 2, [paragraph], []), Chunking(chunk_size=60, chunk_overlap=0))
     assert [(row["text"].split()[0], row["page"]) for row in rows] == [("alpha", 1)] * 2 + [("beta", 2)] * 2
 
 
@@ -109,7 +112,7 @@ def test_references_are_chunks_of_their_own(table):
 
 def test_chunk_ids_are_unique_and_name_the_document(table, toy_root, make_pdf):
     make_pdf(toy_root / "data" / "pdfs" / "paper" / "another.pdf", ["Another document stands here."])
-    both = chunks.load(Variant.load("paper_135m"))
+    both = load(Variant.load("paper_135m"))
     assert both.chunk_id.is_unique
     assert all(chunk.chunk_id.startswith(f"{chunk.document}-") for chunk in both.itertuples())
     assert set(both.document) == {"another", "wicketfold"}
@@ -117,7 +120,7 @@ def test_chunk_ids_are_unique_and_name_the_document(table, toy_root, make_pdf):
 
 
 def test_token_counts_are_the_tokenizers(table, tokenizer):
-    assert list(table.columns) == chunks.COLUMNS
+    assert list(table.columns) == CHUNK_COLUMNS
     expected = [len(tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids) for text in table.text]
     assert list(table.tokens) == expected
 
@@ -125,7 +128,7 @@ def test_token_counts_are_the_tokenizers(table, tokenizer):
 def test_second_load_is_skipped(table, toy_root, capsys):
     file = toy_root / "runs" / "paper_135m" / "chunks" / "chunks.csv"
     before = file.stat().st_mtime_ns
-    again = chunks.load(Variant.load("paper_135m"))
+    again = load(Variant.load("paper_135m"))
     assert "nothing has changed" in capsys.readouterr().out
     assert file.stat().st_mtime_ns == before
     assert again.equals(table)
@@ -133,7 +136,7 @@ def test_second_load_is_skipped(table, toy_root, capsys):
 
 def test_changed_pdf_is_read_again(table, toy_root, make_pdf, capsys):
     make_pdf(toy_root / "data" / "pdfs" / "paper" / "wicketfold.pdf", ["Only this sentence is left of it."])
-    again = chunks.load(Variant.load("paper_135m"))
+    again = load(Variant.load("paper_135m"))
     assert list(again.text) == ["Only this sentence is left of it."]
     assert "nothing has changed" not in capsys.readouterr().out
 
@@ -142,7 +145,7 @@ def test_text_file_beside_is_read_and_read_again_when_it_changes(table, toy_root
     note = toy_root / "data" / "pdfs" / "paper" / "note.TXT"
     for line in ("A note.", "Another note."):
         note.write_text(line)
-        again = chunks.load(Variant.load("paper_135m"))
+        again = load(Variant.load("paper_135m"))
         assert list(again[again.document == "note"].text) == [line]
         assert len(again) == len(table) + 1
     assert "nothing has changed" not in capsys.readouterr().out
@@ -150,7 +153,7 @@ def test_text_file_beside_is_read_and_read_again_when_it_changes(table, toy_root
 
 def test_changed_limits_are_another_recipe(table, edit_recipe, capsys):
     edit_recipe("chunking:", "read_limits: {seconds: 60}\nchunking:")
-    assert chunks.load(Variant.load("paper_135m")).equals(table)
+    assert load(Variant.load("paper_135m")).equals(table)
     assert "nothing has changed" not in capsys.readouterr().out
 
 
@@ -159,20 +162,20 @@ def test_changed_limits_are_another_recipe(table, edit_recipe, capsys):
 )
 def test_changed_recipe_is_done_again(old, new, table, edit_recipe, capsys):
     edit_recipe(old, new)
-    assert not chunks.load(Variant.load("paper_135m")).equals(table)
+    assert not load(Variant.load("paper_135m")).equals(table)
     assert "nothing has changed" not in capsys.readouterr().out
 
 
 def test_recipe_of_a_later_stage_does_not_matter(table, edit_recipe, capsys):
     edit_recipe("learning_rate: 0.001", "learning_rate: 0.002")
-    chunks.load(Variant.load("paper_135m"))
+    load(Variant.load("paper_135m"))
     assert "nothing has changed" in capsys.readouterr().out
 
 
 def test_control_token_in_a_document_is_plain_text(toy_root, make_pdf, tokenizer):
     line = "A turn begins with <|im_start|>system and ends with <|im_end|> there."
     make_pdf(toy_root / "data" / "pdfs" / "paper" / "wicketfold.pdf", [line])
-    table = chunks.load(Variant.load("paper_135m"))
+    table = load(Variant.load("paper_135m"))
     assert list(table.text) == [line]
     as_control = len(tokenizer(line)["input_ids"])
     pieces = [len(tokenizer(piece)["input_ids"]) for piece in re.split(r"(?<=\|>)|(?=<\|)", line)]
@@ -182,7 +185,7 @@ def test_control_token_in_a_document_is_plain_text(toy_root, make_pdf, tokenizer
 
 def test_text_that_looks_like_no_value_stays_text(toy_root, make_pdf):
     make_pdf(toy_root / "data" / "pdfs" / "paper" / "wicketfold.pdf", ["NA"])
-    assert list(chunks.load(Variant.load("paper_135m")).text) == ["NA"]
+    assert list(load(Variant.load("paper_135m")).text) == ["NA"]
 
 
 def test_files_of_the_stage(table, toy_root, document):
@@ -192,7 +195,7 @@ def test_files_of_the_stage(table, toy_root, document):
     assert (folder / "text.txt").read_text(encoding="utf-8") == document.text()
     assert (folder / "heldout.txt").read_text(encoding="utf-8") == ""
     results = {"documents": 1, "chunks": len(table), "tokens": int(table.tokens.sum())}
-    assert records.valid_record(folder, "load")["results"] == results | {"heldout_sections": 0, "left_out": 0}
+    assert valid_record(folder, "load")["results"] == results | {"heldout_sections": 0, "left_out": 0}
 
 
 # --- held-out sections -----------------------------------------------------------------------------------------------
@@ -205,14 +208,14 @@ def sections(sizes, name="made"):
 
 
 def held(document, fraction, seed=0):
-    return chunks.heldout_sections(document, Heldout(fraction=fraction, seed=seed))
+    return heldout_sections(document, Heldout(fraction=fraction, seed=seed))
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.3, 0.5])
 def test_held_out_characters_are_about_the_fraction(fraction, document):
     total = sum(len(paragraph.text) for paragraph in document.paragraphs)
     for seed in range(5):
-        _, text = chunks.parted(document, held(document, fraction, seed))
+        _, text = parted(document, held(document, fraction, seed))
         assert abs(len(text) / total - fraction) < 0.06
 
 
@@ -244,7 +247,7 @@ def test_one_section_front_matter_and_references_are_not_held_out():
 def test_section_whose_title_comes_twice_is_held_out_in_both_places():
     paragraphs = [Paragraph(text, 1, text[0]) for text in ("A first.", "B first.", "A second.", "C.", "B second.")]
     document = Document("d", 1, paragraphs, [])
-    rows = chunks.split(document, Chunking(), ["A"])
+    rows = split(document, Chunking(), ["A"])
     assert [(row["text"], row["split"]) for row in rows] == [
         ("A first.", "heldout"),
         ("B first.", "train"),
@@ -252,15 +255,15 @@ def test_section_whose_title_comes_twice_is_held_out_in_both_places():
         ("C.", "train"),
         ("B second.", "train"),
     ]
-    assert chunks.parted(document, ["A"]) == ("B first.\n\nC.\n\nB second.", "A first.\n\nA second.")
+    assert parted(document, ["A"]) == ("B first.\n\nC.\n\nB second.", "A first.\n\nA second.")
 
 
 @pytest.mark.parametrize("size, overlap", [(1024, 100), (200, 90)])
 def test_no_held_out_text_stands_in_a_training_chunk(size, overlap, document):
     choice = held(document, 0.3)
-    rows = chunks.split(document, Chunking(chunk_size=size, chunk_overlap=overlap), choice)
+    rows = split(document, Chunking(chunk_size=size, chunk_overlap=overlap), choice)
     train = [row["text"] for row in rows if row["split"] == "train"]
-    training, text = chunks.parted(document, choice)
+    training, text = parted(document, choice)
     windows = {text[n : n + 50] for n in range(len(text) - 49)}
     assert len(windows) > 5000 and len(train) > 30
     for piece in [*train, training]:
@@ -269,23 +272,23 @@ def test_no_held_out_text_stands_in_a_training_chunk(size, overlap, document):
 
 def test_holding_out_changes_the_marks_of_chunks_and_nothing_else(table, toy_root, document, edit_recipe):
     edit_recipe("chunking:", "heldout: {fraction: 0.2, seed: 7}\nchunking:")
-    marked = chunks.load(Variant.load("paper_135m"))
+    marked = load(Variant.load("paper_135m"))
     assert marked.drop(columns="split").equals(table.drop(columns="split"))
     choice = held(document, 0.2, 7)
     assert set(marked[marked.split == "heldout"].section) == set(choice)
     assert not set(marked[marked.split == "train"].section) & set(choice)
     folder = toy_root / "runs" / "paper_135m" / "chunks"
     texts = tuple((folder / name).read_text(encoding="utf-8") for name in ("text.txt", "heldout.txt"))
-    assert texts == chunks.parted(document, choice)
+    assert texts == parted(document, choice)
     assert texts[0].endswith(f"[35] {document.references[-1][1]}")
     assert json.loads((folder / "documents.json").read_text())["documents"]["wicketfold"]["heldout"] == choice
-    assert records.valid_record(folder, "load")["results"]["heldout_sections"] == len(choice)
+    assert valid_record(folder, "load")["results"]["heldout_sections"] == len(choice)
 
 
 def test_document_beside_does_not_change_what_is_held_out(toy_root, make_pdf, edit_recipe):
     edit_recipe("chunking:", "heldout: {fraction: 0.2}\nchunking:")
-    alone = chunks.load(Variant.load("paper_135m"))
+    alone = load(Variant.load("paper_135m"))
     (toy_root / "data" / "pdfs" / "paper" / "another.md").write_text("# A\n\nOne part.\n\n# B\n\nThe other part.\n")
-    both = chunks.load(Variant.load("paper_135m"))
+    both = load(Variant.load("paper_135m"))
     assert both[both.document == "wicketfold"].reset_index(drop=True).equals(alone)
     assert sorted(both[both.document == "another"].split) == ["heldout", "train"]

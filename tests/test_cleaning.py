@@ -5,10 +5,10 @@ import re
 import pytest
 import typst
 
-from llama_qna.cleaning import HYPHEN, Paragraph, clean
-from llama_qna.extraction import _extract_pdfium, _extract_pdfminer, extract
-from llama_qna.headings import follows
-from llama_qna.variants import REPOSITORY
+from llama_qna.documents.clean import HYPHEN, Paragraph, clean
+from llama_qna.documents.extract import _extract_pdfium, _extract_pdfminer, extract
+from llama_qna.documents.sections import follows
+from llama_qna.project.variant import REPOSITORY
 
 FURNITURE = "running headers, footers, page numbers"
 PAPER = REPOSITORY / "data" / "pdfs" / "paper" / "wicketfold.pdf"

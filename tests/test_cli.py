@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from llama_qna import __version__, cli
-from llama_qna.variants import REPOSITORY
+from llama_qna.project.variant import REPOSITORY
 
 VERBS = [
     "variants",

@@ -7,10 +7,10 @@ from statistics import fmean
 import pytest
 
 from llama_qna import UserError
-from llama_qna.comparison import AGAINST, COMPARED, SCORES, SYSTEMS, best_on_dev, summarize
-from llama_qna.intervals import interval
-from llama_qna.metrics import ROUGE_NAMES
-from llama_qna.variants import REPOSITORY
+from llama_qna.evaluation.compare import AGAINST, COMPARED, SCORES, SYSTEMS, best_on_dev, summarize
+from llama_qna.evaluation.intervals import interval
+from llama_qna.project.variant import REPOSITORY
+from llama_qna.text.scores import ROUGE_NAMES
 
 ABOUT = {"variant": "small", "base_model": "none", "protocols": {}, "chosen": "finetuning checkpoint-2"}
 STEPS = {"base": [0], "pretraining": [1, 2], "finetuning": [1, 2]}

@@ -12,14 +12,31 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset
+from llama_qna.training.distributed_stages import work_together
+from llama_qna.training.shared_steps import shared_trainer
 from torch.utils.data import RandomSampler, SequentialSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from llama_qna import UserError, distributed, training
-from llama_qna.distributed_stages import work_together
-from llama_qna.losses import Replay
-from llama_qna.shared_steps import shared_trainer
-from llama_qna.variants import REPOSITORY
+from llama_qna import UserError
+from llama_qna.project import processes
+from llama_qna.project import processes as processes_module
+from llama_qna.project.processes import (
+    announce,
+    entered_by_first,
+    first,
+    from_main,
+    gather,
+    is_main,
+    local_rank,
+    mine,
+    rows_each,
+    sharded,
+    shares,
+    together,
+)
+from llama_qna.project.variant import REPOSITORY
+from llama_qna.training.loss import Replay
+from llama_qna.training.stages import pretrain
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture  # noqa: F401
 from tests.test_losses import adapted, replayed
@@ -42,11 +59,11 @@ def process(monkeypatch):
 def test_one_process_is_the_first_of_one(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "8")  # left in a shell; without a rank no launcher started this process
-    assert (distributed.processes(), distributed.rank(), distributed.local_rank()) == (1, 0, 0)
-    assert distributed.is_main() and not distributed.sharded()
-    assert distributed.gather("a") == ["a"] and distributed.from_main("a") == "a"
-    assert distributed.first(lambda: "a") == "a"
-    with pytest.raises(OSError, match="full"), distributed.entered_by_first(nullcontext()):
+    assert (processes_module.count(), processes_module.rank(), local_rank()) == (1, 0, 0)
+    assert is_main() and not sharded()
+    assert gather("a") == ["a"] and from_main("a") == "a"
+    assert first(lambda: "a") == "a"
+    with pytest.raises(OSError, match="full"), entered_by_first(nullcontext()):
         raise OSError("full")
     assert not torch.distributed.is_initialized()
 
@@ -57,9 +74,9 @@ def test_items_are_dealt_out_and_come_together(process, items, count):
     parts = []
     for rank in range(count):
         process(rank, count)
-        parts.append(distributed.mine(range(items)))
-    assert distributed.together(parts) == list(range(items))
-    split = distributed.shares(range(items), count)
+        parts.append(mine(range(items)))
+    assert together(parts) == list(range(items))
+    split = shares(range(items), count)
     assert sum(split, []) == list(range(items))
     sizes = [len(share) for share in split]
     assert len(sizes) == count and sizes == sorted(sizes, reverse=True) and max(sizes) - min(sizes) <= 1
@@ -67,18 +84,18 @@ def test_items_are_dealt_out_and_come_together(process, items, count):
 
 def test_rows_of_a_step_are_announced_once(process, capsys):
     process(0, 3)
-    distributed.announce(8)
+    announce(8)
     process(1, 3)
-    distributed.announce(8)
+    announce(8)
     assert capsys.readouterr().out == "3 processes share each step of 8 rows: 3, 3, 2\n"
-    assert distributed.rows_each(8) == 3
+    assert rows_each(8) == 3
 
 
 def test_more_processes_than_rows_are_refused_before_loading(process, shallow_variant, monkeypatch):
     process(0, 17)
-    monkeypatch.setattr("llama_qna.models.load_base", None)
+    monkeypatch.setattr("llama_qna.models.base.load_base", None)
     with pytest.raises(UserError, match="^17 processes for steps of 16 rows: start at most 16, or raise batch_size"):
-        training.pretrain(shallow_variant)
+        pretrain(shallow_variant)
     assert not shallow_variant.pretraining.exists()
 
 
@@ -115,7 +132,7 @@ class Steps:
 
 def batches(process, monkeypatch, count, accumulation, sampling, batch_size):
     """The batches of every process of an epoch, and the number of the blank row."""
-    monkeypatch.setattr(distributed, "from_main", lambda value: value)
+    monkeypatch.setattr(processes, "from_main", lambda value: value)
     found = []
     for rank in range(count):
         process(rank, count)

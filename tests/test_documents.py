@@ -8,9 +8,9 @@ import pypdfium2
 import pytest
 
 from llama_qna import UserError
-from llama_qna.cleaning import HYPHEN, clean
-from llama_qna.documents import document_hashes, document_paths, read_document, read_folder
-from llama_qna.variants import REPOSITORY
+from llama_qna.documents.clean import HYPHEN, clean
+from llama_qna.documents.read import document_hashes, document_paths, read_document, read_folder
+from llama_qna.project.variant import REPOSITORY
 
 DATA = REPOSITORY / "data"
 PDFS = sorted(DATA.glob("pdfs/*/*.pdf"))

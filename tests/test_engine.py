@@ -15,17 +15,19 @@ import pandas as pd
 import pytest
 import torch
 
-from llama_qna import UserError, prompts, serving
-from llama_qna.answering import SYSTEMS, Answerer
-from llama_qna.engine import EngineAnswerer, answerer_for
-from llama_qna.variants import REPOSITORY
+from llama_qna import UserError
+from llama_qna.answering.answerer import SYSTEMS, Answerer
+from llama_qna.models import prompts
+from llama_qna.project.variant import REPOSITORY
+from llama_qna.serving.engine import ENVIRONMENT, KEY_VARIABLE
+from llama_qna.serving.engine_client import EngineAnswerer, answerer_for
 from tests import fixtures_models as shared
 from tests.fixtures_models import small_run_fixture  # noqa: F401
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        not (serving.ENVIRONMENT / "bin" / "python").is_file(), reason="the engine is not installed: `make serve`"
+        not (ENVIRONMENT / "bin" / "python").is_file(), reason="the engine is not installed: `make serve`"
     ),
 ]
 KEY = "a-key-of-the-tests"
@@ -41,7 +43,7 @@ def url(small_run, tmp_path_factory):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("engine") / "log"
-    environment = os.environ | {"LLAMA_QNA_ROOT": str(small_run.variant.root), serving.KEY_VARIABLE: KEY}
+    environment = os.environ | {"LLAMA_QNA_ROOT": str(small_run.variant.root), KEY_VARIABLE: KEY}
     with open(log, "w") as file:
         engine = subprocess.Popen(
             [sys.executable, "-m", "llama_qna", "serve", "small", "--port", str(port)],
@@ -232,13 +234,13 @@ def test_every_system_through_the_engine(answerer):
 
 def test_a_key_or_a_place_that_is_wrong(url, small_run, monkeypatch):
     variant = small_run.variant
-    monkeypatch.delenv(serving.KEY_VARIABLE, raising=False)
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
     with pytest.raises(UserError, match="refuses the key; set LLAMA_QNA_API_KEY"):
         EngineAnswerer(variant, f"{url}/v1")
     with pytest.raises(UserError, match="no engine answers"):
         EngineAnswerer(variant, "http://127.0.0.1:9/v1")
     assert isinstance(answerer_for(variant, f"{url}/v1"), Answerer)
-    monkeypatch.setenv(serving.KEY_VARIABLE, KEY)
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
     assert isinstance(answerer_for(variant, f"{url}/v1"), EngineAnswerer)
 
 

@@ -7,7 +7,7 @@ import tomllib
 import pytest
 import yaml
 
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna.project.variant import REPOSITORY, Variant
 
 STUDY = ["physics_mk_books_7b", "paper_7b", "paper_13b"]
 

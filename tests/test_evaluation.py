@@ -5,11 +5,14 @@ import json
 
 import pytest
 
-from llama_qna import chunks, comparison, evaluation, measuring, models, perplexity, prompts
-from llama_qna.generation import generate_texts
-from llama_qna.gold import read_gold
-from llama_qna.metrics import ROUGE_NAMES, rouge, score
-from llama_qna.retrieval import Retriever
+from llama_qna.evaluation import bench, compare, perplexity, protocols
+from llama_qna.models import adapters, prompts
+from llama_qna.models.base import EMBEDDED, load_base
+from llama_qna.models.generate import generate_texts
+from llama_qna.project.data import read_chunks
+from llama_qna.project.gold import read_gold
+from llama_qna.text.scores import ROUGE_NAMES, rouge, score
+from llama_qna.text.search import Search
 from tests import fixtures_models as shared
 from tests.fixtures_models import small_run_fixture  # noqa: F401
 
@@ -28,7 +31,7 @@ def predictions(small_run):
 
 @pytest.fixture
 def gold(small_run):
-    return read_gold(small_run.variant.gold, chunks.read_chunks(small_run.variant))
+    return read_gold(small_run.variant.gold, read_chunks(small_run.variant))
 
 
 def of(predictions, protocol, system=None):
@@ -43,7 +46,7 @@ def test_checkpoints_in_order(small_run):
     assert [checkpoint["name"] for checkpoint in found] == CHECKPOINTS
     steps = [("base", 0), ("pretraining", 2), ("pretraining", 3), ("finetuning", 2), ("finetuning", 3)]
     assert [(checkpoint["stage"], checkpoint["step"]) for checkpoint in found] == steps
-    assert (small_run.metrics["variant"], small_run.metrics["base_model"]) == ("small", models.EMBEDDED)
+    assert (small_run.metrics["variant"], small_run.metrics["base_model"]) == ("small", EMBEDDED)
     assert small_run.metrics["questions"] == {"in_sample": 2, "dev": 2, "test": 2}
     written = json.loads((small_run.variant.evaluation / "metrics.json").read_text())
     assert written == small_run.metrics
@@ -86,9 +89,9 @@ def test_checkpoint_scores_are_those_of_a_fresh_load(small_run):
     found = {point["name"]: point["perplexity"]["general"]["nll"] for point in small_run.metrics["checkpoints"]}
     recipe = small_run.variant.recipe
     text = (shared.tokenizer(), shared.GENERAL, recipe.evaluation.window, recipe.evaluation.stride)
-    base = models.load_base(recipe.base_model, recipe.quantization)  # its own: the adapter is folded into its copy
+    base = load_base(recipe.base_model, recipe.quantization)  # its own: the adapter is folded into its copy
     assert perplexity.perplexity(base, *text)["nll"] == pytest.approx(found["base"], rel=1e-3)
-    adapted = models.attach_adapter(base, small_run.variant.pretraining / "checkpoint-3")
+    adapted = adapters.attach_adapter(base, small_run.variant.pretraining / "checkpoint-3")
     assert perplexity.perplexity(adapted, *text)["nll"] == pytest.approx(found["pretraining checkpoint-3"], rel=1e-3)
     assert len({round(nll, 2) for nll in found.values()}) == len(found)
 
@@ -98,7 +101,7 @@ def test_checkpoint_scores_are_those_of_a_fresh_load(small_run):
 
 def test_systems_in_order(small_run, predictions):
     chosen = small_run.metrics["chosen"]
-    assert chosen == comparison.best_on_dev(predictions) and chosen.startswith("finetuning checkpoint-")
+    assert chosen == compare.best_on_dev(predictions) and chosen.startswith("finetuning checkpoint-")
     found = [(system["name"], system["checkpoint"], system["context"]) for system in small_run.metrics["systems"]]
     assert found == [
         ("base", "base", "none"),
@@ -109,30 +112,30 @@ def test_systems_in_order(small_run, predictions):
         ("finetuned_retrieval", chosen, "retrieved"),
         ("base_right_chunk", "base", "right chunk"),
     ]
-    assert [name for name, *_ in found] == list(comparison.SYSTEMS)
+    assert [name for name, *_ in found] == list(compare.SYSTEMS)
 
 
 def test_every_system_answers_every_test_question_once(predictions, gold):
     asked = list(gold[gold.fold == "test"].question_id)
-    for system in comparison.SYSTEMS:
+    for system in compare.SYSTEMS:
         assert [row["question_id"] for row in of(predictions, "test", system)] == asked
 
 
 def test_scores_are_those_of_the_answers(small_run, predictions):
-    table = chunks.read_chunks(small_run.variant)
+    table = read_chunks(small_run.variant)
     texts = list(table[table.kind == "body"].text)
     for row in of(predictions, "test"):
         wanted = score(row["answer"], row["reference"], row["variants"], texts, ended=not row["run_on"])
-        assert {name: row[name] for name in comparison.SCORES} == wanted
+        assert {name: row[name] for name in compare.SCORES} == wanted
     assert {row["run_on"] for row in of(predictions, "test")} == {1.0}  # none of the answers fits four tokens
     for row in of(predictions, "published"):
         assert {name: row[name] for name in ROUGE_NAMES} == rouge(row["answer"], row["reference"], strip=False)
 
 
 def test_retrieved_chunks_are_what_the_retriever_finds(small_run, predictions):
-    table = chunks.read_chunks(small_run.variant)
+    table = read_chunks(small_run.variant)
     body = table[table.kind == "body"]
-    retriever = Retriever(list(body.chunk_id), list(body.text))
+    retriever = Search(list(body.chunk_id), list(body.text))
     for system in ("base_retrieval", "finetuned_retrieval"):
         for row in of(predictions, "test", system):
             (wanted,) = retriever.search([row["question"]], 5)
@@ -143,7 +146,7 @@ def test_retrieved_chunks_are_what_the_retriever_finds(small_run, predictions):
 
 def test_hashes_are_those_of_the_prompts(small_run, predictions, gold):
     """Built anew from a row's question and the chunks shown; the prompt with the right chunk holds the evidence."""
-    table = chunks.read_chunks(small_run.variant)
+    table = read_chunks(small_run.variant)
     texts = dict(zip(table.chunk_id, table.text, strict=True))
     evidence = dict(zip(gold.question_id, gold.evidence, strict=True))
     hashes = {}
@@ -177,8 +180,8 @@ def test_published_answers_are_sampled_and_the_same_again(small_run, predictions
     seeds = [f"{small_run.variant.recipe.seed} {row['question']}" for row in rows]
 
     variant = small_run.variant
-    base = models.load_base(models.EMBEDDED, variant.recipe.quantization, weights=variant.pretraining / "merged")
-    model = models.attach_adapter(base, variant.finetuning / "checkpoint-3")
+    base = load_base(EMBEDDED, variant.recipe.quantization, weights=variant.pretraining / "merged")
+    model = adapters.attach_adapter(base, variant.finetuning / "checkpoint-3")
 
     def answers(**more):
         limit = shared.SAMPLED_TOKENS
@@ -188,7 +191,7 @@ def test_published_answers_are_sampled_and_the_same_again(small_run, predictions
 
 
 def test_published_perplexity_is_its_own_arithmetic(small_run):
-    table = chunks.read_chunks(small_run.variant)
+    table = read_chunks(small_run.variant)
     found = perplexity.published_perplexity(shared.dequantized_base(), shared.tokenizer(), list(table.text))
     assert small_run.metrics["published"][0]["perplexity"] == pytest.approx(found, rel=1e-3)
 
@@ -197,18 +200,18 @@ def test_published_perplexity_is_its_own_arithmetic(small_run):
 
 
 def test_evaluation_is_done_once(small_run, monkeypatch):
-    monkeypatch.setattr(measuring, "GENERAL_TEXT", small_run.variant.root / "general.txt")
-    monkeypatch.setattr(evaluation, "_evaluate", lambda *args: pytest.fail("evaluated twice"))
-    assert evaluation.evaluate(small_run.variant) == small_run.metrics
+    monkeypatch.setattr(bench, "GENERAL_TEXT", small_run.variant.root / "general.txt")
+    monkeypatch.setattr(protocols, "_evaluate", lambda *args: pytest.fail("evaluated twice"))
+    assert protocols.evaluate(small_run.variant) == small_run.metrics
 
 
 def test_examples_side_by_side(small_run, predictions):
     path, systems = small_run.variant.evaluation / "predictions.jsonl", ["base", "finetuned"]
-    table = evaluation.examples(path, systems, 5, "test")
+    table = protocols.examples(path, systems, 5, "test")
     assert list(table.columns) == ["question", "reference", *systems]
     assert len(table) == 2
     for row in of(predictions, "test"):
         if row["system"] in systems:
             assert list(table[table.question == row["question"]][row["system"]]) == [row["answer"]]
-    table = evaluation.examples(path, CHECKPOINTS, 1)
+    table = protocols.examples(path, CHECKPOINTS, 1)
     assert list(zip(table.question, table.reference, strict=True)) == shared.PAIRS[:1]

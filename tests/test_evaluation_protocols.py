@@ -10,10 +10,14 @@ import sys
 
 import pytest
 
-from llama_qna import chunks, cli, comparison, evaluation, measuring, models, perplexity, prompts, runs
-from llama_qna.qna import generate
-from llama_qna.training import finetune, pretrain
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna import cli
+from llama_qna.documents.chunks import load
+from llama_qna.evaluation import bench, compare, perplexity, protocols
+from llama_qna.models import adapters, prompts
+from llama_qna.pairs.qna import generate
+from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.reporting import tables
+from llama_qna.training.stages import finetune, pretrain
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture  # noqa: F401
 
@@ -22,7 +26,7 @@ from tests.fixtures_models import shallow_folder_fixture  # noqa: F401
 def trained_root(shallow_folder, tmp_path_factory):
     """The root of a shallow variant that is trained and not evaluated."""
     variant = shared.write_variant(tmp_path_factory.mktemp("trained"), str(shallow_folder))
-    for stage in (chunks.load, generate, pretrain, finetune):
+    for stage in (load, generate, pretrain, finetune):
         stage(variant)
     return variant.root
 
@@ -50,7 +54,7 @@ def with_protocol(variant, protocol):
 def test_no_gold_file_no_systems(trained):
     trained.gold.unlink()
     (trained.chunks / "heldout.txt").write_text("A section that nothing was trained on.")
-    metrics = evaluation.evaluate(trained)
+    metrics = protocols.evaluate(trained)
     assert (metrics["chosen"], metrics["systems"], metrics["retrieval"]) == ("finetuning checkpoint-3", [], None)
     assert metrics["questions"] == {"in_sample": 2, "dev": 0, "test": 0}
     assert not any("dev" in checkpoint for checkpoint in metrics["checkpoints"])
@@ -66,18 +70,18 @@ def test_other_chunks_are_evaluated_again(trained, monkeypatch, name):
     def done(variant, points, pairs, questions, texts, folder):
         (folder / "metrics.json").write_text("{}")
 
-    monkeypatch.setattr(evaluation, "_evaluate", done)
-    evaluation.evaluate(trained)
-    monkeypatch.setattr(evaluation, "_evaluate", work)
-    assert evaluation.evaluate(trained) == {}
+    monkeypatch.setattr(protocols, "_evaluate", done)
+    protocols.evaluate(trained)
+    monkeypatch.setattr(protocols, "_evaluate", work)
+    assert protocols.evaluate(trained) == {}
     with (trained.chunks / name).open("a") as file:
         file.write("\n")
     with pytest.raises(RuntimeError, match="evaluated again"):
-        evaluation.evaluate(trained)
+        protocols.evaluate(trained)
 
 
 def test_published_protocol_asks_no_gold_question(trained):
-    metrics = evaluation.evaluate(with_protocol(trained, "published"))
+    metrics = protocols.evaluate(with_protocol(trained, "published"))
     assert protocols_of(trained) == {"in_sample", "published"}
     assert (metrics["chosen"], metrics["systems"]) == ("finetuning checkpoint-3", [])
     assert len(metrics["published"]) == 3
@@ -87,9 +91,9 @@ def test_heldout_protocol_leaves_the_study_out_and_old_checkpoints_of_fine_tunin
     """Without questions to choose on, the last checkpoint is reported."""
     shared.write_gold(trained.gold, [row for row in shared.GOLD if "test" in row])
     shutil.copytree(trained.finetuning, trained.finetuning_only)  # made by another stage
-    metrics = evaluation.evaluate(with_protocol(trained, "heldout"))
+    metrics = protocols.evaluate(with_protocol(trained, "heldout"))
     assert metrics["published"] == [] and metrics["chosen"] == "finetuning checkpoint-3"
-    names = [name for name in comparison.SYSTEMS if name != "finetuning_only"]
+    names = [name for name in compare.SYSTEMS if name != "finetuning_only"]
     assert [system["name"] for system in metrics["systems"]] == names
     assert protocols_of(trained) == {"in_sample", "test"}
 
@@ -114,7 +118,7 @@ def refused(trained, capsys):
 @pytest.mark.parametrize("stage", ["pretraining", "finetuning"])
 def test_checkpoint_of_another_base(trained, refused, stage):
     other = "meta-llama/Llama-2-7b-hf"
-    models.name_base_in_adapter(getattr(trained, stage) / "checkpoint-2", other)
+    adapters.name_base_in_adapter(getattr(trained, stage) / "checkpoint-2", other)
     base = trained.recipe.base_model
     assert refused() == f"{stage} checkpoint-2 was trained on {other}, but the recipe's base is {base}"
 
@@ -169,16 +173,16 @@ def test_wikitext2_is_measured_where_it_is_wanted(trained, monkeypatch):
         return {"text": [" = Robert Boulter = \n", "", " Robert Boulter is an actor . \n"]}
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    assert list(measuring.texts_of(trained)) == ["domain", "general"] and not asked
+    assert list(bench.texts_of(trained)) == ["domain", "general"] and not asked
     variant = with_protocol(wanting_wikitext2(trained), "published")
-    metrics = evaluation.evaluate(variant)
+    metrics = protocols.evaluate(variant)
     assert asked == [(("Salesforce/wikitext", "wikitext-2-raw-v1"), {"split": "test"})]
     text = " = Robert Boulter = \n\n\n\n\n Robert Boulter is an actor . \n"
     tokens = len(prompts.encode_document(shared.tokenizer(), text)) - 1
     assert [found["perplexity"]["wikitext2"]["tokens"] for found in metrics["checkpoints"]] == [tokens] * 5
     assert "WikiText-2" in metrics["protocols"]["perplexity"]
     assert "wikitext2 text" in json.loads((variant.evaluation / "run.json").read_text())["inputs"]
-    assert list(runs.checkpoints_table(metrics).columns)[2:4] == ["perplexity, general", "perplexity, WikiText-2"]
+    assert list(tables.checkpoints_table(metrics).columns)[2:4] == ["perplexity, general", "perplexity, WikiText-2"]
 
 
 def test_without_a_network_wikitext2_is_left_out_with_one_line(trained):

@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 from benchmarks import experiment_scores, experiments
-from llama_qna import gold, metrics, tables
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna.project import gold
+from llama_qna.project.data import read_table
+from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.text import scores
 
 FOLDER, PAPER = REPOSITORY / "benchmarks", REPOSITORY / "data" / "paper"
 NUMBER = re.compile(r"(?<!\w)\d+(?:[.,]\d+)*")
@@ -33,15 +35,15 @@ def test_differences_are_those_of_the_scores():
 
 
 def test_scores_are_those_of_the_answers():
-    questions = tables.read(Variant.load("paper_135m").gold, "gold.csv", ["question_id", "Answer", "fold"])
+    questions = read_table(Variant.load("paper_135m").gold, "gold.csv", ["question_id", "Answer", "fold"])
     dev = questions[questions.fold == "dev"]
     for experiment in CONTENT["experiments"].values():
         for point in experiment["points"].values():
             answers = point["answers"]
             assert [row["question_id"] for row in answers] == list(dev.question_id)
             for row, reference in zip(answers, dev.Answer, strict=True):
-                assert metrics.rouge(row["answer"], reference)["rougeL"] == pytest.approx(row["rougeL"])
-                assert metrics.token_f1(row["answer"], [reference]) == pytest.approx(row["f1"])
+                assert scores.rouge(row["answer"], reference)["rougeL"] == pytest.approx(row["rougeL"])
+                assert scores.token_f1(row["answer"], [reference]) == pytest.approx(row["f1"])
             for score in ("rougeL", "f1"):
                 assert point[score] == pytest.approx(fmean(row[score] for row in answers))
 

@@ -5,7 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from llama_qna import exports, prompts
+from llama_qna.models import prompts
+from llama_qna.pairs import formats
 
 # what upsets writers and readers of JSONL: quotes, line breaks of every kind, scripts, astral characters, a backslash
 QUESTION = 'What does "Δx·Δp ≥ ħ/2" bound?\u2028Say it\tbriefly.'
@@ -56,7 +57,7 @@ def test_datasets_reads_what_was_exported(format, pairs, chunks, tmp_path):
     from datasets import load_dataset
 
     path = tmp_path / "new folder" / f"{format}.jsonl"
-    assert exports.export(pairs, chunks, format, path) == 2
+    assert formats.export(pairs, chunks, format, path) == 2
     rows = load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
     assert [turns(row, format) for row in rows] == [[QUESTION, ANSWER], ["Why?", "Because."]]
     assert rows[0]["metadata"] == {
@@ -73,7 +74,7 @@ def test_datasets_reads_what_was_exported(format, pairs, chunks, tmp_path):
 @FORMATS
 def test_pandas_reads_it_and_a_person_can(format, pairs, chunks, tmp_path):
     path = tmp_path / "pairs.jsonl"
-    exports.export(pairs, chunks, format, path)
+    formats.export(pairs, chunks, format, path)
     rows = pd.read_json(path, lines=True).to_dict("records")
     assert [turns(row, format) for row in rows] == [[QUESTION, ANSWER], ["Why?", "Because."]]
     assert "Δx·Δp ≥ ħ/2" in path.read_text(encoding="utf-8"), "not \\u0394x"
@@ -83,7 +84,7 @@ def test_pandas_reads_it_and_a_person_can(format, pairs, chunks, tmp_path):
 def test_a_users_own_pairs_have_no_metadata(chunks, tmp_path):
     path = tmp_path / "own.jsonl"
     own = pd.DataFrame([{"Question": "Why?", "Answer": "Because."}])
-    assert exports.export(own, chunks, "alpaca", path) == 1
+    assert formats.export(own, chunks, "alpaca", path) == 1
     assert json.loads(path.read_text()) == {"instruction": "Why?", "input": "", "output": "Because."}
 
 
@@ -93,7 +94,7 @@ def test_empty_cells_are_left_out_and_pages_stay_numbers(pairs, chunks, tmp_path
     mixed.to_csv(tmp_path / "qna.csv", index=False)
     for keep in (True, False):
         table = pd.read_csv(tmp_path / "qna.csv", keep_default_na=keep)
-        exports.export(table, chunks, "messages", tmp_path / "mixed.jsonl")
+        formats.export(table, chunks, "messages", tmp_path / "mixed.jsonl")
         rows = [json.loads(line) for line in (tmp_path / "mixed.jsonl").read_text().split("\n")[:-1]]
         assert [row.get("metadata", {}).get("page") for row in rows] == [3, 4, None]
         assert "metadata" not in rows[2]
@@ -101,7 +102,7 @@ def test_empty_cells_are_left_out_and_pages_stay_numbers(pairs, chunks, tmp_path
 
 def test_the_chunk_fills_in_what_the_pair_does_not_say(chunks, tmp_path):
     named = pd.DataFrame([{"Question": "Why?", "Answer": "Because.", "chunk_id": "reader-0002"}])
-    exports.export(named, chunks, "alpaca", tmp_path / "named.jsonl")
+    formats.export(named, chunks, "alpaca", tmp_path / "named.jsonl")
     assert json.loads((tmp_path / "named.jsonl").read_text())["metadata"] == {
         "chunk_id": "reader-0002",
         "document": "reader",
@@ -112,15 +113,15 @@ def test_the_chunk_fills_in_what_the_pair_does_not_say(chunks, tmp_path):
 
 def test_a_page_that_is_no_number_is_kept(chunks, tmp_path):
     own = pd.DataFrame([{"Question": "Why?", "Answer": "Because.", "page": "iv", "chunk_id": "my-own"}])
-    exports.export(own, chunks, "alpaca", tmp_path / "own.jsonl")
+    formats.export(own, chunks, "alpaca", tmp_path / "own.jsonl")
     assert json.loads((tmp_path / "own.jsonl").read_text())["metadata"] == {"chunk_id": "my-own", "page": "iv"}
 
 
 def test_a_failed_export_leaves_the_earlier_file(pairs, chunks, tmp_path):
     path = tmp_path / "pairs.jsonl"
-    exports.export(pairs, chunks, "alpaca", path)
+    formats.export(pairs, chunks, "alpaca", path)
     before = path.read_bytes()
     half_a_character = pd.Series(["fine", "\ud83d"], dtype=object)  # which no file can hold
     with pytest.raises(UnicodeEncodeError):
-        exports.export(pairs.assign(Question=half_a_character), chunks, "alpaca", path)
+        formats.export(pairs.assign(Question=half_a_character), chunks, "alpaca", path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

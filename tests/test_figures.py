@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from llama_qna import UserError, figures, plotting, publishing
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna import UserError, publish
+from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.reporting import figures, plot
 from tests import fixtures_metrics as made_up
 
 PUBLISHED = json.loads((REPOSITORY / "data" / "published_results.json").read_text(encoding="utf-8"))
@@ -80,7 +81,7 @@ def test_publishing_replaces_the_committed_figures(variant):
     target = variant.root / "figs" / "paper_135m"
     target.mkdir(parents=True)
     (target / "drawn_no_more.png").write_bytes(b"")
-    publishing._publish_figures(variant)
+    publish._publish_figures(variant)
     assert {path.stem for path in target.iterdir()} == set(NAMES)
     content = figures.numbers(
         made_up.metrics(), made_up.PRETRAINING_LOG, made_up.FINETUNING_LOG, PUBLISHED, variant.recipe.description
@@ -150,7 +151,7 @@ def test_systems_stand_with_their_intervals_beside_the_base(picked):
 def test_an_interval_is_drawn_from_low_to_high():
     points = [{"name": "a", "kind": "k", "mean": 0.3, "low": 0.2, "high": 0.5}]
     panel = dict(title="", x="ROUGE-L (0-1)", y="", points=points, levels={"base": 0.1})
-    (axis,) = plotting.plot({"title": "", "panels": [panel]}).axes
+    (axis,) = plot.plot({"title": "", "panels": [panel]}).axes
     (bar,) = [collection for collection in axis.collections if hasattr(collection, "get_segments")]
     (left, row), (right, _) = bar.get_segments()[0]
     assert (left, right, row) == (pytest.approx(0.2), pytest.approx(0.5), 0)
@@ -206,7 +207,7 @@ def test_figures_are_drawn_once_and_again_when_a_number_changes(variant, capsys)
 
 def test_a_picture_can_be_rebuilt_from_its_numbers_to_the_byte(variant, tmp_path):
     for png in figures.draw(variant):
-        again = plotting.save(tmp_path, png.stem, read(variant.figures, png.stem))
+        again = plot.save(tmp_path, png.stem, read(variant.figures, png.stem))
         for ending in (".png", ".svg", ".json"):
             assert again.with_suffix(ending).read_bytes() == png.with_suffix(ending).read_bytes(), png.stem + ending
 
@@ -238,7 +239,7 @@ def test_metrics_without_a_stage_are_refused(variant):
 def test_dollar_signs_in_a_description_are_text(tmp_path):
     numbers = {"title": "$\\frac$", "note": "from $5 to $6", "panels": [dict(title="", x="", y="", curves=[])]}
     numbers["panels"][0]["curves"] = [{"label": "a $ b $", "step": [0, 1], "value": [1.0, 2.0]}]
-    assert plotting.save(tmp_path, "dollars", numbers).is_file()
+    assert plot.save(tmp_path, "dollars", numbers).is_file()
 
 
 def test_drawing_needs_neither_torch_nor_pyplot(tmp_path):

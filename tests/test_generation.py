@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from llama_qna import generation
-from llama_qna.generation import continue_prompts, generate_texts, log_likelihoods
-from llama_qna.prompts import encode_document, question_ids
+from llama_qna.models import generate
+from llama_qna.models.generate import continue_prompts, generate_texts
+from llama_qna.models.likelihood import log_likelihoods
+from llama_qna.models.prompts import encode_document, question_ids
 from tests import fixtures_models as shared
 
 QUESTIONS = [
@@ -56,9 +57,9 @@ def plain_greedy(model, prompt, tokens):
 
 @pytest.mark.parametrize("beginning", ["", LONG_BEGINNING], ids=["no shared prefix", "shared prefix"])
 def test_batches_equal_one_prompt_at_a_time(model, beginning, monkeypatch):
-    computed, shared_beginning = [], generation._shared_beginning
+    computed, shared_beginning = [], generate.shared_beginning
     monkeypatch.setattr(
-        generation, "_shared_beginning", lambda *args: computed.append(shared_beginning(*args)) or computed[-1]
+        generate, "_shared_beginning", lambda *args: computed.append(shared_beginning(*args)) or computed[-1]
     )
     prompts = prompts_of(beginning + question for question in QUESTIONS)
     assert len({len(prompt) for prompt in prompts}) >= 4
@@ -125,7 +126,7 @@ def test_sampled_text_depends_on_its_seed_alone(model):
 
 def test_noise_draws_from_the_softmax():
     logits, temperature, draws = torch.tensor([2.0, 1.0, 0.0, -1.0]), 0.7, 4000
-    choice = generation._Choice(temperature, [f"seed {i}" for i in range(draws)], None)
+    choice = generate._Choice(temperature, [f"seed {i}" for i in range(draws)], None)
     chosen = torch.tensor(choice(logits.expand(draws, -1), list(range(draws))))
     found = torch.bincount(chosen, minlength=4) / draws
     torch.testing.assert_close(found, torch.softmax(logits / temperature, 0), rtol=0, atol=0.02)
@@ -234,7 +235,7 @@ def test_likelihoods_equal_the_plain_computation(model, beginning, monkeypatch):
     wanted = [plain_likelihood(model, prompt, text) for prompt, text in zip(prompts, TEXTS, strict=True)]
     assert len({round(value, 2) for value in wanted}) == len(wanted)  # so a wrong order would show
     for size in (1000, 40, 1):
-        monkeypatch.setattr(generation, "PACKED", size)
+        monkeypatch.setattr(generate, "PACKED", size)
         assert log_likelihoods(model, shared.tokenizer(), prompts, TEXTS) == pytest.approx(wanted, abs=1e-4)
     turned = log_likelihoods(model, shared.tokenizer(), prompts[::-1], TEXTS[::-1])
     assert turned[::-1] == pytest.approx(wanted, abs=1e-4)

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from llama_qna import UserError
-from llama_qna.gold import COLUMNS, folds, near, read_gold, references
-from llama_qna.variants import REPOSITORY
+from llama_qna.project.gold import GOLD_COLUMNS, folds, near, read_gold, references
+from llama_qna.project.variant import REPOSITORY
 
 by_corpus = pytest.mark.parametrize("corpus", ["paper", "physics_reader"])
 KINDS = {"name", "number", "cause", "definition", "mechanism", "comparison"}
@@ -134,7 +134,7 @@ def put(column, value):
 
 def test_evidence_may_differ_in_white_space_only(write_gold):
     gold = write_gold(lambda table: table.assign(evidence=table.evidence.str.replace(" ", "\n  ")))
-    assert list(gold.columns) == [*COLUMNS, "chunk_ids"] and gold.chunk_ids.map(len).min() == 1
+    assert list(gold.columns) == [*GOLD_COLUMNS, "chunk_ids"] and gold.chunk_ids.map(len).min() == 1
     with pytest.raises(UserError, match="evidence stands in no chunk"):
         write_gold(lambda table: table.assign(evidence=table.evidence.str.upper()))
 

@@ -12,10 +12,10 @@ import pypdfium2
 import pytest
 
 from llama_qna import UserError, cli
-from llama_qna.documents import read_document, read_folder
-from llama_qna.extraction import extract
-from llama_qna.recipes import ReadLimits
-from llama_qna.variants import REPOSITORY
+from llama_qna.documents.extract import extract
+from llama_qna.documents.read import read_document, read_folder
+from llama_qna.project.recipe import ReadLimits
+from llama_qna.project.variant import REPOSITORY
 from tests.fixtures_pdfs import FONT, PAGE, many_blanks, one_page, stream, write_pdf
 
 PAPER = REPOSITORY / "data" / "pdfs" / "paper" / "wicketfold.pdf"
@@ -123,7 +123,17 @@ def test_answer_of_the_child_is_the_whole_document():
 
 
 def test_the_child_does_not_import_the_heavy_libraries():
-    command = [sys.executable, "-X", "importtime", "-m", "llama_qna.extraction", str(PAPER), "pypdfium2", "60", "2"]
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-m",
+        "llama_qna.documents.extract",
+        str(PAPER),
+        "pypdfium2",
+        "60",
+        "2",
+    ]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert json.loads(done.stdout)["document"]["pages"] == 8
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
@@ -165,7 +175,7 @@ def reading(toy_root, edit_recipe):
 
 
 def reader_of(pid):
-    return [child for child in psutil.Process(pid).children() if "llama_qna.extraction" in child.cmdline()]
+    return [child for child in psutil.Process(pid).children() if "llama_qna.documents.extract" in child.cmdline()]
 
 
 def is_gone(child):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llama_qna import UserError
-from llama_qna.intervals import difference, holm, interval
+from llama_qna.evaluation.intervals import difference, holm, interval
 
 
 def test_mean_is_over_rows_and_the_interval_over_clusters():

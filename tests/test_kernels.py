@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from llama_qna import kernels
+from llama_qna.training.cpu import kernels
 
 
 def states(*shape, seed=0):

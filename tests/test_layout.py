@@ -4,9 +4,9 @@ import pypdfium2
 import pytest
 import typst
 
-from llama_qna.cleaning import HYPHEN, clean
-from llama_qna.layout import page_text
-from llama_qna.variants import REPOSITORY
+from llama_qna.documents.clean import HYPHEN, clean
+from llama_qna.documents.columns import page_text
+from llama_qna.project.variant import REPOSITORY
 
 PDFS = sorted((REPOSITORY / "data" / "pdfs").glob("*/*.pdf"))
 FIRST = [

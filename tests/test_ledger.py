@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from llama_qna import UserError
-from llama_qna.ledger import Ledger, entry_key
-from llama_qna.variants import REPOSITORY
+from llama_qna.pairs.ledger import Ledger, entry_key
+from llama_qna.project.variant import REPOSITORY
 
 
 def entry(n, **more):

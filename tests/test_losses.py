@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from llama_qna import kernels
-from llama_qna.losses import Replay, divergence, summed_losses
+from llama_qna.training.cpu import kernels
+from llama_qna.training.loss import Replay, divergence, summed_losses
 from tests import fixtures_models as shared
 
 # --- the loss --------------------------------------------------------------------------------------------------------

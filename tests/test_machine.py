@@ -7,11 +7,21 @@ import sys
 import pytest
 import torch
 
-from llama_qna import UserError, machine, models, plan
-from llama_qna.machine import GIB
-from llama_qna.recipes import Quantization
-from llama_qna.training import pretrain
-from llama_qna.variants import REPOSITORY
+from llama_qna import UserError
+from llama_qna.models import device, plan
+from llama_qna.models.base import load_base
+from llama_qna.models.device import (
+    GIB,
+    _kilobytes,
+    check_gpu,
+    compute_dtype,
+    give_back_freed,
+    gpu_has_bfloat16,
+    parse_memory,
+)
+from llama_qna.project.recipe import Quantization
+from llama_qna.project.variant import REPOSITORY
+from llama_qna.training.stages import pretrain
 from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture  # noqa: F401
 from tests.test_planning import losses
 
@@ -25,16 +35,16 @@ def repository_root(monkeypatch):
     ("size", "expected"), [("24GiB", 24 * GIB), ("22.5 GB", 22_500_000_000), ("8g", 8 * GIB), ("512MiB", GIB // 2)]
 )
 def test_sizes(size, expected):
-    assert machine.parse_memory(size) == expected
+    assert parse_memory(size) == expected
 
 
 @pytest.mark.parametrize("size", ["", "24", "GiB", "1.2.3G", "0GiB", "-4GiB"])
 def test_sizes_that_are_none(size):
     with pytest.raises(UserError, match="give a size such as 24GiB"):
-        machine.parse_memory(size)
+        parse_memory(size)
 
 
-@pytest.mark.skipif(models.compute_dtype(None) is not torch.bfloat16, reason="this CPU has no bfloat16 instructions")
+@pytest.mark.skipif(compute_dtype(None) is not torch.bfloat16, reason="this CPU has no bfloat16 instructions")
 def test_cpu_without_avx512_computes_in_float32():
     """oneDNN held to AVX2 is the machine that it would be without AVX512."""
     code = "from llama_qna import models, plan; print(models.compute_dtype(None), plan.value_bytes('cpu'))"
@@ -48,9 +58,9 @@ def test_training_in_float32_where_bfloat16_is_slow(shallow_variant, monkeypatch
     pretrain(shallow_variant)
     expected = losses(shallow_variant.pretraining)
     (shallow_variant.pretraining / "run.json").unlink()
-    for module in (machine, plan):
+    for module in (device, plan):
         monkeypatch.setattr(module, "bfloat16_is_fast", lambda: False)
-    model = models.load_base(shallow_variant.recipe.base_model, shallow_variant.recipe.quantization)
+    model = load_base(shallow_variant.recipe.base_model, shallow_variant.recipe.quantization)
     assert model.dtype is torch.float32
     pretrain(shallow_variant)
     assert losses(shallow_variant.pretraining) == pytest.approx(expected, rel=0.05)
@@ -61,8 +71,8 @@ def gpu(monkeypatch):
     """A GPU of a compute capability, as far as torch would tell."""
 
     def forget():
-        machine.check_gpu.cache_clear()
-        machine.gpu_has_bfloat16.cache_clear()
+        check_gpu.cache_clear()
+        gpu_has_bfloat16.cache_clear()
 
     def pretend(major, minor):
         forget()
@@ -79,33 +89,33 @@ def gpu(monkeypatch):
 
 def test_gpu_without_bfloat16_computes_in_float16(gpu, capsys):
     gpu(7, 5)
-    assert [models.compute_dtype(Quantization()) for _ in range(2)] == [torch.float16] * 2
+    assert [compute_dtype(Quantization()) for _ in range(2)] == [torch.float16] * 2
     assert capsys.readouterr().err == "llama-qna: Old GPU has no bfloat16: computing in float16, its losses scaled\n"
 
 
 def test_gpu_with_bfloat16_computes_as_the_recipe_says(gpu, capsys):
     gpu(8, 9)
-    assert models.compute_dtype(Quantization()) is torch.bfloat16
-    assert models.compute_dtype(Quantization(compute_dtype="float16")) is torch.float16
+    assert compute_dtype(Quantization()) is torch.bfloat16
+    assert compute_dtype(Quantization(compute_dtype="float16")) is torch.float16
     assert capsys.readouterr().err == ""
 
 
 def test_gpu_that_torch_has_no_kernels_for_is_refused(gpu):
     gpu(5, 2)
     with pytest.raises(UserError, match=r"Old GPU \(compute capability 5.2\) is too old for this PyTorch.* at 7.0"):
-        models.compute_dtype(Quantization(compute_dtype="float16"))
+        compute_dtype(Quantization(compute_dtype="float16"))
 
 
 def test_freed_memory_is_given_back_only_above_the_plan():
     def held():
-        return machine._kilobytes("/proc/self/status", "VmRSS") * 1024
+        return _kilobytes("/proc/self/status", "VmRSS") * 1024
 
     blocks = [bytearray(b"x" * 60_000) for _ in range(2000)]
     kept = blocks[::2]  # holes between them
     del blocks
     before = held()
-    machine.give_back_freed(2**50)
+    give_back_freed(2**50)
     assert held() == pytest.approx(before, abs=2**21)
-    machine.give_back_freed(0)
+    give_back_freed(0)
     assert held() < before - 30 * 2**20
     assert len(kept) == 1000

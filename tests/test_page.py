@@ -11,11 +11,13 @@ import gradio as gr
 import httpx
 import pytest
 
-from llama_qna import UserError, metrics, page
-from llama_qna import page_layout as layout
-from llama_qna.answering import SYSTEMS
-from llama_qna.chunks import load
-from llama_qna.conversation import MAX_CHARACTERS, Desk, as_json, as_markdown, messages
+from llama_qna import UserError
+from llama_qna.answering.answerer import SYSTEMS
+from llama_qna.documents.chunks import load
+from llama_qna.serving import page, page_layout
+from llama_qna.serving.conversation import MAX_CHARACTERS, Desk, as_json, as_markdown, messages
+from llama_qna.serving.page import answerer_at, serve_page
+from llama_qna.text.scores import score
 from tests.fixtures_models import write_variant
 from tests.fixtures_page import HOSTILE, QUESTION, REFERENCE, StandIn, desk, manual_root, serve  # noqa: F401
 
@@ -28,7 +30,7 @@ def last(replies):
 
 
 def test_trained_variant_offers_every_system_and_its_gold_questions(desk):  # noqa: F811
-    system, gold, notice = layout.choose(desk, "manual", "rag")
+    system, gold, notice = page_layout.choose(desk, "manual", "rag")
     assert [key for _, key in system.choices] == list(SYSTEMS) and system.value == "rag"
     assert gold.choices == [(f"{QUESTION} (lid-1, test)", QUESTION)] and gold.visible
     assert not notice.visible
@@ -36,7 +38,7 @@ def test_trained_variant_offers_every_system_and_its_gold_questions(desk):  # no
 
 def test_variant_on_which_nothing_has_run_offers_the_base_and_says_what_to_run(manual_root):  # noqa: F811
     desk = Desk(manual_root, StandIn)  # noqa: F811
-    system, gold, notice = layout.choose(desk, "fresh", "qna+rag")
+    system, gold, notice = page_layout.choose(desk, "fresh", "qna+rag")
     assert [key for _, key in system.choices] == ["base"] and system.value == "base"
     assert not gold.visible
     for stage in ("load", "pretrain", "run"):
@@ -49,10 +51,10 @@ def test_variant_on_which_nothing_has_run_offers_the_base_and_says_what_to_run(m
 def test_broken_recipe_or_gold_file_is_a_notice(desk, manual_root):  # noqa: F811
     gold = manual_root / "data/paper/gold.csv"
     gold.write_text(gold.read_text().replace(",test,", ",exam,"))
-    assert "fold is 'exam'" in layout.choose(desk, "manual", "qna")[2].value
+    assert "fold is 'exam'" in page_layout.choose(desk, "manual", "qna")[2].value
     assert last(desk.reply(QUESTION, "manual", "qna")).text, "the answer stands, without scores"
     (manual_root / "manual/variant.yaml").write_text("nonsense: 1")
-    assert "unknown key `nonsense`" in layout.choose(desk, "manual", "qna")[2].value
+    assert "unknown key `nonsense`" in page_layout.choose(desk, "manual", "qna")[2].value
     assert {reply.problem[:20] for _, reply in desk.side_by_side("Why?", "manual")} == {"manual/variant.yaml:"}
 
 
@@ -65,7 +67,7 @@ def test_answer_grows_and_ends_with_its_passages_and_scores(desk):  # noqa: F811
     assert all(later.startswith(earlier) for earlier, later in zip(texts, texts[1:], strict=False))
     assert len(set(texts)) > 5 and [reply.done for reply in replies].index(True) == len(replies) - 1
     assert replies[-1].gold.answer == REFERENCE
-    assert replies[-1].scores == metrics.score(texts[-1], REFERENCE, ["3 kg"], [HOSTILE])
+    assert replies[-1].scores == score(texts[-1], REFERENCE, ["3 kg"], [HOSTILE])
     answer, passages, scores = messages(replies[-1], "manual", "qna+rag")
     assert answer["content"] == texts[-1] and not answer["metadata"]
     assert passages["metadata"]["title"] == "qna+rag of manual by a stand-in, given 2 passages"
@@ -82,7 +84,7 @@ def test_each_question_is_asked_of_each_system_once(desk):  # noqa: F811
     done = {system: reply for system, reply in desk.side_by_side(QUESTION, "manual") if reply.done}
     assert set(done) == set(SYSTEMS)
     assert sorted(system for _, system in desk.answerer("manual").asked) == sorted(SYSTEMS)
-    table = layout.scores_table(done).splitlines()
+    table = page_layout.scores_table(done).splitlines()
     assert len(table) == 2 + len(SYSTEMS)
     assert table[-1].startswith(f"| qna+rag | {done['qna+rag'].scores['rougeL']:.3f} |")
 
@@ -138,7 +140,7 @@ def test_many_at_once_get_their_own_answers_from_the_real_model(tmp_path, monkey
 
 
 def test_chatbot_sends_no_tag_and_no_entity_and_gets_the_text_back():
-    chatbot, text = layout.show_as_text(gr.Chatbot(render_markdown=False)), f"{HOSTILE} R&D &lt; 1 < 2 <b>&#60;"
+    chatbot, text = page_layout.show_as_text(gr.Chatbot(render_markdown=False)), f"{HOSTILE} R&D &lt; 1 < 2 <b>&#60;"
     sent = chatbot.postprocess([{"role": "assistant", "content": text, "metadata": {"title": "Passages"}}])
     (content,) = sent.root[0].content
     for tag in ("<script", "</script", "<img", "<b", "&lt", "&#"):
@@ -182,9 +184,9 @@ def test_taken_port_and_missing_engine_are_one_line(desk, manual_root, monkeypat
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match="no engine answers"):
-            page.answerer_at(f"http://127.0.0.1:{port + 1}/v1", desk.answerer("manual").variant)
+            answerer_at(f"http://127.0.0.1:{port + 1}/v1", desk.answerer("manual").variant)
         monkeypatch.setattr(page, "answerer_at", lambda url, variant: StandIn(variant))
         with pytest.raises(UserError, match=f"port {port} cannot be used"):
-            page.serve_page(desk.answerer("manual").variant, port)
+            serve_page(desk.answerer("manual").variant, port)
         with pytest.raises(UserError, match="port 65536 cannot be used"):
-            page.serve_page(desk.answerer("manual").variant, 65536)
+            serve_page(desk.answerer("manual").variant, 65536)

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from llama_qna.answering import SYSTEMS
-from llama_qna.conversation import Desk
-from llama_qna.page_layout import LABELS
-from llama_qna.variants import REPOSITORY
+from llama_qna.answering.answerer import SYSTEMS
+from llama_qna.project.variant import REPOSITORY
+from llama_qna.serving.conversation import Desk
+from llama_qna.serving.page_layout import LABELS
 from tests.fixtures_models import small_run_fixture  # noqa: F401
 from tests.fixtures_page import HOSTILE, QUESTION, REFERENCE, StandIn, desk, manual_root, serve  # noqa: F401
 
@@ -325,7 +325,7 @@ def real(small_run, tmp_path):  # noqa: F811
 
 
 def test_the_real_model_answers_as_in_the_terminal(real, small_run, open_page):  # noqa: F811
-    from llama_qna.answering import Answerer
+    from llama_qna.answering.answerer import Answerer
 
     url, output = real  # noqa: F811
     question = "What is a wicket?"

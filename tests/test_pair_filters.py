@@ -2,9 +2,10 @@
 
 import pytest
 
-from llama_qna import pair_filters
-from llama_qna.pair_filters import REASONS, Duplicates, Filters, content_words, similarity
-from llama_qna.pair_writers import Candidate
+from llama_qna.pairs.filters import REASONS, Duplicates, Filters
+from llama_qna.pairs.writers import Candidate
+from llama_qna.text import words
+from llama_qna.text.words import content_words, similarity
 
 TEXT = (
     "The Brisling-7 is a microcontroller board with a single core at 200 MHz. Both run our runtime Latchkey, which "
@@ -108,7 +109,7 @@ def test_every_reason_is_in_the_list_and_the_first_one_counts(filters):
 
 def test_name_and_number_at_the_start_of_a_sentence_or_with_a_comma(filters):
     """A capital at the start of a sentence makes no name; a number is its digits, however its sentence goes on."""
-    assert pair_filters.claims("Then the board of Ilse Brandt drew 1,984.5 watts, 64.") == content_words(
+    assert words.claims("Then the board of Ilse Brandt drew 1,984.5 watts, 64.") == content_words(
         "Ilse Brandt 1,984.5 64"
     )
     assert reason(filters, HOW_MUCH, "Exactly 64, as the runtime Latchkey takes 64 KB of flash.") == ""

@@ -4,10 +4,15 @@ import pandas as pd
 import pytest
 import yaml
 
-from llama_qna import UserError, chunks, qna, records
-from llama_qna.pair_writers import Passage, parts_of, sentences_of, writer
-from llama_qna.question_forms import forms
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna import UserError
+from llama_qna.documents.chunks import load
+from llama_qna.pairs import qna
+from llama_qna.pairs.grammar import forms
+from llama_qna.pairs.writers import Passage, parts_of, writer
+from llama_qna.project.data import read_chunks
+from llama_qna.project.stage import valid_record
+from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.text.words import sentences_of
 from tests.test_endpoints import answer, serving
 
 FACTS = {  # sentence: question
@@ -53,7 +58,7 @@ def variant_at(root, url, **generation):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLAMA_QNA_ROOT", str(root))
         variant = Variant.load("workshop")
-    assert len(chunks.load(variant)) == len(SECTIONS)
+    assert len(load(variant)) == len(SECTIONS)
     return variant
 
 
@@ -70,7 +75,7 @@ def test_pairs_of_a_server_are_kept_with_where_they_come_from(method, tmp_path):
         variant = variant_at(tmp_path, server.url, method=method)
         pairs = qna.generate(variant)
     assert dict(zip(pairs.Answer, pairs.Question, strict=True)) == FACTS
-    table = chunks.read_chunks(variant).set_index("chunk_id")
+    table = read_chunks(variant).set_index("chunk_id")
     for pair in pairs.itertuples():
         chunk = table.loc[pair.chunk_id]
         assert pair.Answer in chunk.text
@@ -92,7 +97,7 @@ def test_yields_add_up(tmp_path):
         variant = variant_at(tmp_path, server.url, method="two_step")
         pairs = qna.generate(variant)
     rejected = pd.read_csv(variant.qna / "qna_rejected.csv", keep_default_na=False)
-    found = records.valid_record(variant.qna, "generate")["results"]
+    found = valid_record(variant.qna, "generate")["results"]
     assert len(pairs) + len(rejected) == len(FACTS) == found["pairs"] + found["rejected"]
     assert sum(found["reasons"].values()) == len(rejected) == 9
     assert found["reasons"] == rejected.reason.value_counts().to_dict()
@@ -124,7 +129,7 @@ def test_chunk_without_a_pair_is_asked_about_again_with_another_seed(tmp_path):
 
 
 def _passage(variant):
-    chunk = chunks.read_chunks(variant).iloc[0]
+    chunk = read_chunks(variant).iloc[0]
     return Passage(chunk.chunk_id, chunk.text)
 
 
@@ -134,7 +139,7 @@ def _passage(variant):
 def test_two_step_asks_for_sentences_of_the_chunk(toy_root):
     """Two chunks: one of the paper, and one that begins in the middle of a sentence."""
     variant = Variant.load("paper_135m")
-    table = chunks.load(variant)
+    table = load(variant)
     body = table[table.text.str.contains("The threshold search takes four minutes")].head(1)
     passage, (begun, whole) = Passage(body.chunk_id.iloc[0], body.text.iloc[0]), list(FACTS)[:2]
     write = writer(variant)

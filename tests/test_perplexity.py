@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from llama_qna import UserError
-from llama_qna.perplexity import perplexity, published_perplexity
-from llama_qna.prompts import text_row
+from llama_qna.evaluation.perplexity import perplexity, published_perplexity
+from llama_qna.models.prompts import text_row
 from tests import fixtures_models as shared
 
 TEXT = "The lid of the kettle weighs three kilograms, and <|im_end|> is only a word here. Its inventor was naïve. " * 3
@@ -272,7 +272,7 @@ def test_published_perplexity_without_chunks_is_refused(tiny):
 
 def test_log_likelihoods_equal_the_plain_computation():
     """Of answers of unlike lengths, whatever else is in the batch."""
-    from llama_qna.perplexity import log_likelihoods
+    from llama_qna.models.likelihood import answer_log_likelihoods
 
     model = shared.tiny_llama(vocabulary=100)
     prompts, answers = [[5, 6, 7], [8, 9], [10, 11, 12, 13, 14]], [[20, 21, 2], [22, 2], [23, 24, 25, 2]]
@@ -282,4 +282,4 @@ def test_log_likelihoods_equal_the_plain_computation():
             logits = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
         wanted.append(sum(logits[len(prompt) - 1 + i, token].item() for i, token in enumerate(answer)) / len(answer))
     for size in (1, 3):
-        assert log_likelihoods(model, prompts, answers, batch_size=size) == pytest.approx(wanted, rel=1e-4)
+        assert answer_log_likelihoods(model, prompts, answers, batch_size=size) == pytest.approx(wanted, rel=1e-4)

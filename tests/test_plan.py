@@ -7,12 +7,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from llama_qna import UserError, models, plan
-from llama_qna.machine import GIB
-from llama_qna.plan import Batch
-from llama_qna.recipes import Quantization
-from llama_qna.shapes import KNOWN, Shapes, shapes_of
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna import UserError
+from llama_qna.models import adapters, plan
+from llama_qna.models.base import EMBEDDED, EMBEDDED_FOLDER
+from llama_qna.models.device import GIB
+from llama_qna.models.plan import Batch, activations, plan_stage
+from llama_qna.models.shapes import KNOWN, Shapes, shapes_of
+from llama_qna.project.recipe import Quantization
+from llama_qna.project.variant import REPOSITORY, Variant
 from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture  # noqa: F401
 
 SMALL = Shapes(2, 64, 128, 4, 2, 16, 512, False)
@@ -32,16 +34,16 @@ def test_known_shapes_have_the_published_numbers_of_weights():
     counts = {name.rsplit("/")[-1]: found.linear_weights + found.other_weights for name, found in KNOWN.items()}
     assert counts["Llama-2-7b-chat-hf"] == 6_738_415_616
     assert counts["Llama-2-13b-chat-hf"] == 13_015_864_320
-    with safe_open(models.EMBEDDED_FOLDER / "model.safetensors", "pt") as file:
+    with safe_open(EMBEDDED_FOLDER / "model.safetensors", "pt") as file:
         stored = sum(torch.Size(file.get_slice(name).get_shape()).numel() for name in file.keys())
     assert counts["smollm2-135m-instruct"] == stored
 
 
 def test_shapes_are_those_of_the_config_file(shallow_folder):
     found, source = shapes_of(str(shallow_folder))
-    assert found == replace(KNOWN[models.EMBEDDED], layers=2)
+    assert found == replace(KNOWN[EMBEDDED], layers=2)
     assert source == "config.json of the model"
-    assert shapes_of(models.EMBEDDED)[0] == KNOWN[models.EMBEDDED]
+    assert shapes_of(EMBEDDED)[0] == KNOWN[EMBEDDED]
 
 
 def test_unknown_shapes_are_one_clear_line(tmp_path):
@@ -64,9 +66,9 @@ def test_adapter_targets_that_a_llama_does_not_have():
 def small_model(lora, quantization):
     from peft import get_peft_model
 
-    from llama_qna.rehearsal import random_model
+    from llama_qna.training.rehearsal import random_model
 
-    model = get_peft_model(random_model(SMALL, quantization), models.lora_config(lora)).train()
+    model = get_peft_model(random_model(SMALL, quantization), adapters.lora_config(lora)).train()
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.bfloat16)
@@ -106,11 +108,11 @@ def test_weights_are_counted_as_they_are_stored(double):
 )
 def test_activations_are_what_autograd_keeps(lora, length, padded):
     """Every tensor kept for backward in the layers, without those that all layers share."""
-    from llama_qna import quick_layers
+    from llama_qna.training.cpu.layers import hidden_states, quicken
 
     recipe = recipe_with(**lora)
     model = small_model(recipe.lora, recipe.quantization)
-    quick_layers.quicken(model)
+    quicken(model)
     rows = 2
     ids, mask = torch.randint(3, 512, (rows, length)), torch.ones(rows, length, dtype=torch.long)
     if padded:
@@ -129,13 +131,13 @@ def test_activations_are_what_autograd_keeps(lora, length, padded):
         inner = model.get_base_model().model
         every, inner.layers = inner.layers, inner.layers[:layers]
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            (output,) = quick_layers.hidden_states(model.get_base_model(), (ids, mask))
+            (output,) = hidden_states(model.get_base_model(), (ids, mask))
         inner.layers = every
         assert output.requires_grad
         return sum(size for size, _ in found.values())
 
     found = kept(2) - kept(1)
-    planned = plan.activations(SMALL, recipe, Batch(rows, length, 1, False, padded=padded), "cpu")
+    planned = activations(SMALL, recipe, Batch(rows, length, 1, False, padded=padded), "cpu")
     if padded:  # counted as if every row were a long one
         assert found < 0.8 * planned
     else:
@@ -157,7 +159,7 @@ def test_peak_is_predicted_within_a_tenth(name):
 @pytest.mark.parametrize("stage", ["pretraining", "finetuning"])
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_variants_train_with_whole_batches(name, stage, memory):
-    chosen = plan.plan_stage(Variant.load(name), stage, memory * GIB, "cpu")
+    chosen = plan_stage(Variant.load(name), stage, memory * GIB, "cpu")
     assert (chosen.batch.rows, chosen.batch.accumulation, chosen.batch.checkpointing) == (8, 1, False)
     assert sum(chosen.parts.values()) == chosen.peak < memory * GIB
 
@@ -165,17 +167,17 @@ def test_shipped_variants_train_with_whole_batches(name, stage, memory):
 def test_less_memory_smaller_batches_then_checkpointing_then_refusal():
     variant, ways = Variant.load("paper_135m"), []
     for memory in (8, 4, 3.3, 2, 1.5):
-        batch = plan.plan_stage(variant, "pretraining", int(memory * GIB), "cpu").batch
+        batch = plan_stage(variant, "pretraining", int(memory * GIB), "cpu").batch
         ways.append((batch.rows, batch.checkpointing))
         assert batch.rows * batch.accumulation == 8
     assert ways[0] == (8, False) and ways[-1][1]
     assert ways == sorted(ways, key=lambda way: (way[1], -way[0]))
     with pytest.raises(UserError, match="does not fit: one row of 512 tokens at a time, with gradient checkpointing"):
-        plan.plan_stage(variant, "pretraining", GIB // 2, "cpu")
+        plan_stage(variant, "pretraining", GIB // 2, "cpu")
 
 
 def test_a_recipe_that_asks_for_checkpointing_gets_it():
-    assert plan.plan_stage(Variant.load("paper_7b"), "pretraining", 80 * GIB, "cuda").batch.checkpointing
+    assert plan_stage(Variant.load("paper_7b"), "pretraining", 80 * GIB, "cuda").batch.checkpointing
 
 
 @pytest.mark.parametrize("name", ["paper_7b", "paper_13b"])
@@ -183,14 +185,14 @@ def test_the_studys_models_fit_an_l4_with_their_batch(name):
     variant = Variant.load(name)
     stage = variant.recipe.pretraining
     wide = variant.recipe.model_copy(update={"pretraining": stage.model_copy(update={"batch_size": 8})})
-    chosen = plan.plan_stage(replace(variant, recipe=wide), "pretraining", 22 * GIB, "cuda")
+    chosen = plan_stage(replace(variant, recipe=wide), "pretraining", 22 * GIB, "cuda")
     assert chosen.batch.rows * chosen.batch.accumulation == 8
     assert chosen.peak <= 22 * GIB
 
 
 def test_time_follows_the_steps_and_the_limit():
     variant = Variant.load("paper_135m")
-    chosen = plan.plan_stage(variant, "pretraining", 24 * GIB, "cpu", [300] * 20)
+    chosen = plan_stage(variant, "pretraining", 24 * GIB, "cpu", [300] * 20)
     assert chosen.steps == 3 * variant.recipe.pretraining.epochs
     assert chosen.seconds_per_step(1e12) == pytest.approx(2 * chosen.seconds_per_step(2e12))
     weights = shapes_of(variant.recipe.base_model)[0].linear_weights

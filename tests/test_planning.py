@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from llama_qna import UserError, machine, models, plan, planning, shapes
-from llama_qna.machine import GIB
-from llama_qna.plan import Batch
-from llama_qna.training import finetune, pretrain
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna import UserError
+from llama_qna.models import base, device, plan, planning, shapes
+from llama_qna.models.device import GIB, available_memory
+from llama_qna.models.plan import Batch, memory, plan_stage
+from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.training.stages import finetune, pretrain
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture  # noqa: F401
 
@@ -25,7 +26,7 @@ def losses(folder):
 
 def test_stage_in_little_memory_takes_the_same_steps(shallow_variant, monkeypatch, capsys):
     """Half of the rows at once, twice a step: the same losses, with replay too, as all at once."""
-    found, counted = [], plan.memory
+    found, counted = [], memory
 
     def too_much_at_once(shapes, recipe, stage, batch, device):
         return counted(shapes, recipe, stage, batch, device) | ({"more": 2**50} if batch.rows > 8 else {})
@@ -45,8 +46,8 @@ def test_stage_in_little_memory_takes_the_same_steps(shallow_variant, monkeypatc
 
 
 def test_stage_that_does_not_fit_is_refused_before_loading(shallow_variant, monkeypatch):
-    monkeypatch.setattr(machine, "main_memory", lambda: 2**28)
-    monkeypatch.setattr(models, "load_base", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(device, "main_memory", lambda: 2**28)
+    monkeypatch.setattr(base, "load_base", lambda *_, **__: pytest.fail("loaded"))
     for stage in (pretrain, lambda variant: finetune(variant, only=True)):
         with pytest.raises(UserError, match="does not fit"):
             stage(shallow_variant)
@@ -64,17 +65,17 @@ def test_model_of_unknown_shapes_trains_as_its_recipe_says(monkeypatch, capsys):
     variant = replace(variant, recipe=variant.recipe.model_copy(update={"base_model": "someone/else"}))
     assert planning.for_stage(variant, "pretraining", []) == Batch(8, 512, 1, False)
     assert "no plan: base_model someone/else" in capsys.readouterr().out
-    monkeypatch.setattr("llama_qna.distributed.sharded", lambda: True)
+    monkeypatch.setattr("llama_qna.project.processes.sharded", lambda: True)
     assert planning.for_stage(Variant.load("paper_135m"), "pretraining", []) == Batch(8, 512, 1, False)
 
 
 def test_processes_on_one_machine_share_its_memory(monkeypatch):
-    monkeypatch.setattr(machine, "main_memory", lambda: 24 * GIB)
-    assert machine.memory("cpu") == 24 * GIB
+    monkeypatch.setattr(device, "main_memory", lambda: 24 * GIB)
+    assert available_memory("cpu") == 24 * GIB
     for name, value in {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    assert machine.memory("cpu") == 12 * GIB
-    split = plan.plan_stage(Variant.load("paper_135m"), "pretraining", 12 * GIB, "cpu")
+    assert available_memory("cpu") == 12 * GIB
+    split = plan_stage(Variant.load("paper_135m"), "pretraining", 12 * GIB, "cpu")
     assert (split.batch.rows, split.batch.accumulation, split.batch_size) == (2, 1, 8)
 
 
@@ -82,16 +83,16 @@ def test_processes_on_one_machine_share_its_memory(monkeypatch):
 
 
 def test_report_of_another_machine_needs_nothing_of_this_one(monkeypatch):
-    from llama_qna.planning import report
+    from llama_qna.models.planning import report
 
-    monkeypatch.setattr(machine, "measure", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(device, "measure", lambda *_: pytest.fail("measured"))
     text = report(Variant.load("paper_13b"), 22 * GIB, "cuda")
     assert "13.0 billion weights, 40 layers, by the shapes known by that name" in text
     assert "cache of keys and values" in text and "plan: finetuning: 4 rows of up to 1024 tokens at once" in text
 
 
 def test_report_measures_the_limit_here(monkeypatch):
-    from llama_qna.planning import report
+    from llama_qna.models.planning import report
 
     found = Variant.load("paper_135m")
     monkeypatch.setattr(shapes, "EMBEDDED_FOLDER", REPOSITORY / "nowhere")  # not even the model has to be there

@@ -2,7 +2,9 @@
 
 import pytest
 
-from llama_qna import UserError, models, prompts
+from llama_qna import UserError
+from llama_qna.models import prompts
+from llama_qna.models.base import EMBEDDED, load_tokenizer
 
 QUESTION = "What is the traffic of a stage?"
 ANSWER = "It is the fraction of inputs that reach that stage."
@@ -16,7 +18,7 @@ CHUNKS = [
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return models.load_tokenizer(models.EMBEDDED)
+    return load_tokenizer(EMBEDDED)
 
 
 @pytest.fixture(scope="module")

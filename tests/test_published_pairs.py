@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from llama_qna.pair_filters import REASONS, Duplicates
-from llama_qna.variants import REPOSITORY
+from llama_qna.pairs.filters import REASONS, Duplicates
+from llama_qna.project.variant import REPOSITORY
 
 CORPORA = ["paper", "physics_reader"]
 by_corpus = pytest.mark.parametrize("corpus", CORPORA)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from llama_qna import figures, repeats
-from llama_qna.publishing import readme_results
-from llama_qna.recipe_files import read_recipe
-from llama_qna.results import write_results_block
-from llama_qna.variants import REPOSITORY, variant_names
+from llama_qna import repeat
+from llama_qna.project.recipe import read_recipe
+from llama_qna.project.variant import REPOSITORY, variant_names
+from llama_qna.publish import readme_results
+from llama_qna.reporting import figures
+from llama_qna.reporting.results import write_results_block
 
 EMBEDDED = ["paper_135m", "physics_books_135m"]
 
@@ -55,7 +56,7 @@ def test_scores_of_other_seeds_are_what_their_answers_make(path):
     content = read(path)
     lines = path.with_name("seeds.predictions.jsonl").read_text(encoding="utf-8").splitlines()
     perplexities = {int(seed): texts for seed, texts in content["perplexity"].items()}
-    assert repeats.summarize(content["variant"], perplexities, [json.loads(line) for line in lines]) == content
+    assert repeat.summarize(content["variant"], perplexities, [json.loads(line) for line in lines]) == content
 
 
 def test_results_block_of_the_readme_is_what_the_metrics_make(tmp_path):

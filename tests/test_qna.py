@@ -5,10 +5,14 @@ import re
 import pandas as pd
 import pytest
 
-from llama_qna import UserError, chunks, qna, records
-from llama_qna.pair_filters import REASONS
-from llama_qna.pair_writers import Candidate, Written
-from llama_qna.variants import Variant
+from llama_qna import UserError
+from llama_qna.documents.chunks import load
+from llama_qna.pairs import qna
+from llama_qna.pairs.filters import REASONS
+from llama_qna.pairs.writers import Candidate, Written
+from llama_qna.project.data import QNA_COLUMNS, read_chunks
+from llama_qna.project.stage import valid_record
+from llama_qna.project.variant import Variant
 
 # --- a file of the user's own ----------------------------------------------------------------------------------------
 
@@ -99,14 +103,14 @@ def variant(toy_root, edit_recipe):
         'Question,Answer\nWhat is a wicket?,"A small, round door."\nQ: What is NA?,A: None.\n'
     )
     variant = Variant.load("paper_135m")
-    chunks.load(variant)
+    load(variant)
     return variant
 
 
 def test_reference_pairs_ask_for_every_entry(variant, tmp_path):
-    table = chunks.read_chunks(variant)
+    table = read_chunks(variant)
     pairs = qna.reference_pairs(table[table.kind == "reference"])
-    assert list(pairs.columns) == qna.COLUMNS
+    assert list(pairs.columns) == QNA_COLUMNS
     by_number, by_title = pairs[::2], pairs[1::2]
     assert list(by_number.Question) == [f"What is reference [{n}]?" for n in range(1, 36)]
     assert by_number.Answer.iloc[8].startswith("Y. Kaya, S. Hong, and T. Dumitras. Shallow-Deep Networks")
@@ -127,14 +131,14 @@ def test_reference_pairs_ask_for_every_entry(variant, tmp_path):
 
 def test_generate_takes_the_file_and_the_references(variant):
     table = qna.generate(variant)
-    assert list(table.columns) == qna.COLUMNS
+    assert list(table.columns) == QNA_COLUMNS
     assert list(table.Question[:3]) == ["What is a wicket?", "What is NA?", "What is reference [1]?"]
     assert list(table.Answer[:2]) == ["A small, round door.", "None."]
     assert len(table) == 2 + 2 * 35
-    record = records.valid_record(variant.qna, "generate")
+    record = valid_record(variant.qna, "generate")
     assert record["results"] == {"pairs": 72, "rejected": 0, "reasons": {}}
     rejected = pd.read_csv(variant.qna / "qna_rejected.csv")
-    assert list(rejected.columns) == [*qna.COLUMNS, "reason", "score"] and rejected.empty
+    assert list(rejected.columns) == [*QNA_COLUMNS, "reason", "score"] and rejected.empty
 
 
 def test_generate_again_is_skipped_until_the_file_changes(variant, toy_root, capsys):
@@ -208,7 +212,7 @@ def test_every_candidate_is_kept_or_rejected_with_its_reason(judge):
         ("d-0001", "no pair in the response: no labels"),
     }
     assert len(rejected) == 4 and rejected.Question[rejected.score.isna()].tolist() == ["Sure!"], "with its raw text"
-    assert set(qna.COLUMNS) <= set(pairs.columns) and set(qna.COLUMNS) <= set(rejected.columns)
+    assert set(QNA_COLUMNS) <= set(pairs.columns) and set(QNA_COLUMNS) <= set(rejected.columns)
     assert {reason.split(":")[0] for reason in rejected.reason} <= set(REASONS)
 
 

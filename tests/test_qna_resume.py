@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import pandas as pd
 import pytest
 
-from llama_qna import qna
-from llama_qna.variants import REPOSITORY
+from llama_qna.pairs import qna
+from llama_qna.project.variant import REPOSITORY
 from tests.test_endpoints import refusal, serving
 from tests.test_pair_writers import FACTS, SECTIONS, asked_about, model, variant_at
 

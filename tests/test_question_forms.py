@@ -6,9 +6,8 @@ sentence's forms is that question, or begins it and has the words for the rest.
 
 import pytest
 
-from llama_qna.pair_filters import QUESTION_WORD
-from llama_qna.question_forms import forms, stands_alone
-from llama_qna.verbs import FUNCTION_WORDS, base_forms, inversions, is_verb, lower_first
+from llama_qna.pairs.filters import QUESTION_WORD
+from llama_qna.pairs.grammar import FUNCTION_WORDS, base_forms, forms, inversions, is_verb, lower_first, stands_alone
 
 
 def can_ask(sentence, question):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llama_qna import kernels, quick_layers, row_attention
+from llama_qna.training.cpu import attention, kernels, layers
 from tests import fixtures_models as shared
 
 
@@ -34,7 +34,7 @@ def parts(side="right"):
 def loss_and_gradients(model, batches):
     model.zero_grad()
     loss, chance = 0.0, torch.Generator().manual_seed(5)
-    for hidden in quick_layers.hidden_states(model.get_base_model(), *batches):
+    for hidden in layers.hidden_states(model.get_base_model(), *batches):
         weights = torch.randn(hidden.shape, generator=chance)  # not their squares: a norm keeps those constant
         loss = loss + (hidden * weights).sum()
     loss.backward()
@@ -43,7 +43,7 @@ def loss_and_gradients(model, batches):
 
 def hold_together(model, batches):
     wanted, gradients = loss_and_gradients(model, batches)
-    quick_layers.quicken(model)
+    layers.quicken(model)
     found, quick = loss_and_gradients(model, batches)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-4)
     for name, gradient in gradients.items():
@@ -63,13 +63,13 @@ def test_layers_without_a_kept_copy_stay_peft_s(monkeypatch):
 
 
 def test_rows_longer_than_the_short_ones(monkeypatch):
-    monkeypatch.setattr(row_attention, "LONGEST", 8)
+    monkeypatch.setattr(attention, "LONGEST", 8)
     hold_together(with_adapters(), parts())
 
 
 def test_gradient_checkpointing_keeps_loss_and_gradients():
     model = with_adapters()
-    quick_layers.quicken(model)
+    layers.quicken(model)
     wanted, gradients = loss_and_gradients(model, parts())
     model.enable_input_require_grads()
     model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -90,14 +90,14 @@ def test_what_is_not_trained_stays_as_it_was():
             return below, model(input_ids).logits, model.eval().generate(input_ids, max_new_tokens=5, do_sample=False)
 
     wanted = outputs()
-    quick_layers.quicken(model.train())
+    layers.quicken(model.train())
     for found, known in zip(outputs(), wanted, strict=True):
         torch.testing.assert_close(found, known)
 
 
 def test_dropout_stays_peft_s(monkeypatch):
     model = with_adapters(dropout=0.5)
-    quick_layers.quicken(model)
+    layers.quicken(model)
     monkeypatch.setattr(kernels, "linears", None)
     batches = parts()
     first, second = (loss_and_gradients(model, batches)[0] for _ in range(2))

@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from llama_qna.variants import REPOSITORY, variant_names
+from llama_qna.project.variant import REPOSITORY, variant_names
 
 TOY_STAGE = {"max_steps": 2, "save_steps": 1, "logging_steps": 1, "max_length": 128}
 
@@ -19,7 +19,7 @@ def toy_model(tmp_path_factory):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from llama_qna.models import EMBEDDED, load_tokenizer
+    from llama_qna.models.base import EMBEDDED, load_tokenizer
 
     folder = tmp_path_factory.mktemp("toy_llama")
     tokenizer = load_tokenizer(EMBEDDED)

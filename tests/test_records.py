@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from llama_qna import UserError, chunks, records
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna import UserError
+from llama_qna.documents.chunks import load
+from llama_qna.project import stage as stage_module
+from llama_qna.project.files import sha256, write_json
+from llama_qna.project.stage import valid_record
+from llama_qna.project.variant import REPOSITORY, Variant
 
 
 @pytest.fixture
@@ -30,7 +34,7 @@ def do(variant):
             (folder / "b.txt").write_text("second")
             return {"files": 2}
 
-        return records.once(variant, stage, recipe or {"size": 1}, inputs or {"a.pdf": "hash"}, work)
+        return stage_module.once(variant, stage, recipe or {"size": 1}, inputs or {"a.pdf": "hash"}, work)
 
     once.worked = 0
     return once
@@ -44,7 +48,7 @@ def test_result_and_record_are_there(do, variant):
     assert saved == {name: value for name, value in record.items() if name != "skipped"}
     assert saved["results"] == {"files": 2}
     assert saved["outputs"] == {
-        name: records.sha256(variant.chunks / name) for name in (os.path.join("deep", "a.txt"), "b.txt")
+        name: sha256(variant.chunks / name) for name in (os.path.join("deep", "a.txt"), "b.txt")
     }
     assert [path.name for path in variant.run.iterdir()] == ["chunks"], "nothing half-done is left beside"
 
@@ -94,15 +98,15 @@ def test_order_of_the_recipe_does_not_matter(do):
 def test_damaged_result_is_done_again(damage, do, variant):
     do()
     damage(variant.chunks)
-    assert records.valid_record(variant.chunks, "load") is None
+    assert valid_record(variant.chunks, "load") is None
     assert do()["skipped"] is False
-    assert records.valid_record(variant.chunks, "load")["results"] == {"files": 2}
+    assert valid_record(variant.chunks, "load")["results"] == {"files": 2}
 
 
 def test_result_of_other_code_is_done_again(do, variant):
     do()
     record = json.loads((variant.chunks / "run.json").read_text())
-    records.write_json(variant.chunks / "run.json", record | {"code": "of another day"})
+    write_json(variant.chunks / "run.json", record | {"code": "of another day"})
     assert do()["skipped"] is False
 
 
@@ -122,7 +126,7 @@ def test_failing_work_leaves_the_earlier_result(error, do, variant):
         raise error
 
     with pytest.raises(type(error)):
-        records.once(variant, "load", {"size": 2}, {"a.pdf": "hash"}, fails)
+        stage_module.once(variant, "load", {"size": 2}, {"a.pdf": "hash"}, fails)
     assert (variant.chunks / "b.txt").read_text() == "second"
     assert do() == first | {"skipped": True}
 
@@ -133,7 +137,7 @@ def test_work_after_a_failed_one_begins_from_nothing(do, variant):
         raise UserError("no good")
 
     with pytest.raises(UserError):
-        records.once(variant, "load", {}, {}, fails)
+        stage_module.once(variant, "load", {}, {}, fails)
     assert not variant.chunks.exists()
     do()
     assert not (variant.chunks / "rubbish.txt").exists()
@@ -144,7 +148,7 @@ def test_stages_keep_apart(do, variant):
     do(stage="generate")
     assert do.worked == 2
     assert do()["skipped"] and do(stage="generate")["skipped"]
-    assert records.valid_record(variant.chunks, "generate") is None
+    assert valid_record(variant.chunks, "generate") is None
 
 
 # --- what a record says ----------------------------------------------------------------------------------------------
@@ -153,7 +157,7 @@ def test_stages_keep_apart(do, variant):
 @pytest.fixture
 def real_record(variant):
     """The record of a real stage on the real paper."""
-    chunks.load(variant)
+    load(variant)
     return json.loads((variant.chunks / "run.json").read_text(encoding="utf-8"))
 
 
@@ -173,7 +177,7 @@ def test_record_says_what_it_ran_with(real_record):
 
 def test_record_names_its_inputs_by_their_hash(real_record, toy_root):
     pdf = toy_root / "data" / "pdfs" / "paper" / "wicketfold.pdf"
-    assert real_record["inputs"]["wicketfold.pdf"] == records.sha256(pdf)
+    assert real_record["inputs"]["wicketfold.pdf"] == sha256(pdf)
     assert len(real_record["inputs"]["embedded/smollm2-135m-instruct"]) == 64
 
 
@@ -196,14 +200,14 @@ def test_record_tells_nothing_of_folders_host_or_user(real_record, tmp_path):
 
 def test_sha256_is_of_the_content(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
-    assert records.sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
     path = tmp_path / "metrics.json"
-    records.write_json(path, {"loss": 1.0, "name": "Léonard"})
+    write_json(path, {"loss": 1.0, "name": "Léonard"})
     assert "Léonard" in path.read_text(encoding="utf-8")
     with pytest.raises(ValueError):
-        records.write_json(path, {"loss": float("nan")})
+        write_json(path, {"loss": float("nan")})
     assert json.loads(path.read_text(encoding="utf-8"))["loss"] == 1.0
     assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.json"]

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from llama_qna.references import title_of
-from llama_qna.variants import REPOSITORY
+from llama_qna.project.variant import REPOSITORY
+from llama_qna.text.titles import title_of
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 
-from llama_qna import UserError, models, shapes
-from llama_qna.machine import GIB
-from llama_qna.recipes import Quantization
-from llama_qna.rehearsal import random_model, rehearse, table
-from llama_qna.shapes import KNOWN, Shapes
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna import UserError
+from llama_qna.models import shapes
+from llama_qna.models.device import GIB, device
+from llama_qna.models.shapes import KNOWN, Shapes
+from llama_qna.project.recipe import Quantization
+from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.training.rehearsal import random_model, rehearse, table
 
 SMALL = Shapes(2, 64, 128, 4, 4, 16, 512, False)
 
@@ -39,7 +40,7 @@ def test_random_model_is_loaded_as_a_base_is():
 
 def test_no_matrix_is_kept_in_16_bits(monkeypatch):
     """Each is quantized before the next is drawn: what exists at once beside NF4 is one matrix."""
-    from llama_qna import rehearsal
+    from llama_qna.training import rehearsal
 
     alive, largest, four_bit = [], [], rehearsal._four_bit
 
@@ -71,7 +72,7 @@ def test_rehearsal_trains_generates_and_reports(small_13b, capsys):
 
 def test_rehearsal_that_does_not_fit_builds_nothing(small_13b, monkeypatch):
     monkeypatch.setitem(shapes.KNOWN, "meta-llama/Llama-2-13b-chat-hf", KNOWN["meta-llama/Llama-2-7b-chat-hf"])
-    monkeypatch.setattr("llama_qna.rehearsal.random_model", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr("llama_qna.training.rehearsal.random_model", lambda *_: pytest.fail("built"))
     with pytest.raises(UserError, match="Llama-2-13b-chat-hf does not fit"):
         rehearse(small_13b, 2 * GIB)
 
@@ -84,7 +85,7 @@ def test_two_layers_of_7b_take_what_was_planned(small_13b, monkeypatch):
 
     code = (
         "from dataclasses import replace; from pathlib import Path\n"
-        "from llama_qna import rehearsal, shapes; from llama_qna.variants import Variant\n"
+        "from llama_qna import rehearsal, shapes; from llama_qna.project.variant import Variant\n"
         "name = 'meta-llama/Llama-2-7b-chat-hf'\n"
         "shapes.KNOWN[name] = replace(shapes.KNOWN[name], layers=2)\n"
         f"found = rehearsal.rehearse(replace(Variant.load('paper_7b'), root=Path({str(small_13b.root)!r})))\n"
@@ -92,4 +93,4 @@ def test_two_layers_of_7b_take_what_was_planned(small_13b, monkeypatch):
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True)
     found = json.loads((small_13b.root / "runs/paper_7b/rehearsal.json").read_text())
     assert found["planned_peak"] == pytest.approx(found["peak"], rel=0.1)
-    assert models.device() != "cpu" or (found["rows"], found["length"]) == (1, 64)
+    assert device() != "cpu" or (found["rows"], found["length"]) == (1, 64)

@@ -5,8 +5,12 @@ import shutil
 
 import pytest
 
-from llama_qna import UserError, figures, publishing, records, results, runs
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna import UserError, publish
+from llama_qna.project import stage as stage_module
+from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.reporting import figures, results
+from llama_qna.reporting.tables import as_text, checkpoints_table, seeds_table, systems_table
+from llama_qna.run import summary
 from tests import fixtures_metrics as made_up
 
 PUBLISHED = json.loads((REPOSITORY / "data" / "published_results.json").read_text(encoding="utf-8"))
@@ -81,7 +85,7 @@ def test_a_run_without_fine_tuning_only_is_not_compared_with_it():
         system["against"].pop("finetuning_only")
     text = block(paper_135m=metrics)
     assert "fine-tuning only" not in text and "pretraining, then fine-tuning against base" in text
-    assert list(runs.systems_table(metrics).system) == [
+    assert list(systems_table(metrics).system) == [
         label for name, label, *_ in made_up.SYSTEMS if name != "finetuning_only"
     ]
     logs = (made_up.PRETRAINING_LOG, made_up.FINETUNING_LOG)
@@ -178,7 +182,7 @@ def root(tmp_path):
 
 
 def test_readme_gets_every_published_variant(root):
-    text = publishing.readme_results(root)
+    text = publish.readme_results(root)
     assert len(tables(text)) == 3
     head = tables(text)[-1][0]
     assert [cell.split(" ")[0] for cell in head[1:3]] == ["paper_135m", "physics_books_135m"]
@@ -190,7 +194,7 @@ def test_summary_shows_memory_and_heldout_scores_and_says_which_is_which(root, m
     variant = Variant.load("paper_135m")
     variant.evaluation.mkdir(parents=True)
     (variant.evaluation / "metrics.json").write_text(json.dumps(made_up.metrics()))
-    lines = runs.summary(variant).splitlines()
+    lines = summary(variant).splitlines()
     assert [line.split() for line in lines if line.startswith("ROUGE-L,")] == [
         ["ROUGE-L,", "fine-tuning", "0.210", "0.680"]
     ]
@@ -200,28 +204,28 @@ def test_summary_shows_memory_and_heldout_scores_and_says_which_is_which(root, m
     assert "in-sample" in lines[-1] and "held out" in lines[-1]
 
     (variant.evaluation / "metrics.json").write_text(json.dumps(made_up.without_gold()))
-    lines = runs.summary(variant).splitlines()
+    lines = summary(variant).splitlines()
     assert "in-sample" in lines[-1] and not any("held out" in line for line in lines)
 
 
 def test_table_of_checkpoints_has_a_column_for_what_was_measured():
-    table = runs.checkpoints_table(made_up.metrics())
+    table = checkpoints_table(made_up.metrics())
     assert list(table.columns) == [
         "checkpoint", "perplexity, text", "perplexity, held out", "perplexity, general",
         "ROUGE-1", "ROUGE-2", "ROUGE-L", "ROUGE-L, dev",
     ]  # fmt: skip
     assert list(table.iloc[3]) == ["finetuning checkpoint-10", 2.75, 14.5, 42.0, 0.5, 0.4, 0.48, 0.31]
-    plain = runs.checkpoints_table(made_up.without_gold())
+    plain = checkpoints_table(made_up.without_gold())
     assert "perplexity, held out" not in plain and "ROUGE-L, dev" not in plain and len(plain) == 5
 
 
 def test_table_of_systems_has_a_row_for_what_was_asked():
-    table = runs.systems_table(made_up.metrics())
+    table = systems_table(made_up.metrics())
     assert list(table.columns) == ["system", "ROUGE-L [95% interval]", "F1 [95% interval]"]
     assert list(table.system) == [label for _, label, *_ in made_up.SYSTEMS]
     assert list(table.iloc[5]) == ["fine-tuned with retrieval", "0.450 [0.400, 0.500]", "0.430 [0.380, 0.480]"]
-    assert runs.systems_table(made_up.without_gold()).empty
-    lines = runs.as_text(table).splitlines()
+    assert systems_table(made_up.without_gold()).empty
+    lines = as_text(table).splitlines()
     assert lines[6].split("  ")[0] == "fine-tuned with retrieval"
     assert {line.index("0.") for line in lines[1:]} == {lines[0].index("ROUGE-L")}
 
@@ -243,7 +247,7 @@ def finished(root, monkeypatch):
         (folder / "metrics.json").write_text(json.dumps(content))
         (folder / "predictions.jsonl").write_text("{}\n")
 
-    records.once(variant, "evaluate", {}, {}, work)
+    stage_module.once(variant, "evaluate", {}, {}, work)
     return variant
 
 
@@ -252,7 +256,7 @@ def files(root):
 
 
 def test_publishing_writes_the_run_into_the_readme(finished):
-    written = publishing.publish(finished)
+    written = publish.publish(finished)
     folder, readme = finished.folder, finished.root / "README.md"
     assert written == [folder / name for name in ("metrics.json", "predictions.jsonl", "run.json")] + [
         readme,
@@ -260,13 +264,13 @@ def test_publishing_writes_the_run_into_the_readme(finished):
     ]
     heldout, *_ = tables(readme.read_text(encoding="utf-8"))
     assert heldout[2][1].startswith("0.111")
-    assert publishing.readme_results(finished.root) in readme.read_text(encoding="utf-8")
+    assert publish.readme_results(finished.root) in readme.read_text(encoding="utf-8")
 
 
 def test_another_variant_of_an_older_form_is_left_out_and_named(finished, capsys):
     other = finished.root / "physics_books_135m/metrics.json"
     other.write_text(json.dumps({"variant": "physics_books_135m", "systems": []}))
-    publishing.publish(finished)
+    publish.publish(finished)
     assert capsys.readouterr().out == (
         "left out of the README's results: the metrics of physics_books_135m are of an older form: "
         "evaluate and publish it again\n"
@@ -284,12 +288,12 @@ def test_nothing_is_half_published(finished, broken, monkeypatch):
         (finished.root / "physics_books_135m/metrics.json").write_text("{")
         complaint = "physics_books_135m/metrics.json is missing or damaged"
     else:
-        evaluated = publishing.FILES["evaluate"] | {"more.json": "more.json"}
-        monkeypatch.setitem(publishing.FILES, "evaluate", evaluated)
+        evaluated = publish.FILES["evaluate"] | {"more.json": "more.json"}
+        monkeypatch.setitem(publish.FILES, "evaluate", evaluated)
         complaint = "nothing was published: paper_135m has no evaluation/more.json"
     before = files(finished.root)
     with pytest.raises(UserError, match=complaint):
-        publishing.publish(finished)
+        publish.publish(finished)
     assert files(finished.root) == before
 
 
@@ -297,10 +301,10 @@ def test_nothing_is_half_published(finished, broken, monkeypatch):
 
 
 def test_readme_shows_each_seed_with_mean_and_spread(root):
-    assert "Other seeds" not in publishing.readme_results(root)
+    assert "Other seeds" not in publish.readme_results(root)
     content = made_up.seeds()
     (root / "paper_135m/seeds.json").write_text(json.dumps(content))
-    text = publishing.readme_results(root)
+    text = publish.readme_results(root)
     assert "**Other seeds: paper_135m**, trained anew with each" in text
     (table,) = [rows for rows in tables(text) if rows[0][0] == "training"]
     assert table[0] == ["training", "ROUGE-L, held out", "F1, held out", "ROUGE-L, in-sample", "perplexity, general"]
@@ -311,12 +315,12 @@ def test_readme_shows_each_seed_with_mean_and_spread(root):
         ["mean", "0.250", "0.270", "0.700", "43.00"],
         ["standard deviation", "0.050", "0.050", "0.100", "1.00"],
     ]
-    assert runs.seeds_table(content).to_numpy().tolist() == table[2:]
+    assert seeds_table(content).to_numpy().tolist() == table[2:]
 
 
 def test_published_seeds_of_another_training_go(finished):
     for name in ("seeds.json", "seeds.run.json", "seeds.predictions.jsonl"):
         (finished.folder / name).write_text(json.dumps(made_up.seeds()))
-    publishing.publish(finished)
+    publish.publish(finished)
     assert list(finished.folder.glob("seeds*")) == []
     assert "Other seeds" not in (finished.root / "README.md").read_text(encoding="utf-8")

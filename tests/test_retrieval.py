@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from llama_qna import UserError
-from llama_qna.retrieval import K1, B, Retriever, recall_at_k
-from llama_qna.variants import REPOSITORY
+from llama_qna.project.variant import REPOSITORY
+from llama_qna.text.search import K1, B, Search, recall_at_k
 
 # a question in a reader's words, and the section that answers it
 PAPER = [
@@ -46,7 +46,7 @@ def paper():
 
 @pytest.fixture(scope="module")
 def retriever(paper):
-    return Retriever(list(paper.chunk_id), list(paper.text))
+    return Search(list(paper.chunk_id), list(paper.text))
 
 
 def ids(found):
@@ -56,7 +56,7 @@ def ids(found):
 @pytest.mark.parametrize("corpus, questions", [("paper", PAPER), ("physics_reader", PHYSICS)])
 def test_finds_the_section_that_answers(corpus, questions):
     body = body_of(corpus)
-    found = ids(Retriever(list(body.chunk_id), list(body.text)).search([question for question, _ in questions], k=3))
+    found = ids(Search(list(body.chunk_id), list(body.text)).search([question for question, _ in questions], k=3))
     section = dict(zip(body.chunk_id, body.section, strict=True))
     missed = [
         question for (question, wanted), names in zip(questions, found, strict=True)
@@ -68,7 +68,7 @@ def test_finds_the_section_that_answers(corpus, questions):
 def test_score_is_bm25():
     """Written out for one word: its idf, times its frequency damped by k1 and by the length of the chunk."""
     texts = ["gauge gauge boson", "gauge theory", "nerve fiber myelin squid"]
-    ((first, second),) = Retriever(["a", "b", "c"], texts).search(["Gauge?"], k=3)
+    ((first, second),) = Search(["a", "b", "c"], texts).search(["Gauge?"], k=3)
     idf = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))
     for (name, score), frequency, length in ((first, 2, 3), (second, 1, 2)):
         assert name == ("a" if frequency == 2 else "b")
@@ -91,11 +91,11 @@ def test_questions_do_not_disturb_one_another(retriever):
 
 def test_equal_scores_come_in_the_order_of_the_chunks():
     texts = ["The toll of the bridge."] * 40
-    assert ids(Retriever([f"c{n}" for n in range(40)], texts).search(["toll"], k=40)) == [[f"c{n}" for n in range(40)]]
+    assert ids(Search([f"c{n}" for n in range(40)], texts).search(["toll"], k=40)) == [[f"c{n}" for n in range(40)]]
 
 
 def test_more_wanted_than_there_are():
-    retriever = Retriever(["a", "b", "c"], ["red kite", "red fox", "green fern"])
+    retriever = Search(["a", "b", "c"], ["red kite", "red fox", "green fern"])
     assert sorted(ids(retriever.search(["red or green?"], k=50))[0]) == ["a", "b", "c"]
     assert ids(retriever.search(["red"], k=50)) == [["a", "b"]], "what shares no word with the question is not found"
 
@@ -107,7 +107,7 @@ def test_question_without_a_known_word_finds_nothing(question, retriever):
 
 
 def test_form_and_case_of_a_word_do_not_matter():
-    retriever = Retriever(["a", "b"], ["Pruning removes channels.", "Königsberg’s letter, sent early"])
+    retriever = Search(["a", "b"], ["Pruning removes channels.", "Königsberg’s letter, sent early"])
     for question in ("PRUNED", "a channel", "Who prunes?"):
         assert ids(retriever.search([question], k=2)) == [["a"]]
     for question in ("königsberg", "Königsberg's", unicodedata.normalize("NFD", "Königsberg"), "early-letter"):
@@ -122,23 +122,23 @@ def test_numbers_are_words(retriever, paper):
 @pytest.mark.parametrize("texts", [[], [""], ["It is.", "?"]])
 def test_nothing_to_search_is_named(texts):
     with pytest.raises(UserError, match="nothing to search"):
-        Retriever([str(n) for n in range(len(texts))], texts)
+        Search([str(n) for n in range(len(texts))], texts)
 
 
 def test_chunk_without_words_is_never_found():
-    assert ids(Retriever(["a", "b"], ["", "red kite"]).search(["kite", ""], k=2)) == [["b"], []]
+    assert ids(Search(["a", "b"], ["", "red kite"]).search(["kite", ""], k=2)) == [["b"], []]
 
 
 def test_every_chunk_has_a_name():
     with pytest.raises(ValueError, match="1 chunk ids for 2 texts"):
-        Retriever(["a"], ["one fox", "two foxes"])
+        Search(["a"], ["one fox", "two foxes"])
 
 
 def test_says_nothing_writes_nothing_and_is_the_same_in_every_run(tmp_path):
     """The order of sets differs between runs; the logger of `bm25s` is at DEBUG and speaks once logging is set up."""
     code = (
         "import logging, sys; logging.basicConfig()\n"
-        "from llama_qna.retrieval import Retriever\n"
+        "from llama_qna.text.search import Retriever\n"
         "assert not {'bm25s', 'numpy'} & set(sys.modules)\n"
         "texts = [f'stage {n % 7} early-exit traffic of {n % 5} low-power camera-traps' for n in range(60)]\n"
         "retriever = Retriever([str(n) for n in range(60)], texts)\n"

@@ -11,9 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llama_qna import UserError, lora_on_cpu, models, prompts, serving
-from llama_qna.recipes import Quantization, Serving
-from llama_qna.stacking import read_config, stack
+from llama_qna import UserError
+from llama_qna.models import base, lineage, prompts
+from llama_qna.models.adapters import attach_adapter, read_adapter_config, stack
+from llama_qna.models.base import EMBEDDED, load_base, load_tokenizer
+from llama_qna.project.recipe import Quantization, Serving
+from llama_qna.serving import engine, lora_on_cpu
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture, small_run_fixture  # noqa: F401
 
@@ -40,47 +43,47 @@ def test_the_command_of_one_variant(served, monkeypatch):
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
     limits = Serving(max_model_len=512, concurrency=7, cache_gb=3)
     served = replace(served, recipe=served.recipe.model_copy(update={"serving": limits}))
-    command = serving.command([served], port=8123)
+    command = engine.command([served], port=8123)
     assert command.arguments[1:4] == ["-P", "-m", "vllm.entrypoints.openai.api_server"]
     wanted = {"--served-model-name": "base", "--max-model-len": "512", "--max-num-seqs": "7", "--host": "127.0.0.1"}
     wanted |= {"--port": "8123", "--max-loras": "2", "--max-lora-rank": "16", "--dtype": "bfloat16"}
     assert {name: option(command, name) for name in wanted} == wanted
-    assert option(command, "--model") == str(serving.measured_base(served))
+    assert option(command, "--model") == str(engine.measured_base(served))
     assert json.loads(option(command, "--override-generation-config")) == {"temperature": 0, "max_new_tokens": 4}
     adapters = dict(part.split("=", 1) for part in command.arguments[command.arguments.index("--lora-modules") + 1 :])
     assert adapters["pretrained"] == str(served.pretraining / "checkpoint-3")
-    chosen = serving.shipped_checkpoint(served).name
+    chosen = lineage.shipped_checkpoint(served).name
     assert adapters["qna"] == str(served.run / "serving" / f"checkpoint-3+{chosen}")
     assert command.environment["VLLM_CPU_KVCACHE_SPACE"] == "3" and command.environment["HF_HUB_OFFLINE"] == "1"
 
 
 def test_what_the_caller_has_set_stands(served, monkeypatch):
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "9")
-    assert serving.command([served]).environment["VLLM_CPU_KVCACHE_SPACE"] == "9"
+    assert engine.command([served]).environment["VLLM_CPU_KVCACHE_SPACE"] == "9"
 
 
 def test_several_variants_share_one_engine(served):
     other = replace(served, name="other")
     shutil.copytree(served.run, other.run)
-    command = serving.command([served, other])
+    command = engine.command([served, other])
     names = [part.split("=")[0] for part in command.arguments[command.arguments.index("--lora-modules") + 1 :]]
     assert names == ["small-pretrained", "small-qna", "other-pretrained", "other-qna"]
     assert option(command, "--max-loras") == "4"
     with pytest.raises(UserError, match="named twice"):
-        serving.command([served, served])
+        engine.command([served, served])
     foreign = replace(other, recipe=other.recipe.model_copy(update={"base_model": "meta-llama/Llama-2-7b-chat-hf"}))
     with pytest.raises(UserError, match="one engine has one base.*serve them on two ports"):
-        serving.command([served, foreign])
+        engine.command([served, foreign])
     quantization = Quantization(double_quantization=True)
     foreign = replace(other, recipe=other.recipe.model_copy(update={"quantization": quantization}))
     with pytest.raises(UserError, match="quantize their base differently"):
-        serving.command([served, foreign])
+        engine.command([served, foreign])
 
 
 def test_the_printed_command_holds_no_key(served, monkeypatch):
-    monkeypatch.setenv(serving.KEY_VARIABLE, "my-secret-key")
+    monkeypatch.setenv(engine.KEY_VARIABLE, "my-secret-key")
     monkeypatch.setenv("VLLM_API_KEY", "my-secret-key")
-    printed = str(serving.command([served]))
+    printed = str(engine.command([served]))
     assert "my-secret-key" not in printed and printed.startswith("HF_HUB_OFFLINE=1 ")
     assert '\'{"temperature": 0' in printed, "quoted for a shell"
 
@@ -88,19 +91,19 @@ def test_the_printed_command_holds_no_key(served, monkeypatch):
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "::", "example.org", ""])
 def test_only_this_machine(served, host):
     with pytest.raises(UserError, match="listens on this machine alone"):
-        serving.command([served], host)
+        engine.command([served], host)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 def test_addresses_of_this_machine(served, host):
-    assert option(serving.command([served], host), "--host") == host
+    assert option(engine.command([served], host), "--host") == host
 
 
 def test_an_adapter_of_too_high_a_rank(served):
     path = served.pretraining / "checkpoint-3" / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"r": 600}))
     with pytest.raises(UserError, match="rank 512 at most; this one has 60"):
-        serving._rank([path.parent])
+        engine._rank([path.parent])
 
 
 # --- the start -------------------------------------------------------------------------------------------------------
@@ -112,9 +115,9 @@ def installed(tmp_path, monkeypatch):
     python = tmp_path / "venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.touch()
-    monkeypatch.setattr(serving, "ENVIRONMENT", tmp_path / "venv")
+    monkeypatch.setattr(engine, "ENVIRONMENT", tmp_path / "venv")
     started = []
-    monkeypatch.setattr(serving.os, "execve", lambda *arguments: started.append(arguments))
+    monkeypatch.setattr(engine.os, "execve", lambda *arguments: started.append(arguments))
     return started
 
 
@@ -126,9 +129,9 @@ def port():
 
 
 def test_a_key_is_made_and_printed_once(served, installed, capsys, monkeypatch):
-    monkeypatch.delenv(serving.KEY_VARIABLE, raising=False)
+    monkeypatch.delenv(engine.KEY_VARIABLE, raising=False)
     for _ in range(2):
-        serving.serve([served], port=0)
+        engine.serve([served], port=0)
     keys = [environment["VLLM_API_KEY"] for _, _, environment in installed]
     assert len(set(keys)) == 2 and min(map(len, keys)) >= 32
     out = capsys.readouterr().out
@@ -137,9 +140,9 @@ def test_a_key_is_made_and_printed_once(served, installed, capsys, monkeypatch):
 
 
 def test_a_key_of_the_environment_is_not_printed(served, installed, capsys, monkeypatch):
-    monkeypatch.setenv(serving.KEY_VARIABLE, "my-secret-key")
+    monkeypatch.setenv(engine.KEY_VARIABLE, "my-secret-key")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
-    serving.serve([served], port=0)
+    engine.serve([served], port=0)
     ((_, _, environment),) = installed
     assert environment["VLLM_API_KEY"] == "my-secret-key" and "PYTHONPATH" not in environment
     out = capsys.readouterr().out
@@ -148,16 +151,16 @@ def test_a_key_of_the_environment_is_not_printed(served, installed, capsys, monk
 
 def test_a_port_in_use(served, installed, port):
     with pytest.raises(UserError, match=f"--port {port}: Address already in use"):
-        serving.serve([served], port=port)
+        engine.serve([served], port=port)
     with pytest.raises(UserError, match="--port 70000"):
-        serving.serve([served], port=70000)
+        engine.serve([served], port=70000)
     assert not installed
 
 
 def test_no_engine_installed(served, tmp_path, monkeypatch):
-    monkeypatch.setattr(serving, "ENVIRONMENT", tmp_path / "none")
+    monkeypatch.setattr(engine, "ENVIRONMENT", tmp_path / "none")
     with pytest.raises(UserError, match="`make serve` sets up its environment"):
-        serving.serve([served])
+        engine.serve([served])
 
 
 # --- the template ----------------------------------------------------------------------------------------------------
@@ -165,12 +168,12 @@ def test_no_engine_installed(served, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("chat_template", [True, False])
 def test_a_bare_question_gets_the_prompt_of_training(served, chat_template):
-    tokenizer = models.load_tokenizer(served.recipe.base_model)
+    tokenizer = load_tokenizer(served.recipe.base_model)
     if not chat_template:
         tokenizer.chat_template = None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "load_tokenizer", lambda base: tokenizer)
-        template = serving._write_template(served, served.recipe.base_model).read_text()
+        patch.setattr(base, "load_tokenizer", lambda base: tokenizer)
+        template = engine._write_template(served, served.recipe.base_model).read_text()
 
     def rendered(*messages):
         return tokenizer.apply_chat_template(
@@ -190,18 +193,18 @@ def test_a_bare_question_gets_the_prompt_of_training(served, chat_template):
 
 
 def test_the_served_base_is_the_one_that_was_measured(served, shallow_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "EMBEDDED_FOLDER", tmp_path / "models" / "embedded")
+    monkeypatch.setattr(base, "EMBEDDED_FOLDER", tmp_path / "models" / "embedded")
     served = replace(served, recipe=served.recipe.model_copy(update={"base_model": str(shallow_folder)}))
-    folder = serving.measured_base(served)
+    folder = engine.measured_base(served)
     assert folder.parent == tmp_path / "models" and folder.name.startswith(f"{shallow_folder.name}-nf4-")
     ids = torch.tensor([prompts.question_ids(shared.tokenizer(), QUESTION)])
-    measured = models.load_base(str(shallow_folder), served.recipe.quantization)
-    plain = models.load_base(str(folder), None)
+    measured = load_base(str(shallow_folder), served.recipe.quantization)
+    plain = load_base(str(folder), None)
     with torch.inference_mode():
         assert torch.equal(plain(ids).logits, measured(ids).logits)
-    assert models.load_tokenizer(str(folder))(QUESTION) == shared.tokenizer()(QUESTION)
+    assert load_tokenizer(str(folder))(QUESTION) == shared.tokenizer()(QUESTION)
     made = (folder / "config.json").stat().st_mtime_ns
-    assert serving.measured_base(served) == folder and (folder / "config.json").stat().st_mtime_ns == made
+    assert engine.measured_base(served) == folder and (folder / "config.json").stat().st_mtime_ns == made
     assert "quantization_config" not in json.loads((folder / "config.json").read_text())
 
 
@@ -236,15 +239,15 @@ def test_a_stacked_adapter_is_the_second_on_the_merged_first(served, small_run):
     ids = torch.tensor([prompts.question_ids(shared.tokenizer(), QUESTION)])
 
     def base():
-        return models.load_base(models.EMBEDDED, None).float()
+        return load_base(EMBEDDED, None).float()
 
     with torch.inference_mode():
-        merged = models.attach_adapter(base(), first).merge_and_unload()
-        wanted = models.attach_adapter(merged, second).float()(ids).logits
-        found = models.attach_adapter(base(), folder).float()(ids).logits
-        alone = models.attach_adapter(base(), second).float()(ids).logits
+        merged = attach_adapter(base(), first).merge_and_unload()
+        wanted = attach_adapter(merged, second).float()(ids).logits
+        found = attach_adapter(base(), folder).float()(ids).logits
+        alone = attach_adapter(base(), second).float()(ids).logits
     assert torch.allclose(found, wanted, atol=1e-3) and not torch.allclose(found, alone, atol=1e-2)
-    config = read_config(folder)
+    config = read_adapter_config(folder)
     assert (config["r"], config["lora_alpha"]) == (16, 16)
     assert all(tensor.shape[0 if "lora_A" in name else 1] == 16 for name, tensor in load_file(
         folder / "adapter_model.safetensors").items())  # fmt: skip

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from llama_qna import figures
-from llama_qna.variants import REPOSITORY
+from llama_qna.project.variant import REPOSITORY
+from llama_qna.reporting import figures
 
 PUBLISHED = json.loads((REPOSITORY / "data" / "published_results.json").read_text(encoding="utf-8"))
 

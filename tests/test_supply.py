@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from llama_qna.variants import REPOSITORY
+from llama_qna.project.variant import REPOSITORY
 
 spec = importlib.util.spec_from_file_location("licences", REPOSITORY / "docs" / "licences.py")
 licences = importlib.util.module_from_spec(spec)

@@ -10,9 +10,13 @@ import httpx
 import pytest
 import torch
 
-from llama_qna import UserError, cli, gguf_files, hub, models, prompts, records, takeaway
-from llama_qna.chunks import load
-from llama_qna.variants import REPOSITORY
+from llama_qna import UserError, cli
+from llama_qna.documents.chunks import load
+from llama_qna.models import adapters, prompts
+from llama_qna.models.base import load_base
+from llama_qna.project.files import sha256
+from llama_qna.project.variant import REPOSITORY
+from llama_qna.serving import exports, gguf, hub
 from tests.fixtures_models import (  # noqa: F401
     GOLD,
     shallow_folder_fixture,
@@ -30,9 +34,7 @@ def random_adapter(base, folder, seed):
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
-    model = get_peft_model(
-        models.load_base(str(base), None), LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
-    )
+    model = get_peft_model(load_base(str(base), None), LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
     for name, parameter in model.named_parameters():
         if ".lora_B." in name:
             parameter.data.normal_(0, 0.1)
@@ -52,7 +54,7 @@ def trained(shallow_folder, tmp_path_factory):
             first = random_adapter(shallow_folder, variant.pretraining / "checkpoint-3", 1)
             base = shallow_folder
             if stacking == "merge":
-                base = models.merge_adapter(str(shallow_folder), first, variant.pretraining / "merged")
+                base = adapters.merge_adapter(str(shallow_folder), first, variant.pretraining / "merged")
             random_adapter(base, variant.finetuning / "checkpoint-3", 2)
             made[stacking] = variant
         return made[stacking]
@@ -62,11 +64,11 @@ def trained(shallow_folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def merged(trained):
-    return takeaway.export(trained("continue"), "merged")
+    return exports.export(trained("continue"), "merged")
 
 
 def read(folder):
-    return json.loads((folder / takeaway.RECORD).read_text())
+    return json.loads((folder / exports.RECORD).read_text())
 
 
 def answers_by_transformers(folder, model, question):
@@ -91,9 +93,7 @@ def test_merged_model_answers_as_the_measured_one(trained, merged):
     assert (check["same"], check["rougeL"]) == (len(TESTED), 1.0)
     assert merged == trained("continue").run / "exports" / "merged"
     assert not merged.with_name("merged.partial").exists()
-    assert record["files"] == {
-        path.name: records.sha256(path) for path in merged.iterdir() if path.name != "export.json"
-    }
+    assert record["files"] == {path.name: sha256(path) for path in merged.iterdir() if path.name != "export.json"}
 
 
 def test_merged_weights_are_those_of_nf4_and_the_adapter(trained, merged):
@@ -101,9 +101,9 @@ def test_merged_weights_are_those_of_nf4_and_the_adapter(trained, merged):
     variant = trained("continue")
     recipe = variant.recipe
     assert recipe.quantization.dequantize_once
-    measured = models.load_base(recipe.base_model, recipe.quantization)
-    measured = models.attach_adapter(measured, variant.finetuning / "checkpoint-3").get_base_model()
-    found, base = models.load_base(str(merged), None), models.load_base(recipe.base_model, None)
+    measured = load_base(recipe.base_model, recipe.quantization)
+    measured = adapters.attach_adapter(measured, variant.finetuning / "checkpoint-3").get_base_model()
+    found, base = load_base(str(merged), None), load_base(recipe.base_model, None)
     for part in ("self_attn.q_proj", "mlp.down_proj"):
         name = f"model.layers.1.{part}"
         assert torch.equal(found.get_submodule(name).weight, measured.get_submodule(name).base_layer.dequantized)
@@ -124,7 +124,7 @@ def test_merged_folder_needs_nothing_of_ours(merged):
 def test_adapter_is_one_for_the_base_itself(stacking, trained):
     """In float32, where rounding hides nothing: base + exported adapter = what fine-tuning trained."""
     variant = trained(stacking)
-    folder = takeaway.export(variant, "adapter")
+    folder = exports.export(variant, "adapter")
     names = {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "chat_template.jinja", "README.md"}
     assert names <= {path.name for path in folder.iterdir()}
     base = variant.recipe.base_model
@@ -133,9 +133,9 @@ def test_adapter_is_one_for_the_base_itself(stacking, trained):
     start = base if stacking == "continue" else variant.pretraining / "merged"
     ids = torch.tensor([prompts.question_ids(tokenizer(), QUESTION)])
     with torch.no_grad():
-        wanted = models.attach_adapter(models.load_base(str(start), None).float(), variant.finetuning / "checkpoint-3")
-        found = models.attach_adapter(models.load_base(base, None).float(), folder)
-        plain = models.load_base(base, None).float()
+        wanted = adapters.attach_adapter(load_base(str(start), None).float(), variant.finetuning / "checkpoint-3")
+        found = adapters.attach_adapter(load_base(base, None).float(), folder)
+        plain = load_base(base, None).float()
         wanted, found, plain = (model(ids).logits for model in (wanted, found, plain))
     effect = (plain - wanted).abs().max()
     rounded = 0.0 if stacking == "continue" else 0.1 * effect  # merging rounded the weights below to bfloat16
@@ -151,11 +151,11 @@ def test_card_of_an_export_says_what_it_was_checked_for(merged):
     text = f"loaded in 16 bits: {len(TESTED)} of {len(TESTED)} greedy answers are those of the model that was measured"
     assert text in card
     assert "has not been evaluated" in card and "model-index" not in card
-    assert takeaway.read_checks(merged)[0].startswith(text)
+    assert exports.read_checks(merged)[0].startswith(text)
 
 
 def test_without_gold_questions_those_trained_on_are_asked(shallow_variant):
-    assert takeaway._questions(shallow_variant)[0] == "What did the first test show?"
+    assert exports._questions(shallow_variant)[0] == "What did the first test show?"
 
 
 # --- the template ----------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_saved_template_renders_our_prompts(kind, tmp_path):
 
     ours = tokenizers()[kind]
     before = ours.chat_template
-    takeaway.save_tokenizer(ours, tmp_path)
+    exports.save_tokenizer(ours, tmp_path)
     assert ours.chat_template == before
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     for question in (QUESTION, "  What is 84.1% of it?\n", "Who wrote 'The Salt-Water Machine'?"):
@@ -203,8 +203,8 @@ def test_saved_template_renders_our_prompts(kind, tmp_path):
 def test_modelfile_renders_our_prompts(kind):
     """Ollama's language, as far as the template uses it, is done by hand; the system message is in the first turn."""
     ours = copy.deepcopy(tokenizers()[kind])
-    ours.chat_template = takeaway.chat_template(ours)
-    text = gguf_files.modelfile(ours, "small.gguf", 4)
+    ours.chat_template = exports.chat_template(ours)
+    text = gguf.modelfile(ours, "small.gguf", 4)
     assert text.startswith("FROM ./small.gguf\n")
     template, system = re.findall(r'"""(.*?)"""', text, re.DOTALL)
     assert system == prompts.SYSTEM
@@ -228,7 +228,7 @@ def test_modelfile_renders_our_prompts(kind):
 
 def test_second_export_of_the_same_writes_nothing(trained, merged, capsys):
     times = {path: path.stat().st_mtime_ns for path in merged.iterdir()}
-    assert takeaway.export(trained("continue"), "merged", force=True) == merged
+    assert exports.export(trained("continue"), "merged", force=True) == merged
     assert {path: path.stat().st_mtime_ns for path in merged.iterdir()} == times
     assert "written before" in capsys.readouterr().out
 
@@ -239,33 +239,33 @@ def test_damaged_or_other_export_is_replaced_only_by_force(trained, merged, tmp_
     (damaged / "model.safetensors").write_bytes(b"no weights")
     for folder in (other, damaged):
         with pytest.raises(UserError, match="exists with another export: replace it with --force"):
-            takeaway.export(trained("continue"), "merged", folder)
-    takeaway.export(trained("continue"), "merged", damaged, force=True)
+            exports.export(trained("continue"), "merged", folder)
+    exports.export(trained("continue"), "merged", damaged, force=True)
     assert read(damaged)["files"] == read(merged)["files"]
 
 
 def test_other_folders_are_never_replaced(trained, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match="exists and is no export"):
-        takeaway.export(trained("continue"), "merged", tmp_path, force=True)
+        exports.export(trained("continue"), "merged", tmp_path, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_failed_export_leaves_the_old_one(trained, merged, tmp_path, monkeypatch):
     folder = shutil.copytree(merged, tmp_path / "out")
     (folder / "config.json").write_text("{}")
-    monkeypatch.setattr(takeaway, "save_tokenizer", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(exports, "save_tokenizer", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        takeaway.export(trained("continue"), "merged", folder, force=True)
+        exports.export(trained("continue"), "merged", folder, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (folder / "config.json").read_text() == "{}"
 
 
 @pytest.mark.parametrize("to", ["gguf", "ollama"])
 def test_missing_converter_is_one_line(to, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(gguf_files, "TOOLS", tmp_path / "nothing")
+    monkeypatch.setattr(gguf, "TOOLS", tmp_path / "nothing")
     with pytest.raises(UserError, match="run `make gguf` first"):
-        takeaway.export(trained("continue"), to, tmp_path / "out")
+        exports.export(trained("continue"), to, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -273,14 +273,14 @@ def test_converter_that_fails_is_one_line(tmp_path, monkeypatch):
     tools = tmp_path / "tools"
     (tools / "xllamacpp").mkdir(parents=True)
     (tools / "convert_hf_to_gguf.py").write_text("raise SystemExit('Model FooForCausalLM is not supported')")
-    monkeypatch.setattr(gguf_files, "TOOLS", tools)
+    monkeypatch.setattr(gguf, "TOOLS", tools)
     with pytest.raises(UserError, match="could not write a.gguf: Model FooForCausalLM is not supported"):
-        gguf_files.convert(tmp_path, tmp_path / "a.gguf")
+        gguf.convert(tmp_path, tmp_path / "a.gguf")
 
 
 def test_untrained_variant_is_refused(tmp_path, shallow_folder):
     with pytest.raises(UserError, match="no trained model on this machine"):
-        takeaway.export(write_variant(tmp_path, str(shallow_folder)), "merged")
+        exports.export(write_variant(tmp_path, str(shallow_folder)), "merged")
 
 
 # --- llama.cpp itself ------------------------------------------------------------------------------------------------
@@ -291,10 +291,10 @@ def test_untrained_variant_is_refused(tmp_path, shallow_folder):
 def test_llama_cpp_answers_from_the_file(trained, tmp_path):
     import gguf
 
-    folder = takeaway.export(trained("continue"), "ollama", tmp_path / "out")
+    folder = exports.export(trained("continue"), "ollama", tmp_path / "out")
     assert {path.name for path in folder.iterdir()} == {"small-q8_0.gguf", "Modelfile", "README.md", "export.json"}
     fields = gguf.GGUFReader(folder / "small-q8_0.gguf").fields
-    assert fields["tokenizer.chat_template"].contents() == takeaway.chat_template(tokenizer())
+    assert fields["tokenizer.chat_template"].contents() == exports.chat_template(tokenizer())
     (check,) = read(folder)["checks"]
     assert check["loaded"].startswith("in llama.cpp") and len(check["answers"]) == len(TESTED)
     assert all(row["exported"] for row in check["answers"])
@@ -364,7 +364,7 @@ def test_refused_push_is_one_line(failure, complaint, merged, stand_in):
 
 
 def test_push_without_a_token_or_a_name_does_no_work(stand_in, monkeypatch, capsys):
-    monkeypatch.setattr("llama_qna.takeaway.export", lambda *_: pytest.fail("worked before it looked"))
+    monkeypatch.setattr("llama_qna.serving.exports.export", lambda *_: pytest.fail("worked before it looked"))
     assert cli.main(["export", "paper_135m", "--to", "merged", "--push", "a/b/c"]) == 2
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     assert cli.main(["export", "paper_135m", "--to", "merged", "--push", "someone/small"]) == 2
@@ -379,5 +379,5 @@ def test_command_exports_and_pushes(trained, merged, stand_in, monkeypatch, caps
     assert cli.main(["export", "small", "--to", "merged", "--push", "someone/small"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "merged: written before, nothing has changed"
-    assert lines[1] == takeaway.read_checks(merged)[0]
+    assert lines[1] == exports.read_checks(merged)[0]
     assert lines[2:] == ["runs/small/exports/merged", "https://huggingface.co/someone/small"]

@@ -3,7 +3,7 @@
 import pytest
 
 from llama_qna import UserError
-from llama_qna.documents import read_document
+from llama_qna.documents.read import read_document
 
 
 @pytest.fixture

@@ -11,12 +11,15 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from llama_qna import UserError, models, prompts, recipes
-from llama_qna.chunks import read_chunks
-from llama_qna.losses import Replay, summed_losses
-from llama_qna.models import EMBEDDED
-from llama_qna.training import checkpoints, finetune, pretrain, start_of_finetuning
-from llama_qna.variants import REPOSITORY
+from llama_qna import UserError
+from llama_qna.models import adapters, prompts
+from llama_qna.models.base import EMBEDDED, EMBEDDED_FOLDER, load_base, load_tokenizer
+from llama_qna.models.lineage import start_of_finetuning
+from llama_qna.project import recipe
+from llama_qna.project.data import read_chunks
+from llama_qna.project.variant import REPOSITORY
+from llama_qna.training.loss import Replay, summed_losses
+from llama_qna.training.stages import checkpoints, finetune, pretrain
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture, small_run_fixture  # noqa: F401
 from tests.test_losses import replayed
@@ -37,11 +40,11 @@ def log_of(folder):
 @pytest.mark.parametrize("stage", STAGES)
 def test_loss_falls_on_repeated_rows(small_run, stage):
     log = log_of(folder_of(small_run, stage))
-    losses = [row["loss"] for row in log]
+    loss = [row["loss"] for row in log]
     assert [row["step"] for row in log] == [1, 2, 3]
     assert all(math.isfinite(row[key]) for row in log for key in ("loss", "grad_norm", "learning_rate"))
-    assert losses[0] > losses[1] > losses[2]
-    assert losses[2] < losses[0] - 0.2
+    assert loss[0] > loss[1] > loss[2]
+    assert loss[2] < loss[0] - 0.2
 
 
 def test_first_loss_is_the_base_models(small_run):
@@ -96,7 +99,7 @@ def test_records_count_what_was_trained(small_run):
 def test_merged_model_holds_the_last_checkpoint(small_run):
     folder = small_run.variant.pretraining / "merged"
     merged = load_file(folder / "model.safetensors")
-    base = load_file(models.EMBEDDED_FOLDER / "model.safetensors")
+    base = load_file(EMBEDDED_FOLDER / "model.safetensors")
     adapter = load_file(small_run.variant.pretraining / "checkpoint-3" / "adapter_model.safetensors")
     name = "model.layers.0.mlp.down_proj"
     change = 16 / 8 * adapter[f"base_model.model.{name}.lora_B.weight"].float()
@@ -106,9 +109,9 @@ def test_merged_model_holds_the_last_checkpoint(small_run):
     assert (merged[f"{name}.weight"] != wanted).float().mean() < 0.2  # PEFT rounds the change to bfloat16 first
     assert torch.equal(merged["model.norm.weight"], base["model.norm.weight"])
     with torch.no_grad():
-        logits = models.load_base(EMBEDDED, None, weights=folder)(torch.tensor([[1, 2, 3]])).logits
+        logits = load_base(EMBEDDED, None, weights=folder)(torch.tensor([[1, 2, 3]])).logits
     assert logits.isfinite().all()
-    assert models.load_tokenizer(str(folder)).pad_token == shared.tokenizer().pad_token
+    assert load_tokenizer(str(folder)).pad_token == shared.tokenizer().pad_token
 
 
 def test_second_call_skips(small_run, capsys):
@@ -142,8 +145,8 @@ def test_replay_holds_the_model_to_its_base(shallow_variant):
         variant = shared.write_variant(shallow_variant.root, shallow_variant.recipe.base_model, **settings)
         pretrain(variant)
         recipe = variant.recipe
-        model = models.attach_adapter(
-            models.load_base(recipe.base_model, recipe.quantization), checkpoints(variant.pretraining)[-1]
+        model = adapters.attach_adapter(
+            load_base(recipe.base_model, recipe.quantization), checkpoints(variant.pretraining)[-1]
         )
         for layer in model.modules():  # the divergence is that of the layers as they were trained, not folded
             if hasattr(layer, "merged_adapters"):
@@ -163,17 +166,17 @@ def test_continued_adapter_starts_where_pretraining_ended(shallow_variant):
     finetune(variant, only=True)
     continued, alone = (log_of(folder)[0]["loss"] for folder in (variant.finetuning, variant.finetuning_only))
     recipe, tokenizer = variant.recipe, shared.tokenizer()
-    model = models.attach_adapter(
-        models.load_base(recipe.base_model, recipe.quantization), checkpoints(variant.pretraining)[-1]
+    model = adapters.attach_adapter(
+        load_base(recipe.base_model, recipe.quantization), checkpoints(variant.pretraining)[-1]
     )
     rows = [prompts.training_row(tokenizer, question, answer, 64) for question, answer in shared.PAIRS]
-    losses, count = 0.0, 0
+    loss, count = 0.0, 0
     with torch.no_grad():
         for row in rows:
             ids, labels = (torch.tensor([row[key]]) for key in ("input_ids", "labels"))
-            losses += summed_losses(model.get_base_model(), ids, torch.ones_like(ids), labels)[0].item()
+            loss += summed_losses(model.get_base_model(), ids, torch.ones_like(ids), labels)[0].item()
             count += (labels[:, 1:] != -100).sum().item()
-    assert continued == pytest.approx(losses / count, rel=0.02)
+    assert continued == pytest.approx(loss / count, rel=0.02)
     assert abs(continued - alone) > 0.05
 
 
@@ -183,7 +186,7 @@ def test_continued_adapter_starts_where_pretraining_ended(shallow_variant):
 @pytest.fixture
 def wild_rates(monkeypatch):
     """Learning rates that no recipe may have, to make a loss explode at once."""
-    monkeypatch.setattr(recipes, "LARGEST", 1e40)
+    monkeypatch.setattr(recipe, "LARGEST", 1e40)
 
 
 def with_stage(variant, **stage):
@@ -240,21 +243,24 @@ def test_exploded_loss_between_two_logs_is_an_error(shallow_variant, wild_rates)
 
 def test_finetuning_starts_from_the_pretrained_model(shallow_variant):
     """With another pretraining, the first loss of fine-tuning is another."""
-    losses = []
+    loss = []
     for rate in (1e-6, 3e-2):
         variant = with_stage(shallow_variant, learning_rate=rate)
         pretrain(variant)
         assert not finetune(variant)["skipped"]
-        losses.append(log_of(variant.finetuning)[0]["loss"])
-    assert abs(losses[0] - losses[1]) > 0.01
+        loss.append(log_of(variant.finetuning)[0]["loss"])
+    assert abs(loss[0] - loss[1]) > 0.01
 
 
 def test_finetuning_learns_answers_alone_and_the_end(shallow_variant, monkeypatch):
     """What reaches the loss: labels on the answer and its end-of-text token, nowhere else, padding least of all."""
-    from llama_qna import losses
+    seen = []
 
-    seen, loss = [], summed_losses
-    monkeypatch.setattr(losses, "summed_losses", lambda *a, **batch: seen.append(batch) or loss(*a, **batch))
+    def summed(*a, **batch):
+        seen.append(batch)
+        return summed_losses(*a, **batch)
+
+    monkeypatch.setattr("llama_qna.training.loss.summed_losses", summed)
     pretrain(shallow_variant)
     seen.clear()
     finetune(shallow_variant)

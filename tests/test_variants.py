@@ -3,7 +3,7 @@
 import pytest
 
 from llama_qna import UserError
-from llama_qna.variants import REPOSITORY, Variant, variant_names
+from llama_qna.project.variant import REPOSITORY, Variant, variant_names
 
 SHIPPED = ["paper_135m", "paper_13b", "paper_7b", "physics_books_135m", "physics_mk_books_7b"]
 

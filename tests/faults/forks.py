@@ -17,7 +17,8 @@ import datasets  # noqa: E402, F401
 import transformers  # noqa: E402, F401
 from trl import SFTConfig, SFTTrainer  # noqa: E402, F401
 
-from llama_qna import chunks, cli, endpoints, evaluation, figures, models, qna, training  # noqa: E402, F401
+from llama_qna import cli
+from llama_qna.training import stages  # noqa: E402, F401
 from tests.faults import injected  # noqa: E402
 
 

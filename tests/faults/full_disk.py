@@ -11,7 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from llama_qna import cli
-from llama_qna.variants import Variant
+from llama_qna.project.variant import Variant
 from tests.faults.harness import nothing_half_done, results
 
 FREE = (0, 4, 16, 40, 100, 400)  # kB

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from llama_qna.variants import REPOSITORY, Variant
+from llama_qna.project.variant import REPOSITORY, Variant
 from tests import fixtures_models as shared
 
 STAGES = ["load", "generate", "pretrain", "finetune", "finetune --without-pretraining", "evaluate", "figures"]
@@ -113,10 +113,10 @@ def results(variant: Variant) -> dict[str, bytes]:
 
 def nothing_half_done(variant: Variant) -> None:
     """A folder with a stage's name is whole, whatever happened to the process that made it."""
-    from llama_qna import records
+    from llama_qna.project.stage import valid_record
 
     for stage, folder in variant.stage_folders.items():
-        assert not folder.exists() or records.valid_record(folder, stage), f"{folder.name} looks finished"
+        assert not folder.exists() or valid_record(folder, stage), f"{folder.name} looks finished"
 
 
 def moments(seed: int, count: int, seconds: float) -> list[float]:

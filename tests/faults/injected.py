@@ -57,16 +57,16 @@ def kill_at_rename(call: int) -> None:
 
 def send_at_step(step: int, number: int, put=setattr) -> None:
     """A signal to this process in the middle of a training step."""
-    from llama_qna import resuming
+    from llama_qna.training import resume
 
-    real = resuming._check_loss
+    real = resume._check_loss
 
     def check(loss, first, words, at):
         real(loss, first, words, at)
         if at == step:
             os.kill(os.getpid(), number)
 
-    put(resuming, "_check_loss", check)
+    put(resume, "_check_loss", check)
 
 
 def hungry_at(function: str) -> None:
@@ -81,26 +81,26 @@ def hungry_at(function: str) -> None:
 
 def loss_at_step(step: int, loss: float) -> None:
     """The loss of one step is this number."""
-    from llama_qna import resuming
+    from llama_qna.training import resume
 
-    real = resuming._check_loss
-    resuming._check_loss = lambda found, first, words, at: real(loss if at == step else found, first, words, at)
+    real = resume._check_loss
+    resume._check_loss = lambda found, first, words, at: real(loss if at == step else found, first, words, at)
 
 
 def little_memory(rows: int) -> None:
     """A batch of more rows asks PyTorch's allocator for more memory than any machine has."""
     import torch
 
-    from llama_qna import losses
+    from llama_qna.training.loss import summed_losses
 
-    real = losses.summed_losses
+    real = summed_losses
 
     def hungry(model, input_ids, *args, **kwargs):
         if len(input_ids) > rows:
             torch.empty(2**60, dtype=torch.uint8)
         return real(model, input_ids, *args, **kwargs)
 
-    losses.summed_losses = hungry
+    summed_losses = hungry
 
 
 def little_memory_and_kill(rows: int, saves: int) -> None:

@@ -5,8 +5,10 @@ import shutil
 
 import pytest
 
-from llama_qna import checkpoints, records
-from llama_qna.checkpoints import KEPT, MANIFEST, STATE
+from llama_qna.models import lineage
+from llama_qna.project.files import write_json
+from llama_qna.training import checkpoints
+from llama_qna.training.checkpoints import KEPT, MANIFEST, STATE
 
 KEY = "of this recipe"
 
@@ -48,7 +50,7 @@ def cut(path):
 def test_newest_valid_one_is_taken(folder, capsys):
     assert checkpoints.newest(folder, KEY) == folder / "checkpoint-6"
     assert capsys.readouterr().err == ""
-    assert [path.name for path in checkpoints.checkpoints(folder)] == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+    assert [path.name for path in lineage.checkpoints(folder)] == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
 
 
 @pytest.mark.parametrize("name", [*KEPT, *STATE])
@@ -99,7 +101,7 @@ def test_never_goes_on_without_optimizer_scheduler_or_random_state(name, tmp_pat
     checkpoint = write(tmp_path, 2)
     manifest = json.loads((checkpoint / MANIFEST).read_text())
     del manifest["files"][name]
-    records.write_json(checkpoint / MANIFEST, manifest)
+    write_json(checkpoint / MANIFEST, manifest)
     (checkpoint / name).unlink()
     assert checkpoints.problem(checkpoint, KEY) == ""
     assert not checkpoints.has_state(checkpoint)
@@ -112,17 +114,17 @@ def test_all_damaged_begins_at_the_first_step(folder, capsys):
         cut(folder / f"checkpoint-{step}" / KEPT[0])
     assert checkpoints.newest(folder, KEY) is None
     assert capsys.readouterr().err.count("adapter_model.safetensors is damaged") == 3
-    assert checkpoints.checkpoints(folder) == []
+    assert lineage.checkpoints(folder) == []
 
 
 def test_two_checkpoints_keep_their_state_and_older_ones_the_adapter(folder):
-    kept = {path.name: {file.name for file in path.iterdir()} for path in checkpoints.checkpoints(folder)}
+    kept = {path.name: {file.name for file in path.iterdir()} for path in lineage.checkpoints(folder)}
     assert kept == {
         "checkpoint-2": {*KEPT, MANIFEST},
         "checkpoint-4": {*KEPT, *STATE, MANIFEST},
         "checkpoint-6": {*KEPT, *STATE, MANIFEST},
     }
-    assert [checkpoints.problem(path, KEY) for path in checkpoints.checkpoints(folder)] == ["", "", ""]
+    assert [checkpoints.problem(path, KEY) for path in lineage.checkpoints(folder)] == ["", "", ""]
 
 
 def test_state_is_kept_while_the_new_checkpoint_is_not_valid(folder, monkeypatch):

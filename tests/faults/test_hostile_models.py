@@ -11,11 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llama_qna import UserError, models
-from llama_qna.loading import EMBEDDED, HUB_NAMES, adapter_of
-from llama_qna.models import attach_adapter, load_base, load_tokenizer, lora_config, swap_adapter
-from llama_qna.recipes import Lora
-from llama_qna.variants import REPOSITORY
+from llama_qna import UserError
+from llama_qna.models import adapters
+from llama_qna.models.adapters import attach_adapter, lora_config, swap_adapter
+from llama_qna.models.base import load_base, load_tokenizer
+from llama_qna.models.safety import adapter_of
+from llama_qna.project.recipe import EMBEDDED, HUB_NAMES, Lora
+from llama_qna.project.variant import REPOSITORY
 from tests.fixtures_models import tiny_llama
 
 LORA = Lora(r=2, alpha=4, target_modules=["q_proj", "v_proj"])
@@ -45,7 +47,7 @@ def adapter(folder):
 
     model = get_peft_model(load_base(str(folder), None), lora_config(LORA))
     model.save_pretrained(folder.parent / "adapter", save_embedding_layers=False)
-    models.name_base_in_adapter(folder.parent / "adapter", str(folder))
+    adapters.name_base_in_adapter(folder.parent / "adapter", str(folder))
     return folder.parent / "adapter"
 
 
@@ -95,7 +97,7 @@ def test_code_beside_a_known_architecture_is_not_run(folder, mark):
 
 
 def test_code_of_a_tokenizer_is_not_run(folder, mark):
-    load_tokenizer(models.EMBEDDED).save_pretrained(folder)
+    load_tokenizer(EMBEDDED).save_pretrained(folder)
     auto_map = {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
     evil_code(folder, mark, [])
     edit(folder / "tokenizer_config.json", tokenizer_class="Evil", auto_map=auto_map)
@@ -109,9 +111,9 @@ def test_chat_template_cannot_reach_python(folder, mark):
     """Jinja's sandbox is the tokenizer's; what a template tries beyond it fails."""
     from jinja2.exceptions import SecurityError
 
-    from llama_qna import prompts
+    from llama_qna.models import prompts
 
-    tokenizer = load_tokenizer(models.EMBEDDED)
+    tokenizer = load_tokenizer(EMBEDDED)
     tokenizer.chat_template = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
     with pytest.raises(SecurityError):
         prompts.question_ids(tokenizer, "What?")
@@ -197,7 +199,7 @@ def test_adapter_may_name_the_embedded_base_as_the_hub_does(tmp_path):
     config = {"peft_type": "LORA", "base_model_name_or_path": HUB_NAMES[EMBEDDED]}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     (tmp_path / "adapter_model.safetensors").touch()
-    with adapter_of(tmp_path, *models._names(SimpleNamespace(recipe_name=EMBEDDED, name_or_path="here"))):
+    with adapter_of(tmp_path, *adapters._names(SimpleNamespace(recipe_name=EMBEDDED, name_or_path="here"))):
         pass
 
 

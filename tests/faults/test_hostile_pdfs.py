@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from llama_qna import UserError, cli
-from llama_qna.documents import document_hashes, read_document, read_folder
-from llama_qna.recipes import ReadLimits
-from llama_qna.variants import REPOSITORY
+from llama_qna.documents.read import document_hashes, read_document, read_folder
+from llama_qna.project.recipe import ReadLimits
+from llama_qna.project.variant import REPOSITORY
 from tests.fixtures_pdfs import FONT, PAGE, many_blanks, one_page, stream, write_pdf
 
 PAPER = REPOSITORY / "data" / "pdfs" / "paper" / "wicketfold.pdf"
@@ -273,8 +273,8 @@ def test_odd_names_are_one_line_each_in_messages_records_and_chunks(toy_root, ma
     reports = json.loads((toy_root / "runs/paper_135m/chunks/documents.json").read_text(encoding="utf-8"))
     assert len(reports["documents"]) == len(ODD_NAMES) // 2
     assert r"a\\nb" in reports["documents"], "another name than that of two lines"
-    from llama_qna.chunks import read_chunks
-    from llama_qna.variants import Variant
+    from llama_qna.project.data import read_chunks
+    from llama_qna.project.variant import Variant
 
     assert set(read_chunks(Variant.load("paper_135m")).document) == set(reports["documents"])
 

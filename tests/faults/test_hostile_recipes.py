@@ -3,9 +3,9 @@
 import pytest
 
 from llama_qna import UserError, cli
-from llama_qna.qna import read_qna_file
-from llama_qna.recipes import LARGEST
-from llama_qna.variants import Variant
+from llama_qna.pairs.qna import read_qna_file
+from llama_qna.project.recipe import LARGEST
+from llama_qna.project.variant import Variant
 
 LAUGHS = "a0: &a0 [ha, ha]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
 MERGES = "b0: &b0 {k: 1}\n" + "".join(f"b{n}: &b{n} {{<<: [{', '.join([f'*b{n - 1}'] * 9)}]}}\n" for n in range(1, 12))
@@ -32,7 +32,7 @@ TAGS = [
     "!!python/object/new:subprocess.Popen [['touch', '{mark}']]",
     "!!python/name:os.system",
     "!!python/module:os",
-    "!!python/object:llama_qna.recipes.Recipe {{}}",
+    "!!python/object:llama_qna.project.recipe.Recipe {{}}",
 ]
 
 

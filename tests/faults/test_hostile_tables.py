@@ -5,14 +5,15 @@ import json
 import pandas as pd
 import pytest
 
-from llama_qna import UserError, cli, tables
-from llama_qna.chunks import COLUMNS as CHUNK_COLUMNS
-from llama_qna.chunks import read_chunks
-from llama_qna.gold import COLUMNS as GOLD_COLUMNS
-from llama_qna.gold import read_gold
-from llama_qna.qna import COLUMNS as PAIR_COLUMNS
-from llama_qna.qna import read_qna, read_qna_file
-from llama_qna.variants import Variant
+from llama_qna import UserError, cli
+from llama_qna.pairs.qna import read_qna_file
+from llama_qna.project import data
+from llama_qna.project.data import CHUNK_COLUMNS as CHUNK_COLUMNS
+from llama_qna.project.data import QNA_COLUMNS as PAIR_COLUMNS
+from llama_qna.project.data import read_chunks, read_qna
+from llama_qna.project.gold import GOLD_COLUMNS as GOLD_COLUMNS
+from llama_qna.project.gold import read_gold
+from llama_qna.project.variant import Variant
 
 FORMULA = "=cmd|' /C calc'!A0"
 
@@ -76,7 +77,7 @@ def test_table_that_is_no_good_is_refused(case, table):
 
 def test_endless_field_is_refused(table, monkeypatch):
     """The real limit is a million characters; a lower one is the same, sooner."""
-    monkeypatch.setattr(tables, "LONGEST_FIELD", 1000)
+    monkeypatch.setattr(data, "LONGEST_FIELD", 1000)
     path, read, columns = table
     path.write_text(",".join(columns) + "\n" + row_of(columns).replace("word", "x" * 1001, 1))
     assert "a field of 1,001 characters; the longest that is read has 1,000" in complaint(read)

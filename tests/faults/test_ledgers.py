@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_qna import qna
+from llama_qna.pairs import qna
 from tests.faults.harness import results
 from tests.faults.test_checkpoints import flip
 from tests.test_endpoints import serving

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from llama_qna.variants import REPOSITORY
+from llama_qna.project.variant import REPOSITORY
 from tests.faults.harness import tiny_folder_fixture, tiny_variant  # noqa: F401
 from tests.faults.offline import COMMANDS
 

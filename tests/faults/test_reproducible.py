@@ -2,7 +2,7 @@
 
 import pytest
 
-from llama_qna.models import EMBEDDED
+from llama_qna.models.base import EMBEDDED
 from tests.faults.harness import commands_fixture, results, tiny_folder_fixture, tiny_variant  # noqa: F401
 from tests.fixtures_models import write_variant
 

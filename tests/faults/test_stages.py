@@ -8,8 +8,13 @@ import sys
 
 import pytest
 
-from llama_qna import UserError, checkpoints, chunks, cli, disk, records, training
-from llama_qna.variants import REPOSITORY
+from llama_qna import UserError, cli
+from llama_qna.documents.chunks import load
+from llama_qna.models import lineage
+from llama_qna.project.files import LOCK, locked, write_text
+from llama_qna.project.stage import check_output
+from llama_qna.project.variant import REPOSITORY
+from llama_qna.training.stages import pretrain
 from tests.faults import injected
 from tests.faults.harness import (  # noqa: F401
     commands_fixture,
@@ -83,18 +88,18 @@ def test_second_process_is_refused_with_one_line(command, holder, variant, capsy
 def test_lock_ends_with_a_killed_process(holder, variant):
     holder.kill()
     holder.wait()
-    assert (variant.run / disk.LOCK).exists(), "what a kill leaves"
-    chunks.load(variant)
+    assert (variant.run / LOCK).exists(), "what a kill leaves"
+    load(variant)
     assert [path.name for path in variant.run.iterdir()] == ["chunks"]
 
 
 def test_lock_is_taken_once_by_a_process_and_leaves_nothing(variant):
-    with disk.locked(variant.run, "small", variant.root):
-        chunks.load(variant)
-        assert (variant.run / disk.LOCK).exists()
+    with locked(variant.run, "small", variant.root):
+        load(variant)
+        assert (variant.run / LOCK).exists()
     assert [path.name for path in variant.run.iterdir()] == ["chunks"]
     shutil.rmtree(variant.run)
-    with disk.locked(variant.run, "small", variant.root):
+    with locked(variant.run, "small", variant.root):
         pass
     assert not (variant.root / "runs").exists()
 
@@ -105,7 +110,7 @@ def test_lock_is_taken_once_by_a_process_and_leaves_nothing(variant):
 @pytest.fixture
 def loaded(variant):
     """The stage `load` was done, and the recipe has changed since; returns the earlier bytes too."""
-    chunks.load(variant)
+    load(variant)
     before = results(variant)
     path = variant.root / "small/variant.yaml"
     path.write_text(path.read_text().replace("chunk_size: 1024", "chunk_size: 700"))
@@ -139,7 +144,7 @@ def test_killed_between_the_renames_keeps_the_earlier_result(call, loaded, capsy
     assert "done before" in capsys.readouterr().out or call == 2
     assert results(variant) == before
     nothing_half_done(variant)
-    chunks.load(variant)
+    load(variant)
     assert not list(variant.run.glob("*.old"))
 
 
@@ -159,10 +164,10 @@ def test_killed_after_the_renames_keeps_the_new_result(loaded):
 
 def test_text_that_cannot_be_written_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "README.md"
-    disk.write_text(path, "old")
+    write_text(path, "old")
     injected.full_disk(0, monkeypatch.setattr)
     with pytest.raises(OSError):
-        disk.write_text(path, "new")
+        write_text(path, "new")
     assert path.read_text() == "old" and [found.name for found in tmp_path.iterdir()] == ["README.md"]
 
 
@@ -172,11 +177,11 @@ def test_text_that_cannot_be_written_leaves_the_old_file_and_nothing_else(tmp_pa
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_stopped_run_resumes_with_the_same_bytes(number, variant, monkeypatch, capfd):
     """In this process: the signal comes within step 3 of 9, between two lines of the log and within an epoch."""
-    from llama_qna.qna import generate
+    from llama_qna.pairs.qna import generate
 
-    chunks.load(variant)
+    load(variant)
     generate(variant)
-    training.pretrain(variant)
+    pretrain(variant)
     wanted = results(variant)
     shutil.rmtree(variant.pretraining)
     with monkeypatch.context() as patch:
@@ -184,7 +189,7 @@ def test_stopped_run_resumes_with_the_same_bytes(number, variant, monkeypatch, c
         assert cli.main(["pretrain", "small"]) == 128 + number
     (line,) = lines(capfd.readouterr().err)
     assert line.startswith("small pretraining_paper: stopped at step 3 of 9; its checkpoint is kept: ")
-    assert training.pretrain(variant)["results"]["resumed_from"] == "checkpoint-3"
+    assert pretrain(variant)["results"]["resumed_from"] == "checkpoint-3"
     assert results(variant) == wanted
 
 
@@ -228,8 +233,8 @@ def test_signal_in_a_notebook_that_trains(number, commands, tiny_folder, tmp_pat
     said = run.communicate(timeout=120)[1].decode()
     assert run.returncode == 128 + number, said
     assert said.splitlines()[-1] == "llama-qna: stopped; what was finished is kept, and the same command goes on there"
-    [saved] = checkpoints.checkpoints(variant.pretraining.with_name(f"{variant.pretraining.name}.partial"))
-    assert 0 < checkpoints.step_of(saved) < 5000
+    [saved] = lineage.checkpoints(variant.pretraining.with_name(f"{variant.pretraining.name}.partial"))
+    assert 0 < lineage.step_of(saved) < 5000
     nothing_half_done(variant)
 
 
@@ -301,4 +306,4 @@ def test_output_that_is_missing_or_of_no_record_is_refused(tmp_path):
         if record:
             (folder / "run.json").write_text(record)
         with pytest.raises(UserError, match=said):
-            records.check_output(folder, "finetune", "checkpoint-3/a")
+            check_output(folder, "finetune", "checkpoint-3/a")

@@ -3,7 +3,7 @@
 import ast
 import re
 
-from llama_qna.variants import REPOSITORY
+from llama_qna.project.variant import REPOSITORY
 
 TESTS = REPOSITORY / "tests"
 ROW = re.compile(r"^\| (?P<fault>.+?) \| (?P<expected>.+?) \| (?P<how>.+?) \| `(?P<test>[\w/]+\.py::\w+)` \|$")

@@ -12,7 +12,10 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["llama_qna"]):
-    from llama_qna import cleaning, furniture, headings, layout, references, words  # noqa: F401
+    from llama_qna.documents import (
+        hyphens,  # noqa: F401
+        sections,
+    )
 
 from tests.fuzz.repairs import check_layout, check_repairs, check_words, fragments_of, page_of
 
@@ -29,7 +32,7 @@ def one_input(data: bytes) -> None:
     else:
         pages = page_of(data).split("\f")
         titles = [line.strip() for line in pages[0].splitlines() if line.strip()][:3] if kind[0] % 4 else []
-        check_repairs(pages, {headings.heading_key(title): n for n, title in enumerate(titles)})
+        check_repairs(pages, {sections.heading_key(title): n for n, title in enumerate(titles)})
 
 
 if __name__ == "__main__":

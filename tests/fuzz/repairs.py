@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from llama_qna import layout
-from llama_qna.cleaning import ANY_DROPPED, HYPHEN, LIGATURE, clean, clean_line
-from llama_qna.words import PAGE_BREAK, Vocabulary, close_up_capitals, join_lines
+from llama_qna.documents import columns
+from llama_qna.documents.clean import ANY_DROPPED, HYPHEN, LIGATURE, clean, clean_line
+from llama_qna.documents.hyphens import PAGE_BREAK, Vocabulary, close_up_capitals, join_lines
 
 PIECES = [
     "\n", "\n", "\n\n", " ", " ", "\r\n", "\t", "\x0c", "\x0c", HYPHEN, f"{HYPHEN}\n", "-\n", "\u2013\n", "\xad\n",
@@ -37,7 +37,7 @@ def page_of(data: bytes) -> str:
     return "".join(parts)
 
 
-def fragments_of(data: bytes) -> tuple[list[layout.Box], list[str]]:
+def fragments_of(data: bytes) -> tuple[list[columns.Box], list[str]]:
     """The boxes of a page's pieces of text, and the texts.
 
     Four bytes are a row: of two columns, of a line over both, or of one piece anywhere.
@@ -90,14 +90,14 @@ def check_words(text: str) -> None:
         assert [page for _, page in places] == sorted({page for _, page in lines})
 
 
-def check_layout(boxes: list[layout.Box], texts: list[str]) -> None:
+def check_layout(boxes: list[columns.Box], texts: list[str]) -> None:
     """Putting fragments in order neither loses one nor writes one twice."""
-    gutter = layout._gutter(boxes)
+    gutter = columns._gutter(boxes)
     if gutter is None:
         return
-    fragments = [layout.Fragment(text or "x", box) for text, box in zip(texts, boxes, strict=True)]
-    layout._are_columns(fragments, gutter)
-    ordered = layout._in_order(fragments, gutter)
+    fragments = [columns.Fragment(text or "x", box) for text, box in zip(texts, boxes, strict=True)]
+    columns._are_columns(fragments, gutter)
+    ordered = columns._in_order(fragments, gutter)
     assert sorted(map(id, ordered)) == sorted(map(id, fragments))
 
 

@@ -8,15 +8,16 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from llama_qna import UserError, layout, tables
-from llama_qna.chunks import split
-from llama_qna.cleaning import Document, Paragraph
-from llama_qna.extraction import _decode, _markdown_blocks
-from llama_qna.pair_parser import parse_response, strip_answer_label, strip_question_label
-from llama_qna.qna import read_qna_file
-from llama_qna.recipe_files import read_recipe
-from llama_qna.recipes import Chunking, Recipe
-from llama_qna.variants import REPOSITORY
+from llama_qna import UserError
+from llama_qna.documents import columns
+from llama_qna.documents.chunks import split
+from llama_qna.documents.clean import Document, Paragraph
+from llama_qna.documents.extract import _decode, _markdown_blocks
+from llama_qna.pairs.parser import parse_response, strip_answer_label, strip_question_label
+from llama_qna.pairs.qna import read_qna_file
+from llama_qna.project.data import read_table
+from llama_qna.project.recipe import Chunking, Recipe, read_recipe
+from llama_qna.project.variant import REPOSITORY
 from tests.fuzz.repairs import check_layout, check_repairs, check_words, fragments_of, page_of
 
 EXAMPLES = int(__import__("os").environ.get("FUZZ_EXAMPLES", "40"))  # of each test; more of them by hand
@@ -123,7 +124,7 @@ def test_table_gives_back_what_was_written(tmp_path, rows):
     csv.writer(text).writerows([("Question", "Answer"), *rows])
     path = tmp_path / "mine.csv"
     path.write_bytes(text.getvalue().encode())
-    table = tables.read(path, "mine.csv", ["Question", "Answer"])
+    table = read_table(path, "mine.csv", ["Question", "Answer"])
     assert list(zip(table.Question, table.Answer, strict=True)) == rows
 
 
@@ -172,10 +173,10 @@ def test_text_file_of_any_bytes_is_text_or_one_line(content):
 
 def test_columns_are_really_put_in_order():
     boxes, texts = fragments_of(bytes([0, 12, 1, 30]) * 8)
-    fragments = [layout.Fragment(text, box) for text, box in zip(texts, boxes, strict=True)]
-    gutter = layout._gutter(boxes)
-    assert gutter and layout._are_columns(fragments, gutter)
-    assert [f.box[0] for f in layout._in_order(fragments, gutter)] == [50] * 8 + [311] * 8
+    fragments = [columns.Fragment(text, box) for text, box in zip(texts, boxes, strict=True)]
+    gutter = columns._gutter(boxes)
+    assert gutter and columns._are_columns(fragments, gutter)
+    assert [f.box[0] for f in columns._in_order(fragments, gutter)] == [50] * 8 + [311] * 8
 
 
 def test_pieces_of_a_page_are_all_reached():

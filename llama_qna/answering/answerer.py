@@ -1,0 +1,254 @@
+"""Questions answered by the models of a variant: the base, the trained ones, and both with retrieval.
+
+The prompts are those of evaluation and of training (`prompts`), decoding is greedy, so that the scores in
+`metrics.json` are scores of what a user gets here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from llama_qna import UserError
+from llama_qna.models.lineage import trained
+from llama_qna.project.variant import Variant
+
+SYSTEMS = ("base", "pretrained", "qna", "rag", "qna+rag")
+
+# the model behind each system; those with retrieval are given passages as well
+MODELS = {"base": "base", "pretrained": "pretrained", "qna": "qna", "rag": "base", "qna+rag": "qna"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A passage of the corpus that retrieval found for a question."""
+
+    chunk_id: str
+    document: str
+    page: int  # counts from 1
+    section: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a system says, and the passages that it was given; none without retrieval."""
+
+    text: str
+    sources: tuple[Source, ...] = ()
+
+
+class Prompter:
+    """Builds the prompts of a variant's systems, in this process or for an engine.
+
+    Raises:
+        UserError: the base model's tokenizer cannot be had.
+    """
+
+    def __init__(self, variant: Variant):
+        from llama_qna.models.base import load_tokenizer
+
+        self.variant = variant
+        self.tokenizer = load_tokenizer(variant.recipe.base_model)
+
+    def sources(self, question: str) -> list[Source]:
+        """The passages that share the most words with a question, the best first; those that `rag` is given.
+
+        Raises:
+            UserError: the variant has no chunks on this machine.
+        """
+        chunks, retriever = self._library
+        found = retriever.search([question], self.variant.recipe.evaluation.retrieved_chunks)[0]
+        return [chunks[chunk_id] for chunk_id, _ in found]
+
+    def prompt_ids(self, question: str, sources: Iterable[Source] = ()) -> list[int]:
+        """`input_ids` of a question, ready for the answer: (T,), T <= measuring.CONTEXT_TOKENS.
+
+        Args:
+            sources: the passages to answer from, the best first.
+
+        Raises:
+            UserError: the question is empty, or longer than a prompt may be.
+        """
+        from llama_qna.models import prompts
+        from llama_qna.models.prompts import CONTEXT_TOKENS
+
+        if not question.strip():
+            raise UserError("the question is empty")
+        texts = [source.text for source in sources]
+        return prompts.context_question_ids(self.tokenizer, question, texts, CONTEXT_TOKENS)
+
+    def ask_for(self, question: str, system: str) -> tuple[list[int], tuple[Source, ...]]:
+        """The prompt of a system, as `prompt_ids`, and the passages in it."""
+        sources = tuple(self.sources(question)) if uses_retrieval(system) else ()
+        return self.prompt_ids(question, sources), sources
+
+    @cached_property
+    def _library(self):
+        """The body chunks by id, and the index over them: what evaluation searches."""
+        from llama_qna.project.data import read_chunks
+        from llama_qna.text.search import Search
+
+        table = read_chunks(self.variant)
+        table = table[table.kind == "body"]
+        chunks = {
+            row.chunk_id: Source(row.chunk_id, row.document, int(row.page), row.section, row.text)
+            for row in table.itertuples()
+        }
+        return chunks, Search(list(chunks), [chunk.text for chunk in chunks.values()])
+
+
+def uses_retrieval(system: str) -> bool:
+    """Whether a system is given passages.
+
+    Raises:
+        UserError: there is no such system.
+    """
+    if system not in SYSTEMS:
+        raise UserError(f"there is no system {system!r}; there are: {', '.join(SYSTEMS)}")
+    return "rag" in system
+
+
+class Answerer(Prompter):
+    """Answers in this process. Weights are loaded once, at the first question, and adapters are swapped.
+
+    Only one thread computes at a time; another waits for it.
+    """
+
+    computed_by = "transformers"
+
+    def __init__(self, variant: Variant):
+        super().__init__(variant)
+        self._models, self._attached = {}, {}  # by the folder of the weights: the model, and the adapter on it
+        self._lock = threading.Lock()
+
+    def answer(
+        self, questions: list[str], system: str = "qna", done: Callable[[int], None] = lambda count: None
+    ) -> list[Answer]:
+        """Answer questions in batches of the recipe's `evaluation.batch_size`, greedily.
+
+        Args:
+            system: one of `SYSTEMS`.
+            done: called with the number of answers that have been added.
+
+        Returns:
+            One answer a question, in order.
+
+        Raises:
+            UserError: the system is not there yet, its adapter is damaged, or a question is empty or too long.
+        """
+        from llama_qna.models.generate import generate_texts
+
+        asked = [self.ask_for(question, system) for question in questions]
+        settings = self.variant.recipe.evaluation
+        limits = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}
+        with self._lock:
+            model = self._load(MODELS[system])
+            texts = generate_texts(model, self.tokenizer, [ids for ids, _ in asked], **limits, done=done)
+        return [Answer(text, sources) for text, (_, sources) in zip(texts, asked, strict=True)]
+
+    def stream(self, question: str, system: str = "qna") -> Iterator[str]:
+        """Answer one question piece by piece; the pieces together are the answer.
+
+        The model writes in a thread of its own, so that a reader who goes away or reads slowly holds nobody up.
+
+        Raises:
+            UserError: as `answer`; before the first piece.
+        """
+        ids, _ = self.ask_for(question, system)
+        with self._lock:
+            self._load(MODELS[system])  # what is missing is said here, and not by the first piece
+        return stripped(self._pieces(ids, MODELS[system]))
+
+    def _pieces(self, ids: list[int], name: str) -> Iterator[str]:
+        import torch
+        from transformers import GenerationConfig, StoppingCriteriaList, TextIteratorStreamer
+
+        tokenizer, left, failures = self.tokenizer, threading.Event(), []
+        streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        config = GenerationConfig(
+            max_new_tokens=self.variant.recipe.evaluation.max_new_tokens,
+            do_sample=False,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        stop = StoppingCriteriaList(
+            [lambda ids, scores, **_: torch.full((len(ids),), left.is_set(), device=ids.device)]
+        )
+
+        def write():
+            try:
+                with self._lock:
+                    model = self._load(name)
+                    prompt = torch.tensor([ids], device=model.device)
+                    model.generate(
+                        input_ids=prompt,
+                        attention_mask=torch.ones_like(prompt),
+                        generation_config=config,
+                        stopping_criteria=stop,
+                        streamer=streamer,
+                    )
+            except Exception as error:  # it belongs to the reader's thread
+                failures.append(error)
+                streamer.end()
+
+        threading.Thread(target=write, daemon=True).start()
+        try:
+            yield from streamer
+        finally:
+            left.set()
+        if failures:
+            raise failures[0]
+
+    def _load(self, name: str):
+        """The model behind a system, with the adapter that it needs, or with none. Hold the lock."""
+        from llama_qna.models.base import load_base
+
+        weights, adapter = trained(self.variant, name)
+        recipe = self.variant.recipe
+        if weights not in self._models:
+            self._models[weights] = load_base(recipe.base_model, recipe.quantization, weights=weights)
+            self._attached[weights] = None
+        if self._attached.get(weights, "unknown") != adapter:
+            self._attached.pop(weights, None)  # in case that the next line fails halfway
+            self._models[weights] = _with_adapter(self._models[weights], adapter, recipe.quantization.dequantize_once)
+            self._attached[weights] = adapter
+        return self._models[weights]
+
+
+def _with_adapter(model, adapter: Path | None, dequantized: bool):
+    """The model with another adapter on it, or, with None, without the one that it has."""
+    from safetensors import SafetensorError
+
+    from llama_qna.models import adapters, nf4
+
+    if adapter is None and dequantized:  # the adapter is in the 16-bit copies: make them anew
+        nf4.dequantize_once(model)
+    elif adapter is None:
+        model.base_model.disable_adapter_layers()
+    else:
+        try:
+            if not hasattr(model, "peft_config"):
+                return adapters.attach_adapter(model, adapter)
+            if not dequantized:
+                model.base_model.enable_adapter_layers()
+            adapters.swap_adapter(model, adapter)
+        except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+            reason = str(error).strip().split("\n")[0][:160]
+            raise UserError(f"{adapter}: this adapter cannot be read ({reason}); train it again") from None
+    return model
+
+
+def stripped(pieces: Iterable[str]) -> Iterator[str]:
+    """The pieces without the white space at the beginning and at the end of the text that they make."""
+    begun, held = False, ""
+    for piece in pieces:
+        text = held + piece
+        text = text if begun else text.lstrip()
+        held = text[len(text.rstrip()) :]
+        if text.rstrip():
+            begun = True
+            yield text.rstrip()

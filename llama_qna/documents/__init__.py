@@ -1,0 +1,9 @@
+"""How a file becomes clean chunks (stage 1).
+
+Begin at `chunks.load`; below it a file is read in a child process (`read`), cleaned (`clean`) and split.
+"""
+
+from llama_qna import hand_out
+
+__all__ = ["fetch", "load", "read_document", "read_folder"]
+__getattr__ = hand_out(__name__, load="chunks", read_document="read", read_folder="read", fetch="arxiv")

@@ -1,0 +1,144 @@
+"""A paper from arXiv by its number: the PDF into the corpus, what arXiv says of it beside."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from llama_qna import UserError, __version__
+from llama_qna.project.files import write_json
+
+NUMBER = re.compile(r"(\d{4}\.\d{4,5}|[a-z-]+(\.[A-Z]{2})?/\d{7})(v\d+)?")
+
+BACKOFF_SECONDS = 3.0  # arXiv asks for at most one request in three seconds (info.arxiv.org/help/api/tou.html)
+
+TIMEOUT_SECONDS = (10.0, 60.0)  # to connect, and between two pieces of an answer
+
+
+def fetch(number: str, folder: Path) -> Path:
+    """Download one paper into `folder`, and what arXiv says of it (title, authors, abstract, …) into `<number>.json`.
+
+    A busy server is asked again, later each time. The environment variable `LLAMA_QNA_ARXIV` names another server with
+    arXiv's API and PDFs, such as a mirror: `https://export.arxiv.org`.
+
+    Returns:
+        The path of the PDF; a paper that is there already is not fetched again.
+
+    Raises:
+        UserError: no arXiv number, no such paper, no PDF of it, or arXiv cannot be reached.
+    """
+    if not NUMBER.fullmatch(number):
+        raise UserError(f"{number!r} is no arXiv number; they look like 2405.11913")
+    path = folder / f"{number.replace('/', '_')}.pdf"
+    if path.is_file():
+        return path
+    import arxiv
+    import requests
+
+    try:
+        session = _session()
+        paper = _find(number, session)
+        content = _download(number, paper, session)
+    except (arxiv.HTTPError, requests.HTTPError) as error:
+        status = error.status if isinstance(error, arxiv.HTTPError) else error.response.status_code
+        raise UserError(f"arXiv answered {status}: try again in some minutes, or {_by_hand(number, folder)}") from None
+    except (arxiv.ArxivError, requests.RequestException) as error:
+        raise UserError(
+            f"arXiv cannot be reached ({type(error).__name__}): check the network, or {_by_hand(number, folder)}"
+        ) from None
+    if b"%PDF-" not in content[:1024]:
+        raise UserError(
+            f"arXiv sent no PDF for {number}, as it does when it is busy: try again in some minutes, or "
+            + _by_hand(number, folder)
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path.with_suffix(".json"), _facts(paper))
+    _write(path, content)
+    return path
+
+
+def _session():
+    """A session that retries with back-off and never waits for ever."""
+    import requests
+    from requests.adapters import HTTPAdapter, Retry
+
+    class Patient(Retry):
+        def get_backoff_time(self):
+            return max(BACKOFF_SECONDS, super().get_backoff_time())  # urllib3 itself would not wait before the first
+
+    patient = Patient(
+        total=4,
+        connect=1,  # without a network the user should hear of it soon
+        read=2,
+        backoff_factor=BACKOFF_SECONDS,
+        status_forcelist=(429, 500, 502, 503, 504),
+        retry_after_max=60,
+        raise_on_status=False,
+    )
+    session = requests.Session()
+    session.headers["User-Agent"] = f"llama-qna/{__version__}"
+    session.mount("https://", HTTPAdapter(max_retries=patient))
+    session.mount("http://", HTTPAdapter(max_retries=patient))
+    session.request = functools.partial(session.request, timeout=TIMEOUT_SECONDS)
+    return session
+
+
+def _find(number: str, session):
+    """What the API says of a paper, as an `arxiv.Result`."""
+    import arxiv
+
+    client = arxiv.Client(page_size=1, num_retries=0)  # the session retries
+    client._session = session  # arxiv 4.0.2 has no public way to set a time-out
+    if base := _base():
+        client.query_url_format = f"{base}/api/query?{{}}"
+    try:
+        paper = next(client.results(arxiv.Search(id_list=[number], max_results=1)), None)
+    except arxiv.HTTPError as error:
+        if error.status not in (400, 404):
+            raise
+        paper = None
+    if paper is None or not NUMBER.fullmatch(paper.get_short_id()):  # the API tells some errors as an entry
+        raise UserError(f"arXiv has no paper {number}")
+    return paper
+
+
+def _download(number: str, paper, session) -> bytes:
+    if paper.pdf_url is None:
+        raise UserError(f"arXiv has no PDF of {number}: the paper may be withdrawn")
+    answer = session.get(_base() + urlsplit(paper.pdf_url).path if _base() else paper.pdf_url)
+    answer.raise_for_status()
+    return answer.content
+
+
+def _base() -> str:
+    return os.environ.get("LLAMA_QNA_ARXIV", "").rstrip("/")
+
+
+def _facts(paper) -> dict:
+    facts = {
+        "number": paper.get_short_id(),  # with the version
+        "title": paper.title.strip(),
+        "authors": [str(author) for author in paper.authors],
+        "summary": " ".join(paper.summary.split()),
+        "published": paper.published.date().isoformat(),
+        "url": paper.entry_id,
+    }
+    licences = [link.href for link in paper.links if link.rel == "license"]  # RFC 4946; arXiv does not always say
+    return facts | ({"license": licences[0]} if licences else {})
+
+
+def _write(path: Path, content: bytes) -> None:
+    """The PDF takes its name when it is whole."""
+    partial = path.with_suffix(".pdf.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _by_hand(number: str, folder: Path) -> str:
+    return f"download {number} by hand into {'/'.join(folder.parts[-3:])}/"

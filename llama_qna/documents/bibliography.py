@@ -1,0 +1,65 @@
+"""The list of references of a document becomes entries, whether they are numbered or not."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from llama_qna.documents.hyphens import Vocabulary, join_lines
+from llama_qna.text.titles import INITIALS, SURNAME
+
+HEADING = re.compile(r"(\d+\.?\s+)?(references|bibliography|works cited|literature cited)", re.IGNORECASE)
+
+LIST_END = re.compile(
+    r"(?i:(\d+\.?\s+)?(appendix|appendices|supplement(ary|al)?|index|glossary|about the authors?|acknowledge?ments?))"
+    r"(\s+[A-Z](?=[\s.:]|$))?(\s+(?i:materials?|information))?([.:]?\s+[A-Z][^.,;]{2,60})?"
+    r"|A\.?\s+[A-Z][a-z]+(\s\w[^.,;]{2,60})?"
+)
+
+NUMBERED = (r"\[(\d{1,3})\]\s*", r"\((\d{1,3})\)\s+", r"(\d{1,3})[.)]\s+")
+
+AUTHOR = re.compile(rf"{SURNAME},\s+(?:{INITIALS}|[^\W\d_a-z]\w+)|{INITIALS}\s+{SURNAME}[,. ]")
+
+ENTRY_END = re.compile(r"[.\]](?:[”\")])?$|https?://\S+$")
+
+ABBREVIATION_END = re.compile(r"\b(?:[^\W\d_a-z]|(?i:al|eds?|vol|no|pp|proc|conf|int|trans|univ|st|jr))\.$")
+
+Line = tuple[str, int]  # text and page
+
+
+def is_list_end(line: str, before: str) -> bool:
+    """Whether a line is the title of what follows the references, such as an appendix."""
+    return before.endswith((".", "]")) and len(line) <= 80 and bool(LIST_END.fullmatch(line))
+
+
+def parse(lines: list[Line], vocabulary: Vocabulary, report: Counter) -> tuple[list[Line], list[tuple[int, str, int]]]:
+    """Part the lines of a reference list into its entries.
+
+    An entry begins at the next number in the style of the first one: `[1]`, `(1)` or `1.`. Where there are no numbers
+    it begins at a line that opens with an author after a line that ends with a full stop, and is numbered in order.
+
+    Returns:
+        The lines before the first entry, and (number, entry without its number, page) for every entry.
+    """
+    style = next((style for style in NUMBERED if any(_number(style, line) == 1 for line, _ in lines[:5])), None)
+    lead: list[Line] = []
+    entries: list[list[Line]] = []
+    for line, page in lines:
+        if style:
+            begins = _number(style, line) == len(entries) + 1
+            line = re.sub(style, "", line, count=1) if begins else line
+        else:
+            before = entries[-1][-1][0] if entries else "."
+            ended = ENTRY_END.search(before) and not ABBREVIATION_END.search(before)
+            begins = bool(ended and AUTHOR.match(line))
+        if begins:
+            entries.append([(line, page)])
+        else:
+            (entries[-1] if entries else lead).append((line, page))
+    joined = [join_lines(entry, vocabulary, report)[0].strip() for entry in entries]
+    return lead, [(n, text, entry[0][1]) for n, (text, entry) in enumerate(zip(joined, entries, strict=True), start=1)]
+
+
+def _number(style: str, line: str) -> int | None:
+    start = re.match(style, line)
+    return int(start[1]) if start else None

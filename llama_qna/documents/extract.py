@@ -1,0 +1,193 @@
+"""One file becomes a `Document`, in a child process of its own: `python -m llama_qna.documents.extract` (see `read`).
+
+A PDF goes through pypdfium2 (quick) or pdfminer.six (the study's), and what they return through the same repairs
+(`cleaning`). Plain text and Markdown need no repairs of layout: a blank line parts their paragraphs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import resource
+import signal
+import sys
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+from llama_qna import UserError
+from llama_qna.documents.clean import HYPHEN, Document, Paragraph, clean, clean_line, heading_key
+from llama_qna.documents.hyphens import Vocabulary, join_lines
+
+OUT_OF_MEMORY = 3  # exit status of the child
+
+# YAML at the top of a Markdown file, whose last line would be taken for a heading
+FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+
+CONTROL = re.compile("[\x00-\x08\x0e-\x1f]")
+
+
+def extract(path: Path, extractor: str) -> Document:
+    """Read and clean one file in this process, whatever that costs.
+
+    Raises:
+        UserError: the reason why the file cannot be read, without its name.
+    """
+    if not path.is_file():
+        raise UserError("no such file")
+    if not path.stat().st_size:
+        raise UserError("the file is empty")
+    is_pdf = path.suffix.lower() == ".pdf"
+    pages, document = _read_pdf(path, extractor) if is_pdf else _read_text(path)
+    facts = {
+        "file": printable(path.name),
+        "pages": len(pages),
+        "characters": (characters := sum(map(len, pages))),
+        "characters_per_page": round(characters / len(pages)),
+        "needs_ocr": [n for n, page in enumerate(pages, start=1) if is_pdf and not page.strip()],
+    }
+    document.report.pop("pages_without_text", None)
+    document.report = facts | document.report
+    return document
+
+
+def printable(name: str) -> str:
+    """A file's name that fits on a line and into a file of text, whatever the name is; different for every name."""
+    return "".join(c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in name)
+
+
+def _read_pdf(path: Path, extractor: str) -> tuple[list[str], Document]:
+    with open(path, "rb") as file:
+        if b"%PDF-" not in file.read(1024):  # readers accept the mark anywhere in the first kilobyte
+            raise UserError("not a PDF file")
+    try:
+        pages, headings = (_extract_pdfium if extractor == "pypdfium2" else _extract_pdfminer)(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes the extractors raise whatever they please
+        raise _unreadable(error) from None
+    if not pages:
+        raise UserError("the PDF has no pages")
+    if not any(page.strip() for page in pages):
+        raise UserError(f"no text on any of its {len(pages)} pages; a scanned document needs OCR first")
+    document = clean(printable(path.stem), pages, headings)
+    if not document.paragraphs and not document.references:
+        raise UserError(f"nothing but page numbers and running headers on its {len(pages)} pages")
+    return pages, document
+
+
+def _extract_pdfium(path: Path) -> tuple[list[str], dict[str, int | None]]:
+    """Text per page, and the titles of the PDF's outline with the page (from 0) that each points to."""
+    import pypdfium2
+
+    from llama_qna.documents.columns import page_text
+
+    with pypdfium2.PdfDocument(path) as pdf:
+        headings = {}
+        for bookmark in pdf.get_toc():
+            target = bookmark.get_dest()
+            headings.setdefault(heading_key(bookmark.get_title()), target.get_index() if target else None)
+        pages = [page_text(page).replace("\x02", HYPHEN) for page in pdf]
+    # a word broken at the end of a page is joined to what comes next, the page number: part them again
+    pages = [re.sub(rf"{HYPHEN}(\d+\s*)$", rf"{HYPHEN}\n\1", page) for page in pages]
+    return pages, headings
+
+
+def _extract_pdfminer(path: Path) -> tuple[list[str], dict[str, int | None]]:
+    import logging
+
+    from pdfminer.high_level import extract_text
+
+    logging.getLogger("pdfminer").setLevel(logging.ERROR)  # it warns of every oddity of a damaged file
+    pages = extract_text(path).split("\f")[:-1]
+    return [re.sub(r"-[ ]*\n", HYPHEN + "\n", page) for page in pages], {}
+
+
+def _unreadable(error: Exception) -> UserError:
+    kind = f"{type(error).__name__} {error}".lower()
+    if "password" in kind or "encrypt" in kind:
+        return UserError("the PDF is encrypted; save a copy without a password")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"the PDF is damaged and cannot be read ({reason})")
+
+
+def _read_text(path: Path) -> tuple[list[str], Document]:
+    """A page ends at a form feed; a Markdown heading of any level begins a section."""
+    text = _decode(path.read_bytes())
+    markdown = path.suffix.lower() == ".md"
+    pages = (FRONT_MATTER.sub("", text) if markdown else text).rstrip("\f\n").split("\f")
+    vocabulary = Vocabulary(pages)
+    paragraphs, section, repairs = [], "", Counter()
+    for number, page in enumerate(pages, start=1):
+        for is_heading, lines in (_markdown_blocks if markdown else _text_blocks)(page):
+            block = [(line, number) for line in (clean_line(line, repairs) for line in lines) if line]
+            joined = join_lines(block, vocabulary, repairs)[0] if block else ""
+            if is_heading:
+                section = joined
+            elif joined:
+                paragraphs.append(Paragraph(joined, number, section))
+    if not paragraphs:
+        raise UserError("there is no text in the file")
+    report = {
+        "sections": len({paragraph.section for paragraph in paragraphs}),
+        "reference_entries": 0,
+        "repairs": dict(sorted(repairs.items())),
+    }
+    return pages, Document(printable(path.stem), len(pages), paragraphs, [], report)
+
+
+def _text_blocks(page: str):
+    for block in re.split(r"\n\s*\n", page):
+        yield False, block.splitlines()
+
+
+def _markdown_blocks(page: str):
+    """Headings, paragraphs, list items and code, each with its lines, without markup; what is HTML is left out."""
+    from markdown_it import MarkdownIt
+
+    heading = False
+    for token in MarkdownIt().parse(page):
+        if token.type in ("heading_open", "heading_close"):
+            heading = token.type == "heading_open"
+        elif token.type == "inline":
+            parts = (child for child in token.children if child.type != "html_inline")
+            text = "".join("\n" if part.type.endswith("break") else part.content for part in parts)
+            yield heading, text.splitlines()
+        elif token.type in ("fence", "code_block"):
+            yield False, token.content.splitlines()
+
+
+def _decode(content: bytes) -> str:
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" in text or len(CONTROL.findall(text)) > len(text) / 20:
+            break
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+    raise UserError("not a text file in UTF-8 or Windows-1252")
+
+
+def _main(path: str, extractor: str, seconds: str, memory_gb: str) -> None:
+    """Read one file within the limits, and write the document, or the reason why there is none, as JSON."""
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    memory = int(float(memory_gb) * 2**30)
+    memory = memory if most == resource.RLIM_INFINITY else min(memory, most)
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # The parent ends this process. If the parent itself was killed, the alarm does so a little later.
+    signal.alarm(math.ceil(float(seconds)) + 1)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        answer = {"document": asdict(extract(Path(path), extractor))}
+    except UserError as error:
+        answer = {"reason": str(error)}
+    except MemoryError:
+        sys.exit(OUT_OF_MEMORY)
+    json.dump(answer, sys.stdout)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

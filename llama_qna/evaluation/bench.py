@@ -1,0 +1,221 @@
+"""The models of a variant at work: they answer its questions and read its texts. What is compared, others decide."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pandas as pd
+
+from llama_qna.models import prompts
+from llama_qna.models.lineage import Point
+from llama_qna.models.prompts import CONTEXT_TOKENS
+from llama_qna.project.data import read_chunks
+from llama_qna.project.gold import references
+from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.text.scores import rouge, score
+from llama_qna.text.search import Search
+
+GENERAL_TEXT = REPOSITORY / "data" / "general" / "everyday.txt"
+
+WIKITEXT2 = ("Salesforce/wikitext", "wikitext-2-raw-v1")  # on the Hugging Face hub
+
+RECALLED = 5  # chunks at least that retrieval is asked for, so that recall@5 can be told
+
+PUBLISHED = {"questions": 256, "max_new_tokens": 200, "temperature": 0.6}  # the study's
+
+Asked = list[tuple[dict, list[int]]]  # what is known of each answer before it is given, and its prompt's `input_ids`
+
+
+def texts_of(variant: Variant) -> dict[str, str]:
+    """What models read, by kind: the text trained on, held-out sections if any, general text, WikiText-2 if wanted."""
+    files = {"domain": variant.chunks / "text.txt", "heldout": variant.chunks / "heldout.txt", "general": GENERAL_TEXT}
+    texts = {kind: path.read_text(encoding="utf-8") for kind, path in files.items()}
+    if variant.recipe.evaluation.wikitext2:
+        texts["wikitext2"] = wikitext2()
+    return {kind: text for kind, text in texts.items() if text}
+
+
+def wikitext2() -> str:
+    """The raw test split of WikiText-2 (Merity et al. 2016, arXiv:1609.07843), its lines joined by blank lines.
+
+    They are joined as in the guide to perplexity of Hugging Face's transformers. Where the hub cannot be reached and
+    nothing of it was kept on this machine, a line says so and the text is empty.
+    """
+    from datasets import disable_progress_bars, load_dataset
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.utils import logging
+
+    disable_progress_bars()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)  # it would tell of every attempt
+    try:
+        rows = load_dataset(*WIKITEXT2, split="test")
+    except (OSError, DatasetsError) as error:  # datasets turns what the network does into one of these
+        print(f"WikiText-2 is left out: {WIKITEXT2[0]} cannot be loaded from the hub ({type(error).__name__})")
+        return ""
+    finally:
+        logging.set_verbosity(verbosity)
+    return "\n\n".join(rows["text"])
+
+
+class Bench:
+    """The questions and texts of a variant, the model that is loaded, and every prediction so far.
+
+    Args:
+        pairs: the pairs of the variant, as `qna.read_qna` gives them.
+        questions: its gold questions, as `gold.read_gold` gives them, or None.
+    """
+
+    def __init__(self, variant: Variant, pairs: pd.DataFrame, questions: pd.DataFrame | None, texts: dict[str, str]):
+        from llama_qna.models.base import load_tokenizer
+
+        self.recipe, self.settings = variant.recipe, variant.recipe.evaluation
+        self.questions, self.texts = questions, texts
+        self.trained_pairs = pairs[pairs.split == "train"]
+        self.tokenizer = load_tokenizer(variant.recipe.base_model)
+        chunks = read_chunks(variant)
+        self.trained_chunks = list(chunks[chunks.split == "train"].text)
+        body = chunks[chunks.kind == "body"]
+        self.chunks = dict(zip(body.chunk_id, body.text, strict=True))
+        self.predictions, self.published_perplexity = [], {}
+        self._loaded = self._model = None
+        self._asked = {}  # (fold, context) -> rows with their prompts: the same for every model
+
+    def load(self, point: Point):
+        """The model of a point; weights are loaded once for all points that share them, and adapters are swapped."""
+        from llama_qna.models import adapters
+        from llama_qna.models.base import load_base
+
+        if point == self._loaded:
+            return self._model
+        if self._model is None or point.weights != self._loaded.weights:
+            self._model = load_base(self.recipe.base_model, self.recipe.quantization, weights=point.weights)
+        if point.adapter and hasattr(self._model, "peft_config"):
+            adapters.swap_adapter(self._model, point.adapter)
+        elif point.adapter:
+            self._model = adapters.attach_adapter(self._model, point.adapter)
+        self._loaded = point
+        return self._model
+
+    def taken(self) -> list[dict]:
+        """The predictions so far, which are forgotten here."""
+        taken, self.predictions = self.predictions, []
+        return taken
+
+    def perplexities(self, model) -> dict[str, dict]:
+        """What `perplexity.perplexity` finds on each text, by its kind."""
+        from llama_qna.evaluation.perplexity import perplexity
+
+        window, stride = self.settings.window, self.settings.stride
+        return {kind: perplexity(model, self.tokenizer, text, window, stride) for kind, text in self.texts.items()}
+
+    def in_sample(self, system: str) -> Asked:
+        """The training questions, as many as the recipe wants."""
+        pairs = self.trained_pairs.head(self.settings.max_questions or len(self.trained_pairs))
+        return [
+            (
+                {"protocol": "in_sample", "system": system, "chunk_id": pair.chunk_id, "question": pair.Question,
+                 "reference": pair.Answer},
+                prompts.question_ids(self.tokenizer, pair.Question),
+            )
+            for pair in pairs.itertuples()
+        ]  # fmt: skip
+
+    def gold(self, point: Point, system: str, fold: str, context: str = "none") -> Asked:
+        """Gold questions of a fold, without context, with the chunks that retrieval finds, or with the right chunk."""
+        if (fold, context) not in self._asked:
+            self._asked[fold, context] = self._gold(fold, context)
+        about = {"protocol": fold, "system": system, "checkpoint": point.name, "context": context}
+        return [(about | row, ids) for row, ids in self._asked[fold, context]]
+
+    def _gold(self, fold: str, context: str) -> Asked:
+        if self.questions is None:
+            return []
+        asked = self.questions[self.questions.fold == fold]
+        given, found = [[]] * len(asked), [[]] * len(asked)
+        if context == "retrieved":
+            retriever = Search(list(self.chunks), list(self.chunks.values()))
+            searched = retriever.search(list(asked.Question), max(RECALLED, self.settings.retrieved_chunks))
+            found = [[chunk_id for chunk_id, _ in chunks] for chunks in searched]
+            given = [chunk_ids[: self.settings.retrieved_chunks] for chunk_ids in found]
+        elif context == "right chunk":
+            given = [chunk_ids[:1] for chunk_ids in asked.chunk_ids]
+        rows = []
+        for row, retrieved, chunk_ids in zip(asked.itertuples(), found, given, strict=True):
+            shown, ids = self._prompt(row.Question, chunk_ids)
+            rows.append(
+                ({"question_id": row.question_id, "section": f"{row.document}: {row.section}", "kind": row.kind,
+                  "split": row.chunk_split, "question": row.Question, "reference": row.Answer,
+                  "variants": references(row)[1:], "chunk_ids": row.chunk_ids, "retrieved": retrieved,
+                  "shown": shown}, ids)
+            )  # fmt: skip
+        return rows
+
+    def _prompt(self, question: str, chunk_ids: list[str]) -> tuple[list[str], list[int]]:
+        """The prompt with as many of the chunks as fit, of the first perhaps a part, and the ids of those in it."""
+
+        def prompt(count):
+            texts = [self.chunks[chunk_id] for chunk_id in chunk_ids[:count]]
+            return prompts.context_question_ids(self.tokenizer, question, texts, CONTEXT_TOKENS)
+
+        ids = prompt(len(chunk_ids))
+        shown = next(count for count in range(len(chunk_ids) + 1) if prompt(count) == ids)
+        return chunk_ids[:shown], ids
+
+    def likelihoods(self, model, asked: Asked) -> Asked:
+        """What is asked, and beside it how likely the reference answer is: its mean log-probability per token, in nats.
+
+        It tells knowledge that greedy decoding hides: a small model may hold the right answer likelier without ever
+        writing it.
+        """
+        from llama_qna.models.likelihood import answer_log_likelihoods
+
+        end = [self.tokenizer.eos_token_id]
+        answers = [prompts.encode_document(self.tokenizer, row["reference"]) + end for row, _ in asked]
+        found = answer_log_likelihoods(model, [ids for _, ids in asked], answers)
+        return [(row | {"log_likelihood": nats}, ids) for (row, ids), nats in zip(asked, found, strict=True)]
+
+    def published(self, model, point: Point) -> None:
+        """The study's way: chunks drawn with replacement, sampled answers, references with their label.
+
+        As in the study only the fine-tuned model answers.
+        """
+        from llama_qna.evaluation.perplexity import published_perplexity
+
+        self.published_perplexity[point.stage] = published_perplexity(
+            model, self.tokenizer, self.trained_chunks, seed=self.recipe.seed
+        )
+        if point.stage != "finetuning":
+            return
+        about = {"protocol": "published", "system": point.stage, "checkpoint": point.name}
+        asked = [
+            (
+                about | {"chunk_id": pair.chunk_id, "question": pair.Question, "reference": f"Answer: {pair.Answer}"},
+                prompts.question_ids(self.tokenizer, pair.Question),
+            )
+            for pair in self.trained_pairs.head(PUBLISHED["questions"]).itertuples()
+        ]
+        self.answer(model, asked, PUBLISHED["temperature"], PUBLISHED["max_new_tokens"])
+
+    def answer(self, model, asked: Asked, temperature: float = 0.0, limit: int | None = None) -> None:
+        """Let the model answer, all in one go, and add the scored answers to the predictions in the same order."""
+        from llama_qna.models.generate import continue_prompts
+
+        answers = continue_prompts(
+            model,
+            self.tokenizer,
+            [ids for _, ids in asked],
+            max_new_tokens=limit or self.settings.max_new_tokens,
+            batch_size=self.settings.batch_size,
+            temperature=temperature,
+            seeds=[f"{self.recipe.seed} {row['question']}" for row, _ in asked],
+            done=lambda count: None,
+        )
+        texts = list(self.chunks.values())
+        for (row, ids), (answer, ended) in zip(asked, answers, strict=True):
+            if row["protocol"] == "published":
+                scores = rouge(answer, row["reference"], strip=False)
+            else:
+                scores = score(answer, row["reference"], row.get("variants", []), texts, ended)
+            prompt = hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()[:16]
+            self.predictions.append(row | {"prompt_sha256": prompt, "answer": answer} | scores)

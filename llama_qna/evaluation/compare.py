@@ -1,0 +1,202 @@
+"""Answers with their scores become `metrics.json`: means with intervals, and which differences chance may explain."""
+
+from __future__ import annotations
+
+import math
+
+from llama_qna import UserError
+from llama_qna.project.recipe import Evaluation
+from llama_qna.text.scores import ROUGE_NAMES
+
+# the systems that are compared on the fold `test`, in the order of the tables
+SYSTEMS = {
+    "base": "base",
+    "pretraining": "pretraining only",
+    "finetuning_only": "fine-tuning only",
+    "finetuned": "pretraining, then fine-tuning",
+    "base_retrieval": "base with retrieval",
+    "finetuned_retrieval": "fine-tuned with retrieval",
+    "base_right_chunk": "base given the right chunk",
+}
+
+SCORES = [*ROUGE_NAMES, "exact_match", "f1", "supported", "empty", "run_on"]
+
+COMPARED = ["rougeL", "f1"]  # the scores whose differences are tested
+
+LIKELIHOOD = "log_likelihood"  # of the reference answer; for systems without context alone, and tested likewise
+
+AGAINST = ["base", "base_retrieval", "finetuning_only"]
+
+
+def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], published: dict[str, float]) -> dict:
+    """Compute the content of `metrics.json` from the predictions.
+
+    Args:
+        about: `variant`, `base_model`, `protocols`, `chosen`.
+        checkpoints: name, stage, step and perplexities of the base and of every checkpoint, in order.
+        predictions: the rows of `predictions.jsonl`.
+        published: perplexity by the study's arithmetic of each stage.
+
+    Returns:
+        `about` with `questions`, `checkpoints` (with in-sample ROUGE, and on `dev` scores with their intervals and
+        differences to base, with p values corrected across checkpoints by Holm), `systems` (each score with its 95%
+        interval, clustered by section, and paired differences), `retrieval` and `published`.
+
+    Raises:
+        UserError: a score is no finite number.
+    """
+    check_finite(about["variant"], {found["name"]: found["perplexity"] for found in checkpoints}, predictions)
+    for stage, value in published.items():
+        _check(about["variant"], value, "perplexity by the study's arithmetic", stage)
+    by = {}
+    for row in predictions:
+        by.setdefault((row["protocol"], row["system"]), []).append(row)
+    curve = [_checkpoint(checkpoint, by) for checkpoint in checkpoints]
+    _correct([entry["dev_against_base"] for entry in curve if "dev_against_base" in entry])
+    systems = [_system(name, by) for name in SYSTEMS if ("test", name) in by]
+    for other in AGAINST:
+        _correct([system["against"][other] for system in systems if other in system["against"]])
+    count = {protocol: len(rows) for (protocol, _), rows in by.items()}
+    return about | {
+        "questions": {protocol: count.get(protocol, 0) for protocol in ("in_sample", "dev", "test")},
+        "checkpoints": curve,
+        "systems": systems,
+        "retrieval": _retrieval(by.get(("test", "base_retrieval"))),
+        "published": [
+            {"name": stage, "perplexity": value}
+            | ({"rouge": _means(by["published", stage], ROUGE_NAMES)} if ("published", stage) in by else {})
+            for stage, value in published.items()
+        ],
+    }
+
+
+def check_finite(variant: str, perplexities: dict[str, dict], predictions: list[dict]) -> None:
+    """Refuse scores that are no finite numbers: they come from a model that training broke.
+
+    Args:
+        perplexities: model -> kind of text -> what `perplexity.perplexity` found.
+        predictions: the rows of `predictions.jsonl`.
+
+    Raises:
+        UserError: with the first such score and the model or system that has it.
+    """
+    for name, texts in perplexities.items():
+        for text, found in texts.items():
+            for score in ("perplexity", "bits_per_byte"):
+                _check(variant, found.get(score, 0.0), f"{score.replace('_', ' ')} on {text} text", name)
+    for row in predictions:
+        for score in [*SCORES, LIKELIHOOD]:
+            _check(variant, row.get(score, 0.0), f"{score} on {row['protocol']} questions", row["system"])
+
+
+def _check(variant: str, value: float, score: str, name: str) -> None:
+    if not math.isfinite(value):
+        raise UserError(
+            f"{variant}: {score} of {name} is {value}, no number; look at the training log for a loss that exploded"
+        )
+
+
+def best_on_dev(predictions: list[dict]) -> str | None:
+    """The fine-tuning checkpoint with the best ROUGE-L on `dev`; of equals the earliest; None without dev questions."""
+    rows = {}
+    for row in predictions:
+        if row["protocol"] == "dev" and row["system"].startswith("finetuning "):
+            rows.setdefault(row["system"], []).append(row)
+    return max(rows, key=lambda name: _means(rows[name], ["rougeL"])["rougeL"], default=None)
+
+
+def protocols(settings: Evaluation, general: str, published: dict, texts: list[str]) -> dict[str, str]:
+    """What was measured how, in a sentence each."""
+    limit = settings.max_new_tokens
+    wikitext2 = "; wikitext2: the raw test split of WikiText-2, never trained on" if "wikitext2" in texts else ""
+    return {
+        "perplexity": f"exp(sum of nll / scored tokens), window {settings.window}, stride {settings.stride}; "
+        f"domain: the text trained on, heldout: the held-out sections, general: {general}, never trained on{wikitext2}",
+        "in_sample": f"the training questions, greedy decoding, up to {limit} new tokens, rouge-score F1 without "
+        "stemming, answer labels stripped",
+        "heldout": f"gold questions that nothing was trained on, greedy decoding, up to {limit} new tokens; the "
+        "checkpoint is chosen by ROUGE-L on the fold dev; 95% intervals of 10,000 bootstrap draws of whole sections; "
+        "log_likelihood: mean log-probability per token of the reference answer, natural logarithm, without context",
+        "published": "the study's arithmetic: training chunks drawn with replacement, window 1024, stride 512, mean "
+        f"over windows; the first {published['questions']} training questions, sampled at temperature "
+        f"{published['temperature']}, up to {published['max_new_tokens']} new tokens, references with their label",
+    }
+
+
+def _means(rows: list[dict], names: list[str]) -> dict[str, float]:
+    return {name: sum(row[name] for row in rows) / len(rows) for name in names}
+
+
+def _checkpoint(checkpoint: dict, by: dict) -> dict:
+    from llama_qna.evaluation.intervals import interval
+
+    entry = checkpoint | {"rouge": _means(by["in_sample", checkpoint["name"]], ROUGE_NAMES)}
+    dev, base = by.get(("dev", checkpoint["name"])), by.get(("dev", "base"))
+    if dev:
+        entry["dev"], sections = _means(dev, COMPARED), [row["section"] for row in dev]
+        found = {score: interval([row[score] for row in dev], sections) for score in COMPARED}
+        entry["dev_interval"] = {score: {end: found[score][end] for end in ("low", "high")} for score in COMPARED}
+        if checkpoint["stage"] != "base":
+            entry["dev_against_base"] = _differences(dev, base)
+    return entry
+
+
+def _system(name: str, by: dict) -> dict:
+    from llama_qna.evaluation.intervals import interval
+
+    rows = by["test", name]
+    sections = [row["section"] for row in rows]
+    parts = {split: [row for row in rows if row["split"] == split] for split in ("train", "heldout")}
+    return {
+        "name": name,
+        "label": SYSTEMS[name],
+        "checkpoint": rows[0]["checkpoint"],
+        "context": rows[0]["context"],
+        "scores": {
+            score: interval([row[score] for row in rows], sections)
+            for score in [*SCORES, LIKELIHOOD]
+            if score in rows[0]
+        },
+        **{
+            key: _means(part, COMPARED) | {"questions": len(part)} if part else None
+            for key, part in (("trained_sections", parts["train"]), ("heldout_sections", parts["heldout"]))
+        },
+        "against": {
+            other: _differences(rows, by["test", other]) for other in AGAINST if other != name and ("test", other) in by
+        },
+    }
+
+
+def _differences(rows: list[dict], others: list[dict]) -> dict[str, dict]:
+    """Paired differences of the compared scores; both sides answered the same questions in the same order."""
+    from llama_qna.evaluation.intervals import difference
+
+    sections = [row["section"] for row in rows]
+    return {
+        score: difference([row[score] for row in rows], [row[score] for row in others], sections)
+        for score in [*COMPARED, LIKELIHOOD]
+        if score in rows[0] and score in others[0]
+    }
+
+
+def _correct(family: list[dict[str, dict]]) -> None:
+    """Add to each difference of a family its p value corrected by Holm, score by score."""
+    from llama_qna.evaluation.intervals import holm
+
+    for score in [*COMPARED, LIKELIHOOD]:
+        compared = {str(n): differences[score] for n, differences in enumerate(family) if score in differences}
+        adjusted = holm({n: difference["p"] for n, difference in compared.items()})
+        for n, difference in compared.items():
+            difference["p_holm"] = adjusted[n]
+
+
+def _retrieval(rows: list[dict] | None) -> dict | None:
+    """The share of questions with a right chunk among the first k that were found."""
+    from llama_qna.text.search import recall_at_k
+
+    if not rows:
+        return None
+    wanted = [set(row["chunk_ids"]) for row in rows]
+    return {f"recall@{k}": recall_at_k([row["retrieved"][:k] for row in rows], wanted) for k in (1, 3, 5)} | {
+        "questions": len(rows)
+    }

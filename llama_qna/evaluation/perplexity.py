@@ -1,0 +1,129 @@
+"""Perplexity of a text in windows: our totals over all scored tokens, and the study's mean over windows.
+
+The windows of equal stride and width are those of lm-evaluation-harness, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from itertools import groupby
+
+from llama_qna import UserError
+from llama_qna.models import prompts
+from llama_qna.models.likelihood import nats
+
+SCORED = 1024  # positions whose scores over the whole vocabulary exist at once: 100 MB in 16 bits for 49,152 tokens
+
+
+def perplexity(
+    model, tokenizer, text: str, window: int, stride: int, start_token: bool = False, batch_size: int = 8
+) -> dict[str, float]:
+    """Perplexity of a text: exp(sum of nll / number of scored tokens), every token scored once.
+
+    Each window begins `stride` tokens after the one before and scores only the tokens that no earlier one scored, each
+    with at least window - stride tokens of context where there are so many. Where window and stride are equal, a
+    window reads one token before those that it scores, and the last one reaches back until it is full: these are the
+    rolling windows of lm-evaluation-harness (`loglikelihood_rolling`, context_len=1).
+
+    Args:
+        window: tokens that the model reads at once.
+        stride: tokens from one window to the next, at most `window`.
+        start_token: put the tokenizer's start token (its end token, where it has none) before the text, so that the
+            text's first token is scored too. A tokenizer that adds one by itself always does.
+        batch_size: windows at once, fewer where they would score more than 1024 tokens together.
+
+    Returns:
+        `perplexity`, `nll` (nats, summed), `tokens` (scored), `bits_per_byte` (of the UTF-8 text), `window`, `stride`
+        and `start_token` (whether one stood before the text; it is in neither tokens nor bytes).
+
+    Raises:
+        UserError: the stride is longer than the window, or the text has no token to score.
+    """
+    ids, started = _text_ids(tokenizer, text, start_token)
+    losses = _window_losses(model, ids, window, stride, batch_size)
+    nll, tokens = sum(nats for nats, _ in losses), sum(scored for _, scored in losses)
+    return {
+        "perplexity": _exp(nll / tokens),
+        "nll": nll,
+        "tokens": tokens,
+        "bits_per_byte": nll / math.log(2) / len(text.encode("utf-8")),
+        "window": window,
+        "stride": stride,
+        "start_token": started,
+    }
+
+
+def published_perplexity(
+    model, tokenizer, texts: list[str], window: int = 1024, stride: int = 512, seed: int = 42
+) -> float:
+    """Perplexity in the study's arithmetic, for comparison with its numbers only.
+
+    As many chunks as there are, drawn with replacement, are joined by blank lines; the mean loss of each window's
+    scored tokens is averaged over the windows and exponentiated. Short last windows thus weigh as much as full ones,
+    and about a third of the chunks is missing (`data/published_results.json`).
+
+    Args:
+        texts: the chunks that were trained on.
+        window, stride: tokens, as for `perplexity`.
+
+    Raises:
+        UserError: there are no chunks, or as for `perplexity`.
+    """
+    if not texts:
+        raise UserError("the published perplexity needs chunks, and there are none")
+    drawn = random.Random(seed).choices(texts, k=len(texts))
+    ids, _ = _text_ids(tokenizer, "\n\n".join(drawn), start_token=False)
+    losses = _window_losses(model, ids, window, stride)
+    return _exp(sum(nats / scored for nats, scored in losses) / len(losses))
+
+
+def _text_ids(tokenizer, text: str, start_token: bool) -> tuple[list[int], bool]:
+    """The tokens of a text, and whether a start token is the first of them."""
+    ids = prompts.text_row(tokenizer, text, max_length=len(text.encode("utf-8")) + 8)["input_ids"]  # all of them
+    bos = tokenizer.bos_token_id
+    if bos is not None and ids[:1] == [bos]:  # text alone never yields it: control tokens in it are plain text
+        return ids, True
+    return ([tokenizer.eos_token_id if bos is None else bos] + ids, True) if start_token else (ids, False)
+
+
+def _windows(length: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """The windows over `length` tokens: where each begins and ends, and how many of its last tokens it scores."""
+    touching = stride == window
+    reach = window + touching  # the last token is only scored, never read
+    begin, scored = 0, 1
+    while scored < length:
+        end = min(begin + reach, length)
+        yield max(end - reach, 0) if touching else begin, end, end - scored
+        begin, scored = begin + stride, end
+
+
+def _window_losses(model, ids: list[int], window: int, stride: int, batch_size: int = 8) -> list[tuple[float, int]]:
+    """Nats of every window's scored tokens, and how many these are; windows alike in both lengths go in one batch."""
+    import torch
+
+    if not 0 < stride <= window:
+        raise UserError(f"perplexity needs a stride from 1 to the window, not stride {stride} and window {window}")
+    spans = list(_windows(len(ids), window, stride))
+    if not spans:
+        raise UserError("perplexity needs a text of at least two tokens, or one after a start token")
+    losses = []
+    for (_, scored), alike in groupby(spans, key=lambda span: (span[1] - span[0], span[2])):
+        alike, size = list(alike), max(1, min(batch_size, SCORED // scored))
+        for first in range(0, len(alike), size):
+            rows = [ids[begin:end] for begin, end, _ in alike[first : first + size]]
+            batch = torch.tensor(rows, device=model.device)  # (B, T)
+            with torch.inference_mode():
+                logits = model(batch[:, :-1], use_cache=False, logits_to_keep=scored).logits  # (B, scored, V)
+            targets = batch[:, -scored:]  # (B, scored)
+            losses += [(nats(*row).double().sum().item(), scored) for row in zip(logits, targets, strict=True)]
+    return losses
+
+
+def _exp(nats: float) -> float:
+    """e to a mean loss; infinite where it is too large for a float, as that of a model that exploded may be."""
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf

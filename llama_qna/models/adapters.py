@@ -1,0 +1,181 @@
+"""LoRA adapters: attached, swapped, merged into the base, and two of them stacked into one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from llama_qna import UserError
+from llama_qna.models.base import load_base, model_path
+from llama_qna.models.device import device
+from llama_qna.models.nf4 import dequantize
+from llama_qna.models.safety import adapter_of, check_all_there
+from llama_qna.project.files import sha256, write_json
+from llama_qna.project.recipe import HUB_NAMES, Lora
+
+
+def lora_config(lora: Lora):
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _names(model) -> list[str]:
+    """What an adapter may call this base: its name in the recipe or on the hub, or the folder it was loaded from."""
+    name = getattr(model, "recipe_name", None)
+    return [name, model_path(name), model.name_or_path, HUB_NAMES.get(name)] if name else []
+
+
+def attach_adapter(model, adapter: Path):
+    """Put a trained adapter on a base model; (model with adapter, in eval mode)."""
+    from peft import PeftModel
+
+    with adapter_of(adapter, *_names(model)):
+        model = PeftModel.from_pretrained(model, adapter)
+        check_all_there(model, adapter)
+    _fold_adapter(model)
+    return model.eval()
+
+
+def adapter_to_train(model, adapter: Path):
+    """Put a trained adapter on a base model to go on training it, in the 16-bit type of the base."""
+    from peft import PeftModel
+
+    with adapter_of(adapter, *_names(model)):
+        model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+        check_all_there(model, adapter)
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # peft loads adapters in float32
+            parameter.data = parameter.data.to(model.dtype)
+    return model
+
+
+def swap_adapter(model, adapter: Path) -> None:
+    """Replace the weights of the attached adapter by those of another checkpoint of the same shape, in place."""
+    from peft.tuners.lora import LoraLayer
+    from peft.utils.hotswap import hotswap_adapter
+
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            layer.merged_adapters = []  # what was folded in is made anew from the 4-bit weights
+    with adapter_of(adapter, *_names(model.get_base_model())):
+        hotswap_adapter(model, str(adapter), adapter_name="default", torch_device=device())
+        check_all_there(model, adapter)
+    _fold_adapter(model)
+
+
+def _fold_adapter(model) -> None:
+    """Where a layer keeps a 16-bit copy of its weights (`dequantize_once`), add the adapter to the copy: W + BA.
+
+    The adapter's own products, in float32, are saved. The 4-bit weights stay as they are, and the copy is made
+    from them each time, so checkpoints can be swapped; the sum is rounded to 16 bits once.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer) and hasattr(layer.base_layer, "dequantized"):
+            base, name = layer.base_layer, layer.active_adapters[0]
+            delta = layer.lora_B[name].weight.float() @ layer.lora_A[name].weight.float() * layer.scaling[name]
+            base.dequantized = (dequantize(base).float() + delta).to(base.dequantized.dtype)
+            layer.merged_adapters = [name]  # peft then leaves the layer to its base
+
+
+def merge_adapter(base_model: str, adapter: Path, folder: Path) -> Path:
+    """Merge an adapter into the 16-bit base (never into 4-bit weights) and save the result as a model folder."""
+    # in main memory: the 16-bit weights of 13B, 26 GB, do not fit the 24 GB card that its 4-bit weights train on
+    model = attach_adapter(load_base(base_model, None, on="cpu"), adapter).merge_and_unload()
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return folder
+
+
+def name_base_in_adapter(adapter: Path, base_model: str) -> None:
+    """Write the recipe's name of the base into a saved adapter, in place of the folder of this machine."""
+    path = adapter / "adapter_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"base_model_name_or_path": base_model}, indent=1) + "\n")
+
+
+MADE_OF = "made_of.json"  # the hashes of the two adapters, beside the result
+
+
+def read_adapter_config(adapter: Path) -> dict:
+    """The content of `adapter_config.json`.
+
+    Raises:
+        UserError: it is not there, or damaged.
+    """
+    path = adapter / "adapter_config.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); train the adapter again") from None
+
+
+def stack(first: Path, second: Path, folder: Path) -> Path:
+    """Write one adapter in place of two, of which the second was trained on the base with the first merged into it.
+
+    The sum of two products of low rank is such a product: s1 B1 A1 + s2 B2 A2 = [s1 B1, s2 B2] [A1; A2], of rank
+    r1 + r2, with s = alpha / r (LoRA, arXiv:2106.09685, section 4.1). Exact, but for the rounding of the merged weights
+    on which the second was trained: it is not repeated.
+
+    Args:
+        folder: where the result is written, unless it is there already, made of the same two.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: an adapter cannot be read, or the two do not adapt the same modules.
+    """
+    made_of = [sha256(adapter / "adapter_model.safetensors") for adapter in (first, second)]
+    if (folder / MADE_OF).is_file() and json.loads((folder / MADE_OF).read_text()) == made_of:
+        return folder
+    import torch
+    from safetensors.torch import save_file
+
+    below, above = _scaled(first), _scaled(second)
+    if below.keys() != above.keys():
+        raise UserError(f"{first} and {second} do not adapt the same modules")
+    tensors = {
+        name: torch.cat(
+            [below[name], above[name]], 0 if ".lora_A." in name else 1
+        ).contiguous()  # A (r, in), B (out, r)
+        for name in below
+    }
+    rank = read_adapter_config(first)["r"] + read_adapter_config(second)["r"]
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    save_file(tensors, partial / "adapter_model.safetensors", metadata={"format": "pt"})
+    write_json(partial / "adapter_config.json", read_adapter_config(second) | {"r": rank, "lora_alpha": rank})
+    write_json(partial / MADE_OF, made_of)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return folder
+
+
+def _scaled(adapter: Path) -> dict:
+    """The tensors of an adapter by name, B times alpha / r, in float32."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = adapter / "adapter_model.safetensors"
+    config = read_adapter_config(adapter)
+    try:
+        tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read ({error}); train the adapter again") from None
+    scale = config["lora_alpha"] / config["r"]
+    return {name: tensor * scale if ".lora_B." in name else tensor for name, tensor in tensors.items()}

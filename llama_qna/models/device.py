@@ -1,0 +1,241 @@
+"""What computes here: the device and its 16-bit type, the memory that there is, and its measured limits."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+from llama_qna import UserError
+from llama_qna.project import processes
+from llama_qna.project.recipe import Quantization
+
+GIB = 2**30
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of `24GiB`, `22.5 GB` (also G, MiB, MB, M); GB is 10^9 bytes, GiB and G are 2^30.
+
+    Raises:
+        UserError: no such size.
+    """
+    found = re.fullmatch(r"([\d.]+)\s*([GM])(i?B)?", text.strip(), re.IGNORECASE)
+    try:
+        number = float(found[1])
+        decimal = (found[3] or "").upper() == "B"
+        power = {"G": 3, "M": 2}[found[2].upper()]
+        size = int(number * (1000 if decimal else 1024) ** power)
+    except (TypeError, ValueError):
+        size = 0
+    if size <= 0:
+        raise UserError(f"--memory {text}: give a size such as 24GiB or 22GB")
+    return size
+
+
+def main_memory() -> int:
+    """Bytes of main memory that this process may hold: what is free and what it has, within the limit of its cgroup."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    free, held = _kilobytes("/proc/meminfo", "MemAvailable"), _kilobytes(status, "VmRSS")
+    limits = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")]
+    capped = [int(path.read_text()) for path in limits if path.exists() and path.read_text().strip().isdigit()]
+    return min([(free + held) * 1024, *capped])
+
+
+def _kilobytes(path, key: str) -> int:
+    line = next(line for line in Path(path).read_text().splitlines() if line.startswith(key + ":"))
+    return int(line.split()[1])
+
+
+def map_blocks_from(size: int) -> None:
+    """Take blocks of so many bytes and more from the system one by one, and give them back whole when they are freed.
+
+    For weights that are dequantized at each use: one large block after the other that the heap would not use again,
+    which for the matrices of 7B added up to the whole 16-bit model.
+    """
+    import ctypes
+
+    try:
+        ctypes.CDLL("libc.so.6").mallopt(-3, size)  # M_MMAP_THRESHOLD
+    except (OSError, AttributeError):  # another C library
+        pass
+
+
+def keep_heap() -> None:
+    """Let glibc keep freed blocks: returning them to the system after every step costs a tenth of the time.
+
+    Large pages for them were tried and saved less than their first use costs (2 s; steps of paper_135m, two cores).
+    """
+    import ctypes
+
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: never
+    except (OSError, AttributeError):  # another C library: slower, nothing else
+        pass
+
+
+def give_back_freed(above: int) -> None:
+    """Return freed heap to the system when this process holds more than so many bytes.
+
+    Training keeps freed blocks, since taking them anew at every step costs time; but steps of many lengths leave holes
+    that no later tensor fits, and the heap grows from step to step.
+    """
+    import ctypes
+
+    try:
+        if _kilobytes("/proc/self/status", "VmRSS") * 1024 > above:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):  # another system or C library: nothing was kept there
+        pass
+
+
+def available_memory(device: str) -> int:
+    """Bytes this process may train in: of its GPU what is free and what it holds, else its share of main memory."""
+    if device == "cpu":
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if processes.count() > 1 else 1
+        return main_memory() // here
+    import torch
+
+    return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+
+
+@cache
+def bfloat16_is_fast() -> bool:
+    """Whether the CPU multiplies in bfloat16 itself; where it only emulates it, float32 is several times faster.
+
+    Measured on one core, (512, 576) times (576, 1536): with AVX512-BF16 630 GFLOP/s in bfloat16 and 93 in float32; held
+    to AVX512 without it 18 and 88, held to AVX2 9 and 80.
+    """
+    import platform
+
+    import torch
+
+    fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # on Arm oneDNN says so only where the instructions exist
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        fast = fast and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    if not fast:
+        missing = "AVX512" if torch.backends.cpu.get_cpu_capability() != "AVX512" else "bfloat16 instructions"
+        _say(f"this CPU has no {missing}: computing in float32, slower and with twice the memory for 16-bit values")
+    return fast
+
+
+@cache
+def check_gpu() -> None:
+    """Refuse a GPU that this PyTorch has no kernels for, before anything is loaded.
+
+    Raises:
+        UserError: the GPU is too old.
+    """
+    import torch
+
+    built = [int(arch[3:].rstrip("af")) for arch in torch.cuda.get_arch_list() if arch.startswith("sm_")]
+    major, minor = torch.cuda.get_device_capability()
+    if built and major * 10 + minor < min(built):  # AMD's builds name their GPUs otherwise
+        raise UserError(
+            f"{torch.cuda.get_device_name()} (compute capability {major}.{minor}) is too old for this PyTorch, which "
+            f"begins at {min(built) // 10}.{min(built) % 10}: hide it with CUDA_VISIBLE_DEVICES= to use the CPU"
+        )
+
+
+@cache
+def gpu_has_bfloat16() -> bool:
+    """Whether the GPU multiplies in bfloat16 itself; where it does not, float16 takes its place."""
+    import torch
+
+    has = torch.cuda.is_bf16_supported(including_emulation=False)
+    if not has:
+        _say(f"{torch.cuda.get_device_name()} has no bfloat16: computing in float16, its losses scaled")
+    return has
+
+
+def _say(line: str) -> None:
+    """One line about this machine, beside what a command prints."""
+    print(f"llama-qna: {line}", file=sys.stderr)
+
+
+@cache
+def measure(matrices: tuple[tuple[int, int], ...], rows: int, seconds: float = 1.5) -> dict[str, float]:
+    """The limits of this machine at a model's shapes: what no training can exceed.
+
+    Args:
+        matrices: (out, in) of each matrix of a layer.
+        rows: tokens that pass at once.
+        seconds: about how long to measure.
+
+    Returns:
+        `matmul`, FLOP/s of products in the compute type, the layer's matrices one after the other; `copy`, bytes/s read
+        and written by a copy of memory.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    from llama_qna.models.device import compute_dtype, device
+
+    on, dtype = device(), compute_dtype(None)
+    inputs = {width: torch.randn(rows, width, device=on).to(dtype) for width in {inner for _, inner in matrices}}
+    weights = [torch.randn(shape, device=on).to(dtype) for shape in matrices]
+    block = torch.zeros(2**28 if on != "cpu" else 2**26, dtype=torch.uint8, device=on)
+
+    def layer():
+        for weight in weights:
+            F.linear(inputs[weight.shape[1]], weight)
+
+    flops = 2 * rows * sum(weight.numel() for weight in weights)
+    return {
+        "matmul": flops * _per_second(layer, seconds * 2 / 3),
+        "copy": 2 * block.numel() * _per_second(block.clone, seconds / 3),
+    }
+
+
+def _per_second(work, seconds: float) -> float:
+    """Calls a second, by the fastest call: what disturbs a call is not the machine's limit."""
+    import torch
+
+    def timed() -> float:
+        started = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    timed()
+    end, fastest = time.perf_counter() + seconds, timed()
+    while time.perf_counter() < end:
+        fastest = min(fastest, timed())
+    return 1 / fastest
+
+
+def device() -> str:
+    import torch
+
+    return f"cuda:{processes.local_rank()}" if torch.cuda.is_available() else "cpu"
+
+
+def compute_dtype(quantization: Quantization | None):
+    """The type to compute in: the recipe's on a GPU that has it; bfloat16 on a CPU, or float32 where that is faster.
+
+    Raises:
+        UserError: the GPU is too old for this PyTorch.
+    """
+    import torch
+
+    from llama_qna.models.device import bfloat16_is_fast, check_gpu, gpu_has_bfloat16
+
+    if device() == "cpu":
+        return torch.bfloat16 if bfloat16_is_fast() else torch.float32
+    check_gpu()
+    name = quantization.compute_dtype if quantization else "bfloat16"
+    return torch.bfloat16 if name == "bfloat16" and gpu_has_bfloat16() else torch.float16
+
+
+SAID_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or any(said in str(error) for said in SAID_OUT_OF_MEMORY)

@@ -1,0 +1,236 @@
+"""Many prompts become many texts: sorted by length, in batches, with a shared beginning computed once.
+
+`model.generate` keeps a finished row in its batch until the last one has ended, and draws over the whole vocabulary
+where a few words are allowed; the loop here does neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+from transformers import DynamicCache
+
+from llama_qna.models import caches
+
+
+class Continuation(NamedTuple):
+    """What a model wrote after a prompt, and whether it ended that itself, before the limit of new tokens."""
+
+    text: str
+    ended: bool
+
+
+def generate_texts(model, tokenizer, prompts: list[list[int]], **options) -> list[str]:
+    """Continue every prompt: the texts of `continue_prompts`, which says what the options are."""
+    return [text for text, _ in continue_prompts(model, tokenizer, prompts, **options)]
+
+
+def continue_prompts(
+    model,
+    tokenizer,
+    prompts: list[list[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    temperature: float = 0.0,
+    seeds: list[str] | None = None,
+    stop_at_newline: bool = False,
+    words: list[tuple[str, ...]] | None = None,
+    description: str = "generating",
+    done: Callable[[int], None] | None = None,
+) -> list[Continuation]:
+    """Continue every prompt, and tell which texts came to their end.
+
+    Args:
+        prompts: `input_ids` of each prompt, ragged: N lists of (T_i,).
+        temperature: 0 is greedy decoding.
+        seeds: one string a prompt; with it a sampled text does not depend on what else is in its batch.
+        stop_at_newline: end a text at the first line break.
+        words: the words that each prompt's continuation may use, which ends with a question mark.
+        done: called with the number of finished texts in place of a progress bar.
+
+    Returns:
+        The N continuations in the order of the prompts, without prompt, special tokens and surrounding space.
+    """
+    if not prompts:
+        return []
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
+    prefix, cache = shared_beginning(model, prompts)
+    last = {tokenizer.eos_token_id}
+    if stop_at_newline:
+        vocabulary = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+        last |= {i for i, token in enumerate(vocabulary) if "\n" in token}
+    found = [Continuation("", False)] * len(prompts)
+    with tqdm(total=len(prompts), desc=description, unit="text", disable=done is not None) as bar:
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            choice = _Choice(
+                temperature,
+                [seeds[i] for i in rows] if temperature else [],
+                Words(tokenizer, [words[i] for i in rows]) if words else None,
+            )
+            new = _write(model, [prompts[i] for i in rows], prefix, cache, choice, last, max_new_tokens)
+            texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+            for row, (i, text) in enumerate(zip(rows, texts, strict=True)):
+                text = (text.split("\n", 1)[0] if stop_at_newline else text).strip()
+                found[i] = Continuation(text, new[row][-1] in last or choice.ended(row))
+            bar.update(len(rows))
+            if done:
+                done(len(rows))
+    return found
+
+
+@torch.inference_mode()
+def _write(model, prompts, prefix: int, cache, choice: _Choice, last: set[int], max_new_tokens: int) -> list[list[int]]:
+    """Token by token, all rows at once; a row that has ended leaves the batch. B lists of new tokens."""
+    input_ids, mask = (tensor.to(model.device) for tensor in _pad_after_prefix(prompts, prefix))
+    cache = caches.expanded(cache, len(prompts)) if cache else caches.roomy()
+    input_ids, position_ids = input_ids[:, prefix:], (mask.cumsum(1) - 1)[:, prefix:]
+    new, rows = [[] for _ in prompts], list(range(len(prompts)))
+    logits_of = _logits(model, choice.words)
+    for step in range(max_new_tokens):
+        logits = logits_of(input_ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache)
+        tokens = choice(logits.float(), rows)
+        for row, token in zip(rows, tokens, strict=True):
+            new[row].append(token)
+        left = [place for place, token in enumerate(tokens) if token not in last and not choice.ended(rows[place])]
+        if not left or step == max_new_tokens - 1:
+            break
+        position_ids = position_ids[:, -1:] + 1
+        if len(left) < len(rows):
+            places = torch.tensor(left, device=mask.device)
+            cache.batch_select_indices(places)
+            mask, position_ids = mask[places], position_ids[places]
+            rows, tokens = [rows[place] for place in left], [tokens[place] for place in left]
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+        input_ids = torch.tensor(tokens, device=mask.device)[:, None]
+    return new
+
+
+def _logits(model, words: Words | None):
+    """A function of a model's inputs: the logits of the next token, (B, V), of the words' tokens alone where told."""
+    if words is None:
+        return lambda input_ids, **inputs: model(input_ids, **inputs, logits_to_keep=1).logits[:, -1]
+    head, decoder = model.get_output_embeddings().weight[words.vocabulary], model.get_decoder()
+    return lambda input_ids, **inputs: F.linear(decoder(input_ids, **inputs).last_hidden_state[:, -1], head)
+
+
+def shared_beginning(model, prompts: list[list[int]]) -> tuple[int, DynamicCache | None]:
+    """The length of the beginning that all prompts share, where it is worth computing once, and its cache (one row)."""
+    first, last = min(prompts), max(prompts)
+    length = 0
+    while length < min(len(first), len(last)) - 1 and first[length] == last[length]:
+        length += 1
+    if len(prompts) == 1 or length < 32:
+        return 0, None
+    with torch.inference_mode():
+        prefix = torch.tensor([first[:length]], device=model.device)
+        return length, model.get_decoder()(prefix, use_cache=True).past_key_values
+
+
+def _pad_after_prefix(rows: list[list[int]], prefix: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad between the shared prefix and the rest of each row, so that the prefix stays aligned: two tensors (B, T)."""
+    longest = max(map(len, rows))
+    input_ids = [row[:prefix] + [0] * (longest - len(row)) + row[prefix:] for row in rows]
+    mask = [[1] * prefix + [0] * (longest - len(row)) + [1] * (len(row) - prefix) for row in rows]
+    return torch.tensor(input_ids), torch.tensor(mask)
+
+
+class _Choice:
+    """Chooses the next token of each row: the likeliest, or a draw from softmax(logits / temperature).
+
+    The draw is an argmax too, of logits / temperature plus Gumbel noise. Each row has a generator of its own, so its
+    draws do not depend on its batch.
+    """
+
+    def __init__(self, temperature: float, seeds: list[str], words: Words | None):
+        self.temperature, self.words = temperature, words
+        numbers = [int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big") >> 1 for seed in seeds]
+        self.generators = [torch.Generator().manual_seed(number) for number in numbers]
+
+    def __call__(self, logits: torch.Tensor, rows: list[int]) -> list[int]:
+        """The next token of each row.
+
+        Args:
+            logits: of all tokens, or of those of `words.vocabulary`: (B, V).
+        """
+        if not self.words and not self.temperature:
+            return logits.argmax(-1).tolist()
+        return [self._token(logits[place], row) for place, row in enumerate(rows)]
+
+    def _token(self, logits: torch.Tensor, row: int) -> int:  # (V,)
+        allowed = self.words.allowed(row) if self.words else None
+        scores = (logits if allowed is None else logits[[self.words.places[token] for token in allowed]]).cpu()
+        if self.temperature:
+            uniform = torch.rand(scores.shape, generator=self.generators[row]).clamp(1e-10, 1 - 1e-7)
+            scores = scores / self.temperature - torch.log(-torch.log(uniform))
+        token = scores.argmax().item()
+        if self.words:
+            token = allowed[token]
+            self.words.take(row, token)
+        return token
+
+    def ended(self, row: int) -> bool:
+        return self.words is not None and self.words.ended(row)
+
+
+class Words:
+    """Holds each row to whole words of its own list, until it ends with a question mark.
+
+    A word of more than three letters may be used once, a shorter one three times: small models repeat themselves.
+    """
+
+    def __init__(self, tokenizer, words: list[tuple[str, ...]]):
+        self.question_mark = tokenizer("?", add_special_tokens=False)["input_ids"][-1]
+        self.ids = [
+            dict(zip(row, tokenizer([f" {word}" for word in row], add_special_tokens=False)["input_ids"], strict=True))
+            for row in words
+        ]
+        self.uses = [{word: 1 if len(word) > 3 else 3 for word in row} for row in words]
+        self.trees = [self._tree(ids) for ids in self.ids]
+        self.reached = list(self.trees)  # where in its tree each row stands; None when it has ended
+        used = {token for ids in self.ids for tokens in ids.values() for token in tokens}
+        self.vocabulary = sorted(used | {self.question_mark})  # the tokens that any row may use
+        self.places = {token: place for place, token in enumerate(self.vocabulary)}
+
+    @staticmethod
+    def _tree(ids: dict[str, list[int]]) -> dict:
+        """The tokens of the words as a tree; the key None holds the word that ends there."""
+        tree = {}
+        for word, tokens in ids.items():
+            place = tree
+            for token in tokens:
+                place = place.setdefault(token, {})
+            place[None] = word
+        return tree
+
+    def allowed(self, row: int) -> list[int]:
+        """The tokens that may come next."""
+        place = self.reached[row]
+        allowed = set(place) - {None}
+        if None in place:  # the word may end here, and the next one begin
+            uses = self.uses[row]
+            allowed |= {ids[0] for word, ids in self.ids[row].items() if uses[word] > (word == place[None])}
+            allowed.add(self.question_mark)
+        return sorted(allowed)
+
+    def take(self, row: int, token: int) -> None:
+        """Note that a row goes on with a token."""
+        place = self.reached[row]
+        if token in place:  # goes on with the word
+            self.reached[row] = place[token]
+            return
+        word = place[None]
+        self.uses[row][word] -= 1
+        if not self.uses[row][word]:
+            del self.ids[row][word]
+            self.trees[row] = self._tree(self.ids[row])
+        self.reached[row] = None if token == self.question_mark else self.trees[row][token]
+
+    def ended(self, row: int) -> bool:
+        return self.reached[row] is None

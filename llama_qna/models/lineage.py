@@ -1,0 +1,146 @@
+"""What was trained on what: the base, the checkpoints of a variant, and the one that ships, if they belong together."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_qna import UserError
+from llama_qna.project.files import sha256
+from llama_qna.project.stage import check_output, outputs_sha256, valid_record
+from llama_qna.project.variant import Variant
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a stage's folder, by step."""
+    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rsplit("-", 1)[1])
+
+
+# of the terminal, to make the checkpoints of a stage again
+VERBS = {"pretraining": "pretrain", "finetuning": "finetune", "finetuning_only": "finetune --without-pretraining"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model to measure: the base, or a checkpoint on the weights that it was trained on."""
+
+    stage: str
+    adapter: Path | None = None
+    weights: Path | None = None
+
+    @property
+    def step(self) -> int:
+        return step_of(self.adapter) if self.adapter else 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage} {self.adapter.name}" if self.adapter else self.stage
+
+
+def points_of(variant: Variant) -> list[Point]:
+    """The base, then the checkpoints of each stage by step; of fine-tuning without pretraining the last alone.
+
+    Raises:
+        UserError: nothing is fine-tuned yet, or a checkpoint is of another base than the recipe's.
+    """
+    weights, _ = start_of_finetuning(variant)
+    points = [Point("base")] + [Point("pretraining", adapter) for adapter in checkpoints(variant.pretraining)]
+    points += [Point("finetuning_only", adapter) for adapter in _trained_alone(variant)[-1:]]
+    points += [Point("finetuning", adapter, weights) for adapter in checkpoints(variant.finetuning)]
+    if points[-1].stage != "finetuning":
+        raise UserError(f"no fine-tuned model yet for {variant.name}: run `llama-qna finetune {variant.name}` first")
+    _check_order(variant)
+    for point in points[1:]:
+        base = json.loads((point.adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+        if base != variant.recipe.base_model:
+            raise UserError(f"{point.name} was trained on {base}, but the recipe's base is {variant.recipe.base_model}")
+        check_output(point.adapter.parent, VERBS[point.stage], f"{point.adapter.name}/adapter_model.safetensors")
+    return points
+
+
+def _trained_alone(variant: Variant) -> list[Path]:
+    """The checkpoints of fine-tuning without pretraining, if it was done with this recipe on these pairs."""
+    record = valid_record(variant.finetuning_only, "finetune_only")
+    if not record or record["inputs"]["qna.csv"] != sha256(variant.qna / "qna.csv"):
+        return []
+    alike = record["stage"] == "finetune_only" and record["recipe"] == variant.recipe.model_dump(
+        mode="json", include=set(record["recipe"])
+    )
+    return checkpoints(variant.finetuning_only) if alike else []
+
+
+def _check_order(variant: Variant) -> None:
+    """Refuse a fine-tuned model that does not belong to the pretrained one: the scores would be of neither."""
+    record = json.loads((variant.finetuning / "run.json").read_text(encoding="utf-8"))
+    stale = record["inputs"]["pretraining"] != outputs_sha256(variant.pretraining)
+    if stale or record["recipe"]["stacking"] != variant.recipe.stacking:
+        raise UserError(
+            f"{variant.name}: pretraining or `stacking` has changed since fine-tuning: "
+            f"run `llama-qna finetune {variant.name}` first"
+        )
+
+
+def shipped_checkpoint(variant: Variant) -> Path:
+    """The fine-tuning checkpoint that evaluation chose on its dev questions; the last one where it has not seen them.
+
+    Raises:
+        UserError: the variant has not been fine-tuned on this machine.
+    """
+    trained = checkpoints(variant.finetuning)
+    if not trained:
+        raise UserError(
+            f"{variant.name} has no trained model on this machine: run `llama-qna run {variant.name}` first"
+        )
+    record = valid_record(variant.evaluation, "evaluate") or {"results": {}, "inputs": {}}
+    for adapter in trained:
+        name = f"finetuning {adapter.name}"
+        seen = record["inputs"].get(name) == sha256(adapter / "adapter_model.safetensors")
+        if seen and record["results"].get("chosen") == name:
+            return adapter
+    return trained[-1]
+
+
+def trained(variant: Variant, name: str) -> tuple[Path | None, Path | None]:
+    """The folder of weights (None: the base's own) and the adapter (None: none) of `base`, `pretrained` or `qna`.
+
+    Raises:
+        UserError: it has not been trained on this machine, or does not belong to the recipe any more.
+    """
+    from llama_qna.models.lineage import points_of
+
+    if name == "base":
+        return None, None
+    if name == "pretrained":
+        found = checkpoints(variant.pretraining)
+        if not found:
+            raise UserError(
+                f"no pretrained model yet for {variant.name}: run `llama-qna pretrain {variant.name}` first"
+            )
+        check_output(variant.pretraining, "pretrain", f"{found[-1].name}/adapter_model.safetensors")
+        return None, found[-1]
+    adapter = shipped_checkpoint(variant)
+    check_output(adapter.parent, "finetune", f"{adapter.name}/adapter_model.safetensors")
+    point = next(point for point in points_of(variant) if point.adapter == adapter)
+    return point.weights, adapter
+
+
+def start_of_finetuning(variant: Variant) -> tuple[Path | None, Path | None]:
+    """What fine-tuning starts from: a folder with weights in place of the base's, and an adapter to go on with.
+
+    Raises:
+        UserError: pretraining has not run on this machine.
+    """
+    trained, merged = checkpoints(variant.pretraining), variant.pretraining / "merged"
+    going_on = variant.recipe.stacking == "continue"
+    if not trained or not (going_on or merged.is_dir()):
+        raise UserError(f"no pretrained model yet for {variant.name}: run `llama-qna pretrain {variant.name}` first")
+    name = f"{trained[-1].name}/adapter_model.safetensors" if going_on else "merged/model.safetensors"
+    check_output(variant.pretraining, "pretrain", name)
+    return (None, trained[-1]) if going_on else (merged, None)

@@ -1,0 +1,53 @@
+"""Weights in 4 bits (bitsandbytes NF4) that train on a CPU, and that may keep their 16-bit copy."""
+
+from __future__ import annotations
+
+
+def keep_gradients_on_cpu(model) -> None:
+    """Stop bitsandbytes 0.50.2 from cutting gradients off on CPUs with AVX512-BF16.
+
+    There the first forward in eval mode repacks a `Linear4bit`'s weights for inference, and no gradient passes through
+    the layer after that, without an error. The repacking is switched off layer by layer, before it can happen.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def dequantize_once(model) -> None:
+    """Let each `Linear4bit` compute with a kept 16-bit copy of its dequantized NF4 weights.
+
+    The copy is bit-equal to what bitsandbytes dequantizes at every step, so results are those of the 4-bit layer; it
+    costs two bytes a weight and saves the dequantization, most of the time of a step with short rows.
+    """
+    import torch.nn.functional as F
+    from bitsandbytes.nn import Linear4bit
+
+    def forward(self, x):
+        return F.linear(x.to(self.dequantized.dtype), self.dequantized, self.bias).to(x.dtype)
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.register_buffer("dequantized", dequantize(module), persistent=False)
+            module.forward = forward.__get__(module)
+
+
+def dequantize(layer):
+    """The weights of a `Linear4bit` in its 16-bit compute type: (out, in)."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    return dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(layer.compute_dtype)
+
+
+def quiet_bitsandbytes() -> None:
+    """Its import warns that a CPU kernel could not be fetched from the hub; ours never asks the hub for one."""
+    import logging
+
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    import bitsandbytes  # noqa: F401
+
+    logger.setLevel(level)

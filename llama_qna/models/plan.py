@@ -1,0 +1,285 @@
+"""What a training stage will take before anything is loaded: memory by part, time, and the micro-batch that fits.
+
+The parts are counted from the model's shapes. What cannot be counted (the libraries, what the heap cannot reuse) was
+fitted to measured peaks of the real stages with `benchmarks/memory.py`, which prints prediction beside measurement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from llama_qna import UserError
+from llama_qna.models.device import GIB, bfloat16_is_fast
+from llama_qna.models.shapes import ATTENTION_QUERIES, HEAD_TILE, LONGEST_ROW, REPLAY_PIECE, Shapes, shapes_of
+from llama_qna.project import processes
+from llama_qna.project.recipe import Recipe, TrainingStage
+from llama_qna.project.variant import Variant
+
+# Bytes of Python with torch, transformers, bitsandbytes, peft, trl and datasets imported, before any weight. On a GPU
+# only what lies in its memory: the CUDA context and the workspace of cuBLAS (assumed, not measured).
+LIBRARIES = {"cpu": 585 * 2**20, "cuda": 700 * 2**20}
+
+# Bytes a logit takes in a tile at the peak: 16 bits, its slope in its place, and the base's of replayed text. On a GPU,
+# in backward: 16-bit, float32, log-softmax, and a gradient of the last two (assumed).
+LOGIT = {"cpu": 4, "cuda": 18}
+
+# The C library up to glibc 2.37 cannot use a freed aligned block again for one of the same size (its bug 14581). So on
+# a CPU the heap grows by a share of what all layers make, whether an adapter keeps it or not: with a kept copy of the
+# weights (KEPT), without one (TAKEN), with checkpointing (RECOMPUTED). Newer libraries should take less.
+HEAP_KEPT, HEAP_TAKEN, HEAP_RECOMPUTED = 0.24, 0.60, 0.12
+
+# Values a layer makes and frees, in units of those that it keeps for backward; they exist for one layer at a time.
+PASSING = 3
+
+SHARE = {"cpu": 0.18, "cuda": 0.45}  # of the limit of products that a training step reaches: paper_135m; assumed
+
+WHOLE_ENOUGH = 1024  # tokens of a micro-batch from which a larger one is hardly faster
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How the rows of an optimizer step pass through the model."""
+
+    rows: int  # at once: the micro-batch
+    length: int  # tokens of the longest row
+    accumulation: int  # micro-batches of one process in an optimizer step
+    checkpointing: bool
+    labelled: float = 1.0  # share of the tokens that are scored
+    padded: bool = False  # rows of different lengths: attention then keeps a mask
+    peak: int | None = None  # bytes that were planned for; None: nothing was
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * self.length
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was chosen for a stage and what it takes."""
+
+    stage: str
+    batch: Batch
+    batch_size: int  # rows of an optimizer step over all processes: the recipe's
+    parts: dict[str, int]  # bytes at the peak
+    budget: int  # bytes
+    device: str
+    source: str  # where the shapes were read
+    flops: float  # of one optimizer step of this process
+    steps: int | None  # None: as many as rows that do not exist yet will make
+
+    @property
+    def peak(self) -> int:
+        return sum(self.parts.values())
+
+    def seconds_per_step(self, limit: float) -> float:
+        """At the share of the measured limit (FLOP/s) that training reaches."""
+        return self.flops / (limit * SHARE[self.device])
+
+    def line(self) -> str:
+        """One line for the terminal: the choice, the peak and what it is compared with."""
+        batch = self.batch
+        how = f"{batch.rows} rows of up to {batch.length} tokens at once"
+        if batch.accumulation > 1:
+            how += f", {batch.accumulation} times a step"
+        how += ", gradient checkpointing" if batch.checkpointing else ""
+        where = "GPU" if self.device == "cuda" else "main"
+        return (
+            f"plan: {self.stage}: {how} (steps of {self.batch_size} rows); peak about "
+            f"{self.peak / GIB:.1f} of {self.budget / GIB:.1f} GiB {where} memory"
+        )
+
+
+def activations(shapes: Shapes, recipe: Recipe, batch: Batch, device: str) -> int:
+    """Bytes that one layer keeps for backward: on a CPU that of `quick_layers`, on a GPU that of transformers.
+
+    Both keep the input and the middle of each adapter; with dropout, input and mask of its own for each. Besides,
+    `quick_layers` keeps the input of both norms in 16 bits and their factor, queries, keys and values, the share that
+    each query takes of each key (of long rows output and sums instead), and gate and up; every row is counted as if it
+    were the longest, since any of them may meet in a step. Transformers keeps the inputs of the norms in float32,
+    queries, keys, values, output and sums of attention and its mask where rows are padded, gate and up before and after
+    their product.
+    """
+    wide, targets, lora = value_bytes(device), set(shapes.targets(recipe.lora)), recipe.lora
+    query, pair = shapes.heads * shapes.head_dim, shapes.key_value_heads * shapes.head_dim
+    whole = 2 * query + 2 * pair + 2 * shapes.heads * (2 / wide)  # attention by PyTorch; its sums are in float32
+    if device == "cpu":
+        kept = 2 * (wide * shapes.hidden + 4) + 2 * wide * shapes.intermediate
+        kept += wide * (_short_attention(shapes, batch.length) if batch.length <= LONGEST_ROW else whole)
+        kept += wide * query * ("o_proj" in targets)
+    else:
+        whole += batch.length if batch.padded else 0
+        kept = 2 * (4 * shapes.hidden + 4) + wide * (whole + 3 * shapes.intermediate)
+    kept += wide * lora.r * len(targets)
+    if lora.dropout:
+        kept += sum(2 * wide * shapes.linears[name][1] for name in targets)
+    else:
+        kept += wide * shapes.hidden * bool({"q_proj", "k_proj", "v_proj"} & targets)
+        kept += wide * shapes.hidden * bool({"gate_proj", "up_proj"} & targets)
+        kept += wide * shapes.intermediate * ("down_proj" in targets)
+    return int(kept * batch.tokens)
+
+
+def _short_attention(shapes: Shapes, length: int) -> float:
+    """Values a token that `row_attention` keeps: queries, keys, values, and what queries take of the keys before."""
+    starts = range(0, length, ATTENTION_QUERIES)
+    ends = [min(start + ATTENTION_QUERIES, length) for start in starts]
+    seen = sum((end - start) * end for start, end in zip(starts, ends, strict=True)) / length  # keys of a query
+    return (shapes.heads + 2 * shapes.key_value_heads) * shapes.head_dim + shapes.heads * seen
+
+
+def memory(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, device: str) -> dict[str, int]:
+    """Bytes of each part at the peak of a training stage."""
+    wide = value_bytes(device)
+    trained = 2 if wide == 2 and not _half(recipe, device) else 4
+    adapters = trained * shapes.adapter_weights(recipe.lora)
+    quantization = recipe.quantization
+    # one absmax for 64 weights: float32, or with double quantization a byte and a float32 for 256 of them
+    state = 1 / 64 * (1 + 4 / 256) if quantization.double_quantization else 4 / 64
+    layers = [activations(shapes, recipe, part, device) for part in _parts(stage, batch)]
+    if batch.checkpointing:
+        tokens = sum(part.tokens for part in _parts(stage, batch))
+        kept = shapes.layers * wide * shapes.hidden * tokens + sum(layers)
+    else:
+        kept = shapes.layers * sum(layers)
+    scored = max(round(batch.labelled * batch.tokens), REPLAY_PIECE if stage.replay_tokens else 0)
+    step = sum(layers) * PASSING + LOGIT[device] * shapes.vocabulary * min(HEAD_TILE, scored)
+    if not quantization.dequantize_once:  # one matrix at a time, as it is used
+        step += wide * max(rows * columns for rows, columns in shapes.linears.values())
+    parts = {
+        "Python and libraries": LIBRARIES[device],
+        "weights, NF4": int(shapes.linear_weights * (0.5 + state)),
+        "weights, 16-bit (embedding, head, norms)": wide * shapes.other_weights,
+        "kept dequantized copy": wide * shapes.linear_weights if quantization.dequantize_once else 0,
+        "adapters": adapters,
+        "gradients": adapters,
+        "optimizer": 2 * adapters,
+        "activations": kept,
+        "logits and one layer's passing values": step,
+    }
+    if device == "cpu":
+        parts["heap that cannot be used again"] = _heap(shapes, recipe, stage, batch)
+    return {name: size for name, size in parts.items() if size}
+
+
+def _parts(stage: TrainingStage, batch: Batch) -> list[Batch]:
+    """What passes through the model in one go: the rows, and general text beside them."""
+    pieces = -(-stage.replay_tokens // REPLAY_PIECE)
+    return [batch] + ([Batch(pieces, REPLAY_PIECE, 1, batch.checkpointing)] if pieces else [])
+
+
+def _heap(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch) -> int:
+    """Bytes by which the heap of a CPU grows beyond what is in use at the peak."""
+    everywhere = recipe.lora.model_copy(update={"target_modules": "all-linear", "dropout": 0.0})
+    whole = recipe.model_copy(update={"lora": everywhere})
+    kept, most = (
+        shapes.layers * sum(activations(shapes, which, part, "cpu") for part in _parts(stage, batch))
+        for which in (recipe, whole)
+    )
+    made = max(kept, most)
+    if batch.checkpointing:
+        return int(HEAP_RECOMPUTED * made)
+    return int((1 + (HEAP_KEPT if recipe.quantization.dequantize_once else HEAP_TAKEN)) * made - kept)
+
+
+def mapped_file(shapes: Shapes) -> int:
+    """Bytes of the weights file that stay mapped after they were quantized; the system takes them back when it must."""
+    return 2 * shapes.linear_weights
+
+
+def value_bytes(device: str) -> int:
+    """Bytes of a value in the compute type: 2, or 4 on a CPU without instructions for bfloat16."""
+    return 4 if device == "cpu" and not bfloat16_is_fast() else 2
+
+
+def _half(recipe: Recipe, device: str) -> bool:
+    return device == "cuda" and recipe.quantization.compute_dtype == "float16"
+
+
+def step_flops(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, device: str) -> float:
+    """Floating-point operations of one optimizer step of one process.
+
+    A product with a frozen matrix costs 2 a weight and token forward and 2 backward; with an adapter's 2 and 4; causal
+    attention half of its whole square; on a GPU the head's product is made twice forward (its logits are not kept).
+    """
+    passes = 3 if batch.checkpointing else 2
+    token = 2 * passes * shapes.linear_weights + 2 * (passes + 1) * shapes.adapter_weights(recipe.lora)
+    token += shapes.layers * shapes.heads * shapes.head_dim * batch.length * 2 * (passes + 0.5)
+    token += (4 if device == "cpu" else 6) * shapes.vocabulary * shapes.hidden * batch.labelled
+    flops = token * batch.tokens * batch.accumulation
+    if stage.replay_tokens:
+        tokens = max(1, stage.replay_tokens // REPLAY_PIECE) * REPLAY_PIECE
+        flops += tokens * (6 * shapes.linear_weights + 6 * shapes.adapter_weights(recipe.lora))
+        flops += tokens * 6 * shapes.vocabulary * shapes.hidden
+    return flops
+
+
+def choose(
+    shapes: Shapes, recipe: Recipe, stage: TrainingStage, whole: Batch, device: str, budget: int
+) -> tuple[Batch, dict[str, int]]:
+    """The fastest way to pass a step's rows that fits, without changing which rows make a step, and its memory by part.
+
+    Tried in turn: smaller micro-batches of at least 1,024 tokens, then gradient checkpointing, which computes a third
+    more, then whatever is smallest.
+
+    Args:
+        whole: all rows of a process at once.
+
+    Raises:
+        UserError: not even one row at a time with gradient checkpointing fits.
+    """
+    sizes = [rows for rows in range(whole.rows, 0, -1) if whole.rows % rows == 0]
+    large = [rows for rows in sizes if rows == whole.rows or rows * whole.length >= WHOLE_ENOUGH]
+    always = [True] if stage.gradient_checkpointing else [False, True]
+    ways = [(rows, checkpointing) for checkpointing in always for rows in large]
+    ways += [(rows, checkpointing) for rows in sizes for checkpointing in always]
+    for rows, checkpointing in ways:
+        batch = replace(whole, rows=rows, accumulation=whole.rows // rows, checkpointing=checkpointing)
+        parts = memory(shapes, recipe, stage, batch, device)
+        left = budget - sum(parts.values())
+        if left >= 0:
+            if device == "cpu":
+                parts["mapped weights file"] = min(left, mapped_file(shapes))
+            return replace(batch, peak=sum(parts.values())), parts
+    largest = max(parts, key=parts.get)
+    raise UserError(
+        f"{recipe.base_model} does not fit: one row of {whole.length} tokens at a time, with gradient checkpointing, "
+        f"takes about {sum(parts.values()) / GIB:.1f} GiB of memory and there are {budget / GIB:.1f}; the largest part "
+        f"is {largest}, {parts[largest] / GIB:.1f} GiB"
+    )
+
+
+def plan_stage(
+    variant: Variant,
+    name: str,
+    budget: int,
+    device: str,
+    lengths: list[int] | None = None,
+    labelled: float = 1.0,
+) -> Plan:
+    """Plan one training stage.
+
+    Args:
+        name: `pretraining` or `finetuning`.
+        budget: bytes that it may take.
+        device: `cpu` or `cuda`.
+        lengths: tokens of each row; None: rows that do not exist yet, counted as `max_length` tokens.
+        labelled: share of the tokens that are scored.
+
+    Raises:
+        UserError: the shapes of the model are not known, or it does not fit.
+    """
+    recipe = variant.recipe
+    stage: TrainingStage = getattr(recipe, name)
+    shapes, source = shapes_of(recipe.base_model)
+    rows = processes.rows_each(stage.batch_size)
+    longest = stage.max_length if stage.packing or not lengths else min(stage.max_length, max(lengths))
+    padded = rows > 1 and not stage.packing and (not lengths or len(set(lengths)) > 1)
+    whole = Batch(rows, longest, 1, stage.gradient_checkpointing, labelled, padded)
+    batch, parts = choose(shapes, recipe, stage, whole, device, budget)
+    steps = stage.max_steps if stage.max_steps > 0 else None
+    if steps is None and lengths:
+        count = sum(lengths) // stage.max_length if stage.packing else len(lengths)
+        steps = round(stage.epochs * -(-count // stage.batch_size))
+    middle = batch if stage.packing or not lengths else replace(batch, length=round(sum(lengths) / len(lengths)))
+    flops = step_flops(shapes, recipe, stage, middle, device)
+    return Plan(name, batch, stage.batch_size, parts, budget, device, source, flops, steps)

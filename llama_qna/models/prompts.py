@@ -1,0 +1,154 @@
+"""The one template that training, evaluation and answering share, and the prompts that make questions.
+
+A question is asked in the base model's own chat template, so that the same adapter answers here and behind any server
+that applies it. Token ids are built here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+
+from llama_qna import UserError
+
+CONTEXT_TOKENS = 900  # of a prompt with chunks: the 135M model was trained on 2,048 tokens, and long prompts are slow
+
+SYSTEM = "Answer the question briefly and precisely."
+
+# For base models that come without a chat template.
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{{ '### ' + message['role'] | capitalize + ':\n' + message['content'] + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '### Assistant:\n' }}{% endif %}"
+)
+
+
+def question_ids(tokenizer, question: str) -> list[int]:
+    """`input_ids` of a question, ready for the answer; (T,)."""
+    return chat_ids(tokenizer, _turn("system", SYSTEM) + _turn("user", question))
+
+
+def context_question_ids(tokenizer, question: str, chunks: list[str], max_tokens: int) -> list[int]:
+    """`input_ids` of a question with the chunks that may answer it, the best first; (T,), T <= max_tokens.
+
+    Whole chunks are left out from the end until the rest fits; if not even the first fits, its end is cut off between
+    two words. Without any chunk this is `question_ids`.
+
+    Raises:
+        UserError: the question alone is longer than that.
+    """
+
+    def asked(texts):
+        content = "\n\n".join([*(f"Text: {text}" for text in texts), f"Question: {question}"])
+        return question_ids(tokenizer, content if texts else question)
+
+    ends = [word.end() for word in re.finditer(r"\S+", chunks[0])] if chunks else []
+    contexts = [[], *([chunks[0][:end]] for end in ends), *(chunks[:n] for n in range(2, len(chunks) + 1))]
+    fitting = bisect_right(contexts, max_tokens, key=lambda texts: len(asked(texts)))
+    if not fitting:
+        raise UserError(f"the question {question[:60]!r} is longer than the {max_tokens} tokens of a prompt")
+    return asked(contexts[fitting - 1])
+
+
+def training_row(tokenizer, question: str, answer: str, max_length: int) -> dict[str, list[int]]:
+    """`input_ids` and `labels` of one pair; labels are -100 on the question, so that the loss is on the answer alone.
+
+    The end-of-text token belongs to the answer and stays in the labels: that is how the model learns to stop.
+    """
+    prompt = question_ids(tokenizer, question)
+    completion = encode_document(tokenizer, answer) + [tokenizer.eos_token_id]
+    input_ids = (prompt + completion)[:max_length]
+    labels = ([-100] * len(prompt) + completion)[:max_length]
+    return {"input_ids": input_ids, "labels": labels}
+
+
+def text_row(tokenizer, text: str, max_length: int) -> dict[str, list[int]]:
+    """`input_ids` and `labels` of one chunk of plain text, every token a label."""
+    start = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
+    input_ids = (start + encode_document(tokenizer, text))[:max_length]
+    return {"input_ids": input_ids, "labels": list(input_ids)}
+
+
+def encode_document(tokenizer, text: str) -> list[int]:
+    """Tokens of text that came from a document: control tokens that it spells out stay plain text."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def chat_ids(tokenizer, messages: list[dict[str, str]], beginning: str = "") -> list[int]:
+    """`input_ids` of messages in the model's chat template, ready for its turn, which may be begun; (T,).
+
+    The control tokens of the template are the model's; those that a message spells out, as a document may, are not.
+    """
+    template = None if tokenizer.chat_template else PLAIN_TEMPLATE
+
+    def render(contents):
+        turns = [message | {"content": content} for message, content in zip(messages, contents, strict=True)]
+        text = tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, add_generation_prompt=True)
+        return (text.removeprefix(tokenizer.bos_token) if _adds_bos(tokenizer) else text) + beginning
+
+    contents = [message["content"].strip() for message in messages]
+    if not any(token in content for content in contents for token in tokenizer.all_special_tokens):
+        return tokenizer(render(contents), add_special_tokens=_adds_bos(tokenizer))["input_ids"]
+    input_ids = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
+    places = [f"\ue000{n}\ue001" for n in range(len(contents))]  # private-use marks, which no document text keeps
+    for part in re.split("(\ue000\\d+\ue001)", render(places)):
+        if part in places:
+            input_ids += encode_document(tokenizer, contents[places.index(part)])
+        else:
+            input_ids += tokenizer(part, add_special_tokens=False)["input_ids"]
+    return input_ids
+
+
+def _adds_bos(tokenizer) -> bool:
+    """Whether this tokenizer's models expect a start token (Llama's do, SmolLM's does not)."""
+    return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+
+
+# --- making questions from a chunk -----------------------------------------------------------------------------------
+
+
+# The examples of the two calls: a question asks for one fact by its name, and the answer says it in a whole sentence.
+_EXAMPLES = [
+    (
+        "In a trial at three mills in 1984 the Dunmore method lowered the waste of grain to 5 percent.",
+        "In what year did the Dunmore method lower the waste of grain?",
+    ),
+    (
+        "The Kestrel rover stopped in its second winter because fine dust had worn out the seal of a wheel motor.",
+        "Why did the Kestrel rover stop in its second winter?",
+    ),
+]
+
+
+def write_question_prompt(tokenizer, sentence: str, beginning: str = "") -> list[int]:
+    """First of the two calls: two fixed examples, the sentence, and the begun question; `input_ids` (T,)."""
+    begun = f"Question: {beginning}".strip()
+    return chat_ids(tokenizer, question_messages(sentence), begun)
+
+
+def question_messages(text: str) -> list[dict[str, str]]:
+    """The messages that ask for a question; two fixed examples show its manner."""
+    messages = _turn("system", "You write one clear question that the text answers. Reply with the question only.")
+    for example, question in _EXAMPLES:
+        messages += _turn("user", f"Text: {example}") + _turn("assistant", f"Question: {question}")
+    return messages + _turn("user", f"Text: {text}")
+
+
+def answer_messages(text: str, question: str) -> list[dict[str, str]]:
+    """The messages that ask for the answer to a question about a text, after the same examples."""
+    messages = _turn("system", "You answer the question in one whole sentence, with words from the text.")
+    for example, asked in _EXAMPLES:
+        messages += _turn("user", f"Text: {example}\nQuestion: {asked}") + _turn("assistant", f"Answer: {example}")
+    return messages + _turn("user", f"Text: {text}\nQuestion: {question}")
+
+
+def pairs_messages(text: str, pairs: int) -> list[dict[str, str]]:
+    """The message that asks for several pairs at once, as the study asked Llama-2-7b-chat; see `pair_parser`."""
+    task = (
+        f"Understand the following text and write {pairs} question and answer pairs about it. Write each as a line "
+        "`Question:` and a line `Answer:`. Ask about facts, and make every question clear without the text."
+    )
+    return _turn("user", f"{task}\n\nText:\n{text}")
+
+
+def _turn(role: str, content: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": content}]

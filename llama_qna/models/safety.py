@@ -1,0 +1,135 @@
+"""Weights of strangers are data: nothing that is loaded runs code, and what does not fit is refused in one line.
+
+Only safetensors are read, since a pickle can run anything when it is opened; code that comes with a model is never run
+(`trust_remote_code` is always False); tensors that are missing are no reason to go on with random ones.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+from llama_qna import UserError
+from llama_qna.project.recipe import EMBEDDED
+
+
+def from_pretrained(auto_class, base_model: str, name: str, **options):
+    """`from_pretrained` whose failures are one clear line.
+
+    Args:
+        base_model: what the recipe calls it.
+        name: the folder or hub name to load from.
+
+    Raises:
+        UserError: it cannot be reached, is gated, is damaged, or asks for code of its own to be run.
+    """
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity(logging.CRITICAL)  # what goes wrong is said once, below
+    try:
+        return auto_class.from_pretrained(name, trust_remote_code=False, **options)
+    except Exception as error:  # a damaged folder makes transformers raise whatever it pleases
+        _pass_on_if_memory_ran_out(error)
+        chain, cause = [error], error
+        while (cause := cause.__cause__ or cause.__context__) is not None and cause not in chain:
+            chain.append(cause)
+        if any(isinstance(link, GatedRepoError) for link in chain) or "gated repo" in str(error):
+            raise UserError(
+                f"base_model {base_model} is gated: ask for access at https://huggingface.co/{base_model}, "
+                "then run `hf auth login`"
+            ) from None
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"base_model {base_model} comes with code of its own, which is never run here: choose a model whose "
+                "architecture is part of transformers"
+            ) from None
+        if Path(name).exists() or not isinstance(error, (OSError, HfHubHTTPError, ValueError)):
+            raise UserError(
+                f"base_model {base_model}: no model could be loaded from this folder ({_first_line(error)})"
+            ) from None
+        raise UserError(
+            f"base_model {base_model} cannot be reached: check the name and the network, or set base_model to "
+            f"{EMBEDDED} or to a local folder"
+        ) from None
+
+
+def whole_model(auto_class, base_model: str, name: str, **options):
+    """A model from safetensors that hold every one of its tensors; transformers makes missing ones up at random.
+
+    Raises:
+        UserError: as `from_pretrained`, and where a tensor is missing.
+    """
+    model, found = from_pretrained(
+        auto_class, base_model, name, use_safetensors=True, output_loading_info=True, **options
+    )
+    if found["missing_keys"]:
+        raise UserError(
+            f"base_model {base_model}: {len(found['missing_keys'])} tensors are missing in its weights, such as "
+            f"{min(found['missing_keys'])}"
+        )
+    return model
+
+
+@contextmanager
+def adapter_of(adapter: Path, *bases: str | None):
+    """Load an adapter inside this; whatever is wrong with it is one line.
+
+    Args:
+        bases: the names of the base that it is put on. An adapter that names another one is refused.
+
+    Raises:
+        UserError: the adapter is not LoRA in safetensors, of another base, damaged, or of other shapes than the base.
+    """
+    shown = f"{adapter.parent.name}/{adapter.name}"
+    _check_config(adapter, shown, [base for base in bases if base])
+    if not (adapter / "adapter_model.safetensors").is_file():
+        pickled = "only pickled weights, which are never loaded" if any(adapter.glob("*.bin")) else "no weights"
+        raise UserError(f"adapter {shown}: there are {pickled}; adapter_model.safetensors is needed")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        _pass_on_if_memory_ran_out(error)
+        raise UserError(f"adapter {shown}: it is damaged, or of another base ({_first_line(error)})") from None
+
+
+def _check_config(adapter: Path, shown: str, bases: list[str]) -> None:
+    try:
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        kind, base, parallel = (config.get(k) for k in ("peft_type", "base_model_name_or_path", "megatron_config"))
+    except (OSError, ValueError, AttributeError):
+        raise UserError(f"adapter {shown}: adapter_config.json is missing or damaged") from None
+    if kind != "LORA" or parallel:  # megatron_config makes peft import a module that the file names
+        raise UserError(f"adapter {shown}: {kind or 'it'} is no plain LoRA adapter")
+    if base and bases and base not in bases:
+        raise UserError(f"adapter {shown} was trained on {base}, but the base is {bases[0]}")
+
+
+def check_all_there(model, adapter: Path) -> None:
+    """Refuse an adapter file that lacks tensors of the adapter, or has others; peft goes on with untrained ones.
+
+    Raises:
+        ValueError: the first of them.
+    """
+    from peft.utils import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
+        odd = set(file.keys()) ^ set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    if odd:
+        raise ValueError(f"{len(odd)} tensors are missing or of no use, such as {min(odd)}")
+
+
+def _pass_on_if_memory_ran_out(error: Exception) -> None:
+    if isinstance(error, MemoryError) or "out of memory" in str(error):
+        raise error
+
+
+def _first_line(error: Exception) -> str:
+    return re.split(r"[:.]\s|\n", str(error).strip())[0][:200] or type(error).__name__

@@ -1,0 +1,151 @@
+"""Which question-answer pairs are kept, and why the others are not."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from itertools import pairwise
+
+from llama_qna.text.words import STOPWORDS, content_words, similarity, supported
+
+POINTS_AT_TEXT = re.compile(
+    r"\b(the|this|that) (text|passage|author|authors|article|excerpt|paragraph|above|sentence)\b|\b(above|below)\b",
+    re.I,
+)
+
+QUESTION_WORD = re.compile(
+    r"\b(what|when|where|who|whom|whose|why|which|how)\b|^(is|are|was|were|do|does|did|can|could|has|have|will|would)\b",
+    re.I,
+)
+
+# a pronoun, or "the" with one common noun: the reader has not met what it stands for
+VAGUE = re.compile(
+    r"\b([Ii]t|[Tt]hey|[Tt]heir|[Ii]ts|[Tt]hese|[Tt]his)\b|^(?!Who).*\b([Hh]is|[Hh]er)\b"
+    r"|^(What|Why) [a-z]+ (to )?the [a-z-]+( [a-z]+)?\?$"
+)
+
+AFTER_NOUN = "and|or|to|in|on|at|by|from|with|into|through|is|was|are|were|be|have|has|can|when|while|under|over|after"
+
+FORMED = 1.6  # how much less likely a question may be of which a form left no word to the model
+
+# Every reason to reject a pair, in the order in which it is looked for: the cheap ones first.
+REASONS = [
+    "no pair in the response",
+    "cut off",
+    "not a question",
+    "refers to the text",
+    "not supported by the chunk",
+    "answer repeats the question",
+    "question repeats itself",
+    "answer not about the question",
+    "vague question",
+    "unlikely question",
+    "the model answers otherwise",
+    "duplicate",
+    "more pairs than wanted",
+]
+
+
+class Filters:
+    """The rules for one set of chunks.
+
+    Args:
+        texts: every chunk of the corpus; they tell which words are common in it.
+        min_score: the least mean log-probability per token of a question; see `Candidate.score`.
+    """
+
+    def __init__(self, texts: list[str], min_score: float):
+        self.min_score = min_score
+        chunks = Counter(word for text in texts for word in content_words(text))
+        self.rare = {word for word, count in chunks.items() if count <= max(2, 0.04 * len(texts))}
+        nouns = Counter(pair for text in texts for pair in re.findall(r"\b(an?|the) ([a-z-]+)", text.lower()))
+        self.introduced = {
+            noun
+            for article, noun in nouns
+            if article != "the" and 2 * (nouns["a", noun] + nouns["an", noun]) >= nouns["the", noun]
+        }
+
+    def reason(self, candidate, text: str) -> str:
+        """The first reason to reject a candidate about a chunk's text, or an empty string."""
+        if candidate.problem:
+            return "no pair in the response"
+        question, answer = candidate.question, candidate.answer
+        asked, answered, source = content_words(question), content_words(answer), content_words(text)
+        rules = {
+            "cut off": not re.search(r"[.!?)\"”]$", answer)
+            or not re.search(r"(?<! and)(?<! or)(?<! the)\?$", question),
+            "not a question": not QUESTION_WORD.search(question) or not 3 <= len(question.split()) <= 40,
+            "refers to the text": bool(POINTS_AT_TEXT.search(f"{question} {answer}")),
+            "not supported by the chunk": not supported(answer, answered, source, 0.75)
+            or not supported(question, asked, source, 0.6),
+            "answer repeats the question": answered <= asked,
+            "question repeats itself": _repeats(question, answer),
+            "answer not about the question": len(asked & answered) < max(min(2, len(asked)), 0.34 * len(asked)),
+            "vague question": self._is_vague(question, asked),
+            "unlikely question": candidate.score is not None
+            and candidate.score < self.min_score - (not candidate.free) * FORMED,
+            "the model answers otherwise": similarity(answer, candidate.check) < 0.5,
+        }
+        return next((reason for reason in REASONS if rules.get(reason)), "")
+
+    def _is_vague(self, question: str, asked: frozenset[str]) -> bool:
+        """Whether a reader without the passage could not tell what is asked.
+
+        "the hole" points back where the documents say "a hole" about as often: things that are introduced with "a" are
+        not the only ones of their kind, as "the universe" is.
+        """
+        named = re.search(r"\b[A-Z]", question[1:])  # a name says more than a common noun
+        bare = 3 if re.match("What did\\b" if named else "What (did|does|do)\\b", question) else 2
+        definite = re.findall(r"\bthe ([a-z-]+)(?=\?| (?:" + AFTER_NOUN + r")\b| \w+ed\b| \w+\?)", question)
+        few = len(asked) < bare and not (bare == 2 and asked & self.rare)
+        return bool(VAGUE.search(question)) or few or any(noun in self.introduced for noun in definite)
+
+
+class Duplicates:
+    """Finds questions that were nearly asked before: MinHash over pairs of neighbouring words.
+
+    Locality-sensitive hashing (Broder 1997; Indyk and Motwani 1998, as in `datasketch`) proposes, and the exact Jaccard
+    similarity decides.
+    """
+
+    THRESHOLD = 0.6
+
+    def __init__(self):
+        from datasketch import MinHashLSH
+
+        self.index, self.shingles = MinHashLSH(threshold=self.THRESHOLD - 0.15, num_perm=64), {}
+
+    def add(self, text: str) -> bool:
+        """Take a text in, and say whether a near duplicate of it was there before; then it is not taken in."""
+        if text in self:
+            return True
+        key = str(len(self.shingles))
+        self.shingles[key] = _shingles(text)
+        self.index.insert(key, _signature(self.shingles[key]))
+        return False
+
+    def __contains__(self, text: str) -> bool:
+        shingles = _shingles(text)
+        others = [self.shingles[key] for key in self.index.query(_signature(shingles))]
+        return any(len(shingles & other) >= self.THRESHOLD * len(shingles | other) for other in others)
+
+
+def _shingles(text: str) -> set[str]:
+    words = [word.rstrip("s") for word in re.findall(r"\w+", text.lower())]
+    return {" ".join(pair) for pair in pairwise(["", *words])}
+
+
+def _signature(shingles: set[str]):
+    from datasketch import MinHash
+
+    signature = MinHash(num_perm=64, seed=1)
+    signature.update_batch([shingle.encode() for shingle in sorted(shingles)])
+    return signature
+
+
+def _repeats(question: str, answer: str) -> bool:
+    """Whether the question has a content word more often than a person would ask it."""
+    asked, said = (
+        Counter(w for w in re.findall(r"\w+", text.lower()) if w not in STOPWORDS) for text in (question, answer)
+    )
+    return any(count > max(1, said[word]) for word, count in asked.items())

@@ -1,0 +1,217 @@
+"""What a chat model wrote becomes question-answer pairs, in whatever shape it labelled them.
+
+The grammar: a response is a text with markers; a marker and the text up to the next one is a segment.
+
+1. JSON, tags, tables and lists of answers are first rewritten as labelled text.
+2. Questions are marked by labels ("Question 3:", "**Q1.**"); where a response has none, by list numbers; where it has
+   none of these, by standing alone on a line. Answers are marked by labels only.
+3. The body of a segment ends where the model turns to something else: a title, a rule, a note, a closing phrase.
+4. Questions in a row go with the answers in a row after them; without these, the text behind a question answers it.
+"""
+
+import json
+import re
+from collections import namedtuple
+from itertools import groupby, zip_longest
+
+_FLAGS = re.IGNORECASE | re.MULTILINE
+
+# Places of a label: the start of a line, behind a sentence, and anywhere for "Question:" and "Answer:" themselves.
+_MARKS, _ITEM = r"^[^\w\n]*_{0,2}", r"\d{1,3}[.)](?!\d)[^\w\n]*"
+
+_SENTENCE_END = r'(?:(?<=[.?!])|(?<=[.?!]["”)]))'
+
+_WHOLE_WORD = r"(?<=\S)[ \t]+(?=(?-i:Question|Answer)[ \t]?\d*:)"
+
+_PLACE = rf'(?:{_MARKS}(?:{_ITEM})?|{_SENTENCE_END}[^\w\n"”]{{0,9}}|{_WHOLE_WORD})'
+
+_DIGITS = r"[ \t.#(-]*\d{1,3}\)?(?:[ \t]*(?:/|of)[ \t]*\d+)?"
+
+_NUMBER = rf"(?:{_DIGITS}|[ \t]+(?:one|two|three|four|five)\b)"
+
+_END = r"(?:[ \t]*\([^()\n]{3,30}\))?[*_ \t]*(?:[:.)\]]|[-–—](?=\s)|(?=\n|\Z))"  # the bracket: "Question 1 (easy):"
+
+
+def _label(words: str, letter: str) -> str:
+    """A pattern of labels; a letter alone needs a colon or a bracket, unlike "A. Graves" and "vitamin A."."""
+    word = rf"(?:{words})(?:{_NUMBER}?{_END}|{_NUMBER}(?=[ \t]+(?-i:[A-Z])))"
+    short = rf"{letter}(?:{_DIGITS}[*_ \t]*(?:[:.)\]]|[-–—](?=\s))|[*_]*[:)\]])|(?-i:{letter.upper()}) [:)–—-](?=\s)"
+    return rf"(?:{word}|{short})[:*_]*[ \t]*(?:(?:{words})[*_ \t]*:[*_ \t]*)?"  # the end: "Question 1: Question:"
+
+
+_QUESTION = _label(r"(?:(?:first|second|third|next|last|sample|discussion) )?ques(?:tion)?", "q")
+
+_ANSWER = _label(r"(?:(?:sample|possible|suggested|correct) )?ans(?:wer)?|the answer(?: is)?(?=[ \t]*:)", "a")
+
+_THEN_ANSWER = rf"[^\w\n]*\n*[^\w\n]*(?:{_ANSWER})"
+
+_MARKERS = [  # of questions, strongest first
+    _PLACE + _QUESTION,
+    # A list number, with a question mark before its second line is over or an answer below.
+    rf"{_MARKS}(?:{_ITEM}|[ivx]{{1,4}}[.)] )(?=[^\n?]*(?:\n[ \t]*(?-i:[a-z])(?!\))[^\n?]*)?\?|[^\n]*{_THEN_ANSWER})",
+    # A whole line in a list or at the start of a paragraph, a bold question, or a question with an answer behind it.
+    rf"(?:(?:\A|(?<=\n\n))[^\w\n]*|^[^\w\n]+)(?=\w[^\n?]*\?(?:[^\w\n]*$|\*\*))"
+    rf"|(?:{_MARKS}|{_SENTENCE_END}[ \t]+[\"“]?)(?=\w[^\n?]*\?{_THEN_ANSWER})",
+]
+
+_CHOICES = re.compile(r"\W*a(?:[).].*?\s\(?b[).]|:[^\n]*\n\W*b:)(?!\S)", re.I | re.S)  # "A) red B) blue" is no answer
+
+_NO_ANSWER = r"(?i)\W*(?:(?:explain|describe|discuss|give|justify|why|how|name|list|hint)\b|\d+(?:[.)]\s|[.)]?\Z))"
+
+_CLOSING = r"(?i)(?:(?<=[.!?])\s+|\n\W*)(?:(?:I|please) )?(?:hope (?:this|these|that h)|let me know)"
+
+_PLACEHOLDER = re.compile(r"[\[<{]\D+[\]>}]\Z|[\W_]*\Z")
+
+_OTHER = r"""(?:[\s{\[,]{0,40}"(?!question|answer)\w\w+"\s*:\s*(?:"[^"\n]*"|[\w.-]+)){0,9}"""
+
+_FIELD = r"""[\s{\[,]{0,40}(["'])(question|answer|q|a)\1\s*:\s*(["'])((?s:.*?))(?:(?<!\\)\3(?=\s*[,}\]\n])|\Z)"""
+
+_TABLE_ROW = r"^\|?(?:[ \t]*\d+[ \t]*\|)?[ \t]*(?!q[\d:.)]|ques)([^|\n]+\?)[ \t]*\|[ \t]*([^|\n]+?)[ \t]*\|?[ \t]*$"
+
+_ASIDE = re.compile(  # a line on which the model turns to something else
+    r"""[^\w\n]*(?:
+        please\ |feel\ free|thank|(?:would|do)\ you\ (?:like|want|need)|is\ there\ any|(?:can|may)\ i\b
+        |(?:these|the\ above)\ (?:\w+\ )?(?:questions|pairs|answers)
+        |(?:note|explanation|rationale|difficulty|source|reference|evidence|passage|context|topic)[*_ ]*:
+        |(?:q\ ?&\ ?a|qa|question[- ]+(?:and[- ]+)?answers?)?[- ]*(?:pair|example|set|passage)[ #]*\d*[*_]*:?[*_]*$
+    )|\s*(?:\#+\ |\||\d+[.)]\W*$|[-*_=\#>\s]+$)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+_Segment = namedtuple("_Segment", "kind number body raw")  # "question" or "answer", number as written or ""
+
+
+def parse_pairs(text: str) -> list[tuple[str, str]]:
+    """The complete pairs in a chat model's free text; an answer that was cut off counts."""
+    return parse_response(text)[0]
+
+
+def parse_response(text: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """The pairs in a chat model's free text, and what is left over.
+
+    Returns:
+        Pairs (question, answer) without labels, markup and line breaks; leftovers (raw text, reason), of a half pair
+        "question without answer" or "answer without question"; of a whole response from which nothing else came
+        "empty response", "no labels" or "nothing behind the labels".
+    """
+    pairs, leftovers, segments = [], [], _segments(_as_labelled_text(text))
+    full = [segment for segment in segments if not _PLACEHOLDER.match(segment.body)]
+    runs = [list(run) for _, run in groupby(full, key=lambda segment: segment.kind)]
+    runs = [[], *runs] if full and full[0].kind == "answer" else runs
+    for questions, answers in zip_longest(runs[::2], runs[1::2], fillvalue=[]):
+        matched = _match(questions, answers)
+        pairs += [(question.body, answer.body) for question, answer in matched]
+        used = {id(segment) for pair in matched for segment in pair}
+        lone = [segment for segment in questions + answers if id(segment) not in used]
+        leftovers += [(s.raw, f"{s.kind} without {'answer' if s.kind == 'question' else 'question'}") for s in lone]
+    if not pairs and not leftovers:
+        reason = "nothing behind the labels" if segments else "no labels" if text.strip() else "empty response"
+        leftovers = [(text, reason)]
+    return pairs, leftovers
+
+
+def strip_question_label(text: str) -> str:
+    """A question without the label or list number at its start ("Question 3: ", "Q1. ", "2) ")."""
+    return _strip(rf"{_PLACE}{_QUESTION}|{_MARKS}{_ITEM}", text)
+
+
+def strip_answer_label(text: str) -> str:
+    """An answer without the label at its start ("**Answer:** ", "(Answer) ", "a) "); a list "a) ... b) ..." stays."""
+    return _strip(_PLACE + _ANSWER, text)
+
+
+def _strip(label: str, text: str) -> str:
+    match = None if _CHOICES.match(text) else re.match(label, text.strip(), _FLAGS)
+    return _closed(text.strip()[match.end() :].strip(), match[0]) if match else text.strip()
+
+
+def _segments(text: str) -> list[_Segment]:
+    segments, markers = [], _markers(text)
+    for (match, kind), (following, next_kind) in zip_longest(markers, markers[1:], fillvalue=(None, "")):
+        end = following.start() if following else len(text)
+        raw, body, answer = text[match.start() : end].strip(), _until_aside(text[match.end() : end]), ""
+        if kind == "question":
+            body, answer = _unlabelled_answer(body) if next_kind != "answer" else (body, "")
+            body = re.sub(r"\A\d{1,3}[.)]\s+", "", re.split(r"(?<=\?)\W*\n\s*\n", body)[0])
+        number = re.findall(r"(?i)(?:[qa]\w*\W*|^\W*)(\d+|one|two|three|four|five)\b", match[0])
+        segments.append(_Segment(kind, "".join(number[:1]).lower(), _plain(body, match[0]), raw))
+        segments += [segments[-1]._replace(kind="answer", body=_plain(answer, ""))] if answer else []
+    return segments
+
+
+def _markers(text: str) -> list[tuple[re.Match, str]]:
+    answers = list(re.finditer(_PLACE + _ANSWER, text, _FLAGS))
+    ends = [match.start() for match in answers[1:]] + [len(text)]
+    answers = [m for m, end in zip(answers, ends, strict=False) if not _CHOICES.match(text[m.start() : end])]
+    starts, questions = {match.start() for match in answers}, []
+    for pattern in _MARKERS:
+        questions = questions or [m for m in re.finditer(pattern, text, _FLAGS) if m.start() not in starts]
+        if pattern is _MARKERS[-1]:  # a question without any label may be addressed to the user
+            questions = [m for m in questions if m[0].strip() or not _ASIDE.match(text, m.end())]
+    return sorted([(m, "question") for m in questions] + [(m, "answer") for m in answers], key=lambda m: m[0].start())
+
+
+def _until_aside(body: str) -> str:
+    lines = re.split(_CLOSING, body.strip())[0].split("\n")
+    last = re.sub(r"[\W\d_]", "", lines[-1]).lower()
+    if len(lines) > 1 and last and ("question".startswith(last) or "answer".startswith(last)):
+        lines.pop()  # a label that the token limit cut
+    end = next((i for i, line in enumerate(lines) if i and line.strip() and _ASIDE.match(line)), None)
+    return "\n".join(lines[:end]).strip()
+
+
+def _unlabelled_answer(body: str) -> tuple[str, str]:
+    """Question and the answer behind it, on the next line or, if there is no other question mark, on the same."""
+    match = re.match(r"(.*?\?[^\w\n]*)\n(.+)", body, re.DOTALL)
+    if not match and body.count("?") == 1:
+        match = re.match(r"(.*\?\W*?)[ \t]+(.+)", body, re.DOTALL)
+    unfit = not match or match[2].endswith("?") or _CHOICES.match(match[2]) or re.match(_NO_ANSWER, match[2])
+    return (body, "") if unfit else match.groups()
+
+
+def _match(questions: list[_Segment], answers: list[_Segment]) -> list[tuple[_Segment, _Segment]]:
+    """Questions in a row go with the answers after them: by number, one by one, or the last with the first."""
+    if len(questions) > 1 and all(segment.number for segment in questions + answers):
+        by_number = {question.number: question for question in questions}
+        first = {answer.number: answer for answer in reversed(answers)}
+        return [(by_number[n], first[n]) for n in by_number if n in first]
+    if len(questions) != len(answers):
+        questions, answers = questions[-1:], answers[:1]
+    return list(zip(questions, answers, strict=False))
+
+
+def _plain(body: str, label: str) -> str:
+    """Text without emphasis and line breaks; of several list items the dashes stay, because they part them."""
+    text = re.sub(r"(?<![\w*])(\*{1,3})(?=\S)([^\n]+?)(?<=\S)\1(?![\w*])", r"\2", body)
+    text, items = re.subn(r"^[ \t]*[-*•][ \t]+", "- ", text, flags=re.MULTILINE)
+    text = _closed(" ".join((text.removeprefix("- ") if items == 1 else text).split()), label)
+    return re.sub(r'\A"([^"]*)"\Z|\A“([^“”]*)”\Z', r"\1\2", text).strip()
+
+
+def _closed(text: str, label: str) -> str:
+    """Text without the end of a bold, quoted or bracketed stretch that began before it."""
+    for mark in ("**", '"'):
+        text = text.removeprefix(mark).removesuffix(mark) if text.count(mark) % 2 else text
+    return text.removesuffix(")") if label.count("(") > label.count(")") else text
+
+
+def _as_labelled_text(text: str) -> str:
+    """The same response, up to its end token, with every other layout rewritten as "Question: ..." lines."""
+    text = re.split(r"</s>|<\|(?:im_end|end|eot_id)[^|]*\|>|\[INST\]", text.replace("\r\n", "\n"))[0]
+    text = re.sub(r"<br ?/?>|^[ \t]*```.*$", "\n", text, flags=_FLAGS)
+    text = re.sub(r"\n\s*\n", "\n\n", text.strip())
+    text = re.sub(r"(?i)<(question|answer)>([^<]*)</\1>", r"\n\n\1: \2\n\n", text)
+    text = re.sub(rf"{_OTHER}{_FIELD}{_OTHER}[\s,}}\]]*", _field_as_text, text, flags=_FLAGS)
+    text = re.sub(_TABLE_ROW, r"\n\nQuestion: \1\nAnswer: \2", text, flags=_FLAGS)
+    # "Q. ...?" and "A. ..." on the next line: only the two together tell a label from an initial.
+    text = re.sub(r"(?m)^([^\w\n]*)Q\. ([^\n]*\?\W*?)\n\s*A\. ", r"\1Q: \2\nA: ", text)
+    questions, answers = re.split(rf"(?:{_MARKS}answers(?: key)?[*_: \t]*$|\Z)", text, maxsplit=1, flags=_FLAGS)
+    return questions + "\n\n" + re.sub(rf"{_MARKS}(\d+)[.)] ", r"Answer \1: ", answers, flags=_FLAGS)
+
+
+def _field_as_text(field: re.Match) -> str:
+    try:
+        value = json.loads(f'"{field[4]}"', strict=False)
+    except ValueError:  # written with single quotes, or cut off
+        value = field[4].replace("\\", "")
+    return f"\n\n{field[2]}: {value}\n\n"

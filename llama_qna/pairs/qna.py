@@ -1,0 +1,265 @@
+"""Chunks become question-answer pairs (stage `generate`).
+
+Every pair keeps the id of its chunk; every rejected one is kept too, with the reason.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from llama_qna import UserError
+from llama_qna.pairs import parser, writers
+from llama_qna.pairs.filters import REASONS, Duplicates, Filters
+from llama_qna.pairs.ledger import Ledger, entry_key
+from llama_qna.pairs.writers import Passage, Written
+from llama_qna.project.code import code_hash
+from llama_qna.project.data import QNA_COLUMNS, read_chunks, read_qna, read_table
+from llama_qna.project.files import sha256
+from llama_qna.project.recipe import Endpoint
+from llama_qna.project.stage import once
+from llama_qna.project.variant import Variant
+from llama_qna.text.titles import title_of
+
+
+def generate(variant: Variant) -> pd.DataFrame:
+    """Stage 2: make question-answer pairs from the chunks.
+
+    Writes `qna.csv` and `qna_rejected.csv` (the same columns and `reason`).
+
+    Returns:
+        The accepted pairs, with the columns of `COLUMNS`.
+
+    Raises:
+        UserError: no chunks yet, a Q&A file of the user's without its columns, or not one usable pair.
+    """
+    recipe = variant.recipe
+    chunks = read_chunks(variant)
+    from llama_qna.models.base import model_identity
+
+    inputs = {"chunks.csv": sha256(variant.chunks / "chunks.csv")} | model_identity(recipe.base_model)
+    if recipe.generation.qna_file:
+        path = variant.root / recipe.generation.qna_file
+        inputs[path.name] = sha256(path) if path.is_file() else "missing"
+    once(
+        variant,
+        "generate",
+        recipe=recipe.model_dump(include={"generation", "base_model", "seed"}),
+        inputs=inputs,
+        work=lambda folder: _generate(variant, chunks, folder),
+    )
+    return read_qna(variant)
+
+
+def _generate(variant: Variant, chunks: pd.DataFrame, folder: Path) -> dict:
+    recipe = variant.recipe.generation
+    rejected = pd.DataFrame(columns=[*QNA_COLUMNS, "reason", "score"])
+    cost = {}
+    if recipe.qna_file:
+        pairs = read_qna_file(variant.root / recipe.qna_file)
+    else:
+        pairs, rejected, cost = _model_pairs(variant, chunks)
+    if recipe.reference_questions:
+        pairs = pd.concat([pairs, reference_pairs(chunks[chunks.kind == "reference"])], ignore_index=True)
+    if pairs.empty:
+        raise UserError(f"{variant.name}: not one usable question-answer pair came out of {len(rejected)} tries")
+    pairs.reindex(columns=QNA_COLUMNS).to_csv(folder / "qna.csv", index=False)
+    rejected.reindex(columns=[*QNA_COLUMNS, "reason", "score"]).to_csv(folder / "qna_rejected.csv", index=False)
+    reasons = Counter(rejected.reason.str.split(":").str[0])  # what was wrong with a response follows the colon
+    found = {reason: reasons[reason] for reason in REASONS if reasons[reason]}
+    return {"pairs": len(pairs), "rejected": len(rejected), "reasons": found} | cost
+
+
+def read_qna_file(path: Path) -> pd.DataFrame:
+    """A Q&A file of the user's own: a CSV with the columns Question and Answer.
+
+    Raises:
+        UserError: it is missing, no CSV, without its columns, or without rows.
+    """
+    if not path.is_file():
+        raise UserError(f"Q&A file {path.name}: no such file (generation.qna_file in variant.yaml)")
+    table = read_table(path, f"Q&A file {path.name}", ["Question", "Answer"])
+    table["Question"] = table.Question.map(parser.strip_question_label)
+    table["Answer"] = table.Answer.map(parser.strip_answer_label)
+    table = table[(table.Question != "") & (table.Answer != "")]
+    if table.empty:
+        raise UserError(f"Q&A file {path.name}: no row has both a question and an answer")
+    return table.assign(split="train", recipe="file", model="")
+
+
+def reference_pairs(references: pd.DataFrame) -> pd.DataFrame:
+    """Two questions about each entry of the reference list, answered by the entry.
+
+    "What is reference [n]?" is the study's; such questions differ in a number alone, which a small model hardly learns.
+    "Who wrote ...?" asks for the same by its title, where one is found and no other entry has it.
+    """
+    rows = []
+    parts = [re.match(r"\[(\d+)\]\s*(.*)", text, re.S).groups() for text in references.text]
+    titles = Counter(title_of(entry) for _, entry in parts)
+    for chunk, (number, entry) in zip(references.itertuples(), parts, strict=True):
+        questions = [f"What is reference [{number}]?"]
+        if titles[title := title_of(entry)] == 1 and title:
+            questions.append(f"Who wrote “{title}”?")
+        rows += [_row(question, entry, chunk, "reference", "") for question in questions]
+    return pd.DataFrame(rows, columns=QNA_COLUMNS)
+
+
+def _row(question: str, answer: str, chunk, method: str, model: str) -> dict:
+    return {
+        "Question": question,
+        "Answer": answer,
+        "chunk_id": chunk.chunk_id,
+        "document": chunk.document,
+        "page": chunk.page,
+        "split": chunk.split,
+        "recipe": method,
+        "model": model,
+    }
+
+
+def _model_pairs(variant: Variant, chunks: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
+    """Let the model write about every chunk; the pairs that are kept, those that are not, and what was written.
+
+    Every answer of the model goes to the ledger before the next question. Passages are asked about in groups that do
+    not depend on what the ledger holds, so that a run that was stopped ends with the pairs of an undisturbed one.
+    """
+    recipe = variant.recipe
+    body = chunks[chunks.kind == "body"]
+    before = body.text.shift(fill_value="").where(body.document.eq(body.document.shift()), "")
+    passages = [
+        Passage(chunk_id, text, continues(text, previous))
+        for chunk_id, text, previous in zip(body.chunk_id, body.text, before, strict=True)
+    ]
+    passages.sort(key=lambda passage: (-len(passage.text), passage.chunk_id))
+    size = max(1, recipe.generation.batch_size // 2)
+    written: dict[str, list[Written]] = {passage.chunk_id: [] for passage in passages}
+    write = cache(lambda: writers.writer(variant))  # the model is loaded when it is first needed
+    variant.run.mkdir(parents=True, exist_ok=True)
+    with Ledger(variant.run / "qna.ledger") as ledger:
+        for attempt in range(1, recipe.generation.attempts + 1):
+            pairs, rejected = judge(variant, body, written)
+            waiting = [passage for passage in passages if passage.chunk_id not in set(pairs.chunk_id)]
+            with Progress(len(waiting), attempt) as progress:
+                for group in (waiting[n : n + size] for n in range(0, len(waiting), size)):
+                    found, tokens = _write(variant, write, ledger, group, attempt)
+                    for passage, result in zip(group, found, strict=True):
+                        written[passage.chunk_id].append(result)
+                    pairs, rejected = judge(variant, body, written)
+                    progress.update(len(group), len(pairs), len(rejected), tokens)
+    cost = {"tokens": sum(result.tokens for results in written.values() for result in results)}
+    return pairs, rejected, cost
+
+
+def _write(variant: Variant, write, ledger: Ledger, group: list[Passage], attempt: int) -> tuple[list[Written], int]:
+    """What the model writes about a group of passages, the ledger's where it has that; and the tokens that are new.
+
+    A group is written whole by a model in this process, whose texts depend on their batch in the last bits.
+    """
+    keys = [_key(variant, passage, attempt) for passage in group]
+    asked = [n for n, key in enumerate(keys) if key not in ledger]
+    if asked and not variant.recipe.generation.endpoint:
+        asked = range(len(group))
+    new = dict(zip(asked, write()([group[n] for n in asked], attempt), strict=True)) if asked else {}
+    if new:
+        ledger.add([result.entry() | {"key": keys[n]} for n, result in new.items() if result.final])
+    found = [new.get(n) or Written.of_entry(ledger.get(key)) for n, key in enumerate(keys)]
+    return found, sum(result.tokens for result in new.values())
+
+
+def continues(text: str, previous: str) -> bool:
+    """Whether a chunk begins within a sentence of the chunk before it, which it may overlap."""
+    place = previous.rfind(text[:40])
+    read = (previous[:place] if place >= 0 else previous).rstrip()
+    return bool(read) and read[-1] not in '.!?:”"'
+
+
+def judge(variant: Variant, body: pd.DataFrame, written: dict[str, list[Written]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The pairs that are kept of what was written about the chunks, and those that are not, each with its reason.
+
+    The training sections come first, so that of two near duplicates the one of a held-out section goes.
+    """
+    settings = variant.recipe.generation
+    filters = Filters(list(body.text), settings.min_score)
+    questions, answers = Duplicates(), Duplicates()
+    rows = []
+    for chunk in body.sort_values("split", ascending=False, kind="stable").itertuples():
+        candidates = [candidate for result in written[chunk.chunk_id] for candidate in result.candidates]
+        kept = 0
+        for candidate, reason in _best_first(candidates, filters, chunk.text):
+            if not reason and questions.add(candidate.question):
+                reason = "duplicate"
+            if not reason and chunk.split == "heldout" and candidate.answer in answers:
+                reason = "duplicate"
+            if not reason and kept == settings.pairs_per_chunk:
+                reason = "more pairs than wanted"
+            if not reason and chunk.split == "train":
+                answers.add(candidate.answer)
+            kept += not reason
+            row = _row(candidate.question, candidate.answer, chunk, settings.method, _model_name(variant))
+            rows.append(row | {"reason": reason, "score": candidate.score, "problem": candidate.problem})
+    table = pd.DataFrame(rows, columns=[*QNA_COLUMNS, "reason", "score", "problem"])
+    table["reason"] = table.reason.where(table.problem == "", table.reason + ": " + table.problem)
+    order = {chunk_id: n for n, chunk_id in enumerate(body.chunk_id)}
+    table = table.sort_values("chunk_id", key=lambda ids: ids.map(order), kind="stable")
+    return table[table.reason == ""].reset_index(drop=True), table[table.reason != ""].reset_index(drop=True)
+
+
+def _best_first(candidates: list, filters, text: str) -> list[tuple]:
+    """Candidates with their reasons, the best about each sentence before the second best about any."""
+    judged = [(candidate, filters.reason(candidate, text)) for candidate in candidates]
+    judged.sort(key=lambda item: -(item[0].score or 0))
+    seen = Counter()
+    ranked = []
+    for candidate, reason in judged:
+        ranked.append((seen[candidate.answer], candidate, reason))
+        seen[candidate.answer] += not reason
+    ranked.sort(key=lambda item: item[0])
+    return [(candidate, reason) for _, candidate, reason in ranked]
+
+
+def _model_name(variant: Variant) -> str:
+    endpoint = variant.recipe.generation.endpoint
+    return endpoint.model if endpoint else variant.recipe.base_model
+
+
+def _key(variant: Variant, passage: Passage, attempt: int) -> str:
+    """What decides the model's words about a passage; the filters do not, nor does the way to reach a server."""
+    recipe = variant.recipe
+    unsaid = dict.fromkeys(("attempts", "min_score", "qna_file", "reference_questions"), True)
+    told = recipe.generation.model_dump(exclude=unsaid | {"endpoint": set(Endpoint.model_fields) - {"model"}})
+    return entry_key(
+        passage=asdict(passage),
+        attempt=attempt,
+        seed=recipe.seed,
+        model=_model_name(variant),
+        quantization=recipe.quantization.model_dump() if recipe.generation.load_in_4bit else None,
+        generation=told,
+        code=code_hash("write"),
+    )
+
+
+class Progress:
+    """The bar of the stage: passages done, pairs accepted and rejected so far, tokens a second, time left."""
+
+    def __init__(self, total: int, attempt: int):
+        from tqdm import tqdm
+
+        self.bar, self.tokens, self.started = tqdm(total=total, desc=f"attempt {attempt}", unit="chunk"), 0, time.time()
+
+    def update(self, passages: int, accepted: int, rejected: int, tokens: int) -> None:
+        self.tokens += tokens
+        speed = self.tokens / max(time.time() - self.started, 1e-9)
+        self.bar.set_postfix_str(f"{accepted} accepted, {rejected} rejected, {speed:.0f} tokens/s", refresh=False)
+        self.bar.update(passages)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.bar.close()

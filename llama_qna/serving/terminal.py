@@ -1,0 +1,212 @@
+"""Questions from the terminal: as words, from standard input, in a file of questions, or in a conversation."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from llama_qna import UserError
+from llama_qna.answering.answerer import MODELS, SYSTEMS, Answer, Prompter, Source, uses_retrieval
+from llama_qna.models.lineage import trained
+
+COLUMNS = ["question", "system", "model", "answer", "sources"]
+
+HELP = "A question is answered; /system NAME changes the system, /sources shows the passages or not, /quit leaves."
+
+
+def ask(answerer: Prompter, questions: list[str], system: str, with_sources: bool) -> Iterator[str]:
+    """The lines to print for some questions: of one question the answer, of several each with its answer."""
+    for question, answer in zip(questions, answerer.answer(questions, system), strict=True):
+        yield printable(f"Question: {question}\nAnswer: {answer.text}" if len(questions) > 1 else answer.text)
+        if with_sources:
+            yield sources_text(answerer, question, system, answer)
+
+
+def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int:
+    """Answer a CSV of questions into another; what stands there already, answered by the same model, is kept.
+
+    The target is rewritten after every batch and is whole at any time. Rows of other systems and models stay, so that
+    several can be compared in one file.
+
+    Args:
+        source: has a column `question` (or `Question`).
+        target: gets the columns of `COLUMNS`.
+
+    Returns:
+        How many questions were answered now.
+
+    Raises:
+        UserError: a file cannot be read or written, the target is damaged, or a question is empty or too long.
+    """
+    from tqdm import tqdm
+
+    questions = _questions(source, answerer)
+    rows = _answered(target)
+    model = model_label(answerer, system)
+    known = {tuple(row[:3]) for row in rows}
+    missing = [question for question in dict.fromkeys(questions) if (question, system, model) not in known]
+    step = answerer.variant.recipe.evaluation.batch_size
+    with tqdm(total=len(questions), initial=len(questions) - len(missing), desc="answers", unit="question") as bar:
+        for start in range(0, len(missing), step):
+            batch = missing[start : start + step]
+            for question, answer in zip(batch, answerer.answer(batch, system), strict=True):
+                places = " | ".join(_place(source) for source in answer.sources)
+                rows.append([question, system, model, answer.text, places])
+            _write(target, rows)
+            bar.update(len(batch))
+    if not target.is_file():
+        _write(target, rows)  # no questions, no answers
+    return len(missing)
+
+
+def model_label(answerer: Prompter, system: str) -> str:
+    """What answers, such as `qna checkpoint-128 1713ce5c, transformers`: answers of another training are not kept."""
+    from llama_qna.project.files import sha256
+
+    uses_retrieval(system)  # refuses a system that is not there
+    name = MODELS[system]
+    _, adapter = trained(answerer.variant, name)
+    hashed = f" {adapter.name} {sha256(adapter / 'adapter_model.safetensors')[:8]}" if adapter else ""
+    return f"{name}{hashed}, {answerer.computed_by}"
+
+
+def converse(answerer: Prompter, system: str, with_sources: bool) -> None:
+    """Ask and answer until the end of the input; every question is on its own, as in training."""
+    import readline  # noqa: F401 - input() then has a history and editing
+
+    uses_retrieval(system)
+    print(f"{answerer.variant.name}, {system}. {HELP}")
+    while True:
+        try:
+            line = input("> ").strip()
+        except EOFError:
+            print()
+            return
+        if line == "/quit":
+            return
+        if line == "/sources":
+            with_sources = not with_sources
+            print(f"passages are {'shown' if with_sources else 'not shown'}")
+        elif line.startswith("/system"):
+            system = _chosen(line.removeprefix("/system").strip(), system)
+        elif line.startswith("/"):
+            print(HELP)
+        elif line:
+            _converse_once(answerer, line, system, with_sources)
+
+
+def _converse_once(answerer: Prompter, question: str, system: str, with_sources: bool) -> None:
+    try:
+        for piece in answerer.stream(question, system):
+            print(printable(piece), end="", flush=True)
+        print()
+        if with_sources:
+            print(sources_text(answerer, question, system))
+    except UserError as error:
+        print(error)
+    except KeyboardInterrupt:
+        print("\nstopped")
+
+
+def _chosen(wanted: str, system: str) -> str:
+    print(f"{wanted if wanted in SYSTEMS else system} (there are: {', '.join(SYSTEMS)})")
+    return wanted if wanted in SYSTEMS else system
+
+
+def sources_text(answerer: Prompter, question: str, system: str, answer: Answer | None = None) -> str:
+    """The passages that a system was given, or, of one without retrieval, those that a reader may look into."""
+    given = uses_retrieval(system)
+    sources = answer.sources if given and answer else answerer.sources(question)
+    heading = "Answered from:" if given else "The model was given no passage; retrieval finds:"
+    lines = [heading] if sources else ["No passage shares a word with the question."]
+    return printable("\n".join([*lines, *(f"  {_place(source)}\n    {source.text}" for source in sources)]))
+
+
+def printable(text: str) -> str:
+    """A text without control characters: a document may hold some that steer a terminal."""
+    return "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")
+
+
+def _place(source: Source) -> str:
+    section = f", {source.section}" if source.section else ""
+    return f"{source.document}, page {source.page}{section} ({source.chunk_id})"
+
+
+def piped_questions(lines: Iterable[str]) -> list[str]:
+    """One question a line; empty lines do not count.
+
+    Raises:
+        UserError: there is none.
+    """
+    questions = [line.strip() for line in lines if line.strip()]
+    if not questions:
+        raise UserError("no question: give one in quotes, or one a line on standard input, or --input FILE")
+    return questions
+
+
+def _questions(path: Path, answerer: Prompter) -> list[str]:
+    """The questions of a CSV, each checked before any is answered."""
+    table = _read_csv(path)
+    names = [name.strip().lower() for name in table[0]] if table else []
+    if "question" not in names:
+        raise UserError(f"{path}: no column `question`; there are: {', '.join(names) or 'none'}")
+    place, questions = names.index("question"), []
+    for number, row in enumerate(table[1:], start=1):
+        try:
+            answerer.prompt_ids(row[place])
+        except UserError as error:
+            raise UserError(f"{path}, row {number}: {error}") from None
+        questions.append(row[place].strip())
+    return questions
+
+
+def _answered(path: Path) -> list[list[str]]:
+    """The rows of an earlier run; none where the file is not there."""
+    if not path.exists():
+        return []
+    table = _read_csv(path)
+    if not table or table[0] != COLUMNS:
+        raise UserError(f"{path} is not written by ask: its columns are not {','.join(COLUMNS)}; name another file")
+    return table[1:]
+
+
+def _read_csv(path: Path) -> list[list[str]]:
+    """Every row of a CSV, all as long as its first.
+
+    Raises:
+        UserError: the file cannot be read, or is damaged.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            table = [row for row in csv.reader(file, strict=True) if row]
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged or no CSV in UTF-8 ({error}); nothing was changed") from None
+    for number, row in enumerate(table[1:], start=1):
+        if len(row) != len(table[0]):
+            raise UserError(
+                f"{path} is damaged: row {number} has {len(row)} fields, not {len(table[0])}; nothing was changed"
+            )
+    return table
+
+
+def _write(path: Path, rows: list[list[str]]) -> None:
+    """Replace a CSV in one step: a crash leaves the old one or the new one."""
+    content = io.StringIO()
+    csv.writer(content, lineterminator="\n").writerows([COLUMNS, *rows])
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_text(content.getvalue(), encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+
+
+def is_piped() -> bool:
+    """Whether standard input is a file or a pipe and no terminal."""
+    return sys.stdin is not None and not sys.stdin.isatty()

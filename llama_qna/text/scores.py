@@ -1,0 +1,128 @@
+"""Scores of strings: plain functions, no model."""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections import Counter
+
+from rouge_score.rouge_scorer import RougeScorer
+
+ROUGE_NAMES = ["rouge1", "rouge2", "rougeL"]
+
+SUPPORTED_SHARE = 0.75  # of an answer's content words, as `pair_filters` asks of the answers that it keeps
+
+_scorer = RougeScorer(ROUGE_NAMES, use_stemmer=False)  # no stemming, as in the study
+
+
+def score(
+    answer: str, reference: str, variants: list[str], chunk_texts: list[str], ended: bool | None = None
+) -> dict[str, float]:
+    """Every score of one answer, each from 0 to 1; the last three are 1 for yes and 0 for no.
+
+    Args:
+        reference: the answer that ROUGE compares with.
+        variants: other answers that exact match and F1 accept beside the reference; may be empty.
+        chunk_texts: the chunks of the document, for `supported`.
+        ended: see `is_run_on`.
+
+    Returns:
+        `rouge1`, `rouge2`, `rougeL`, `exact_match`, `f1`, `supported`, `empty`, `run_on`.
+    """
+    accepted = [reference, *variants]
+    return rouge(answer, reference) | {
+        "exact_match": exact_match(answer, accepted),
+        "f1": token_f1(answer, accepted),
+        "supported": float(supported(answer, chunk_texts)),
+        "empty": float(is_empty(answer)),
+        "run_on": float(is_run_on(answer, ended)),
+    }
+
+
+def rouge(answer: str, reference: str, strip: bool = True) -> dict[str, float]:
+    """ROUGE-1, -2 and -L F1 of one answer, 0 to 1 (Lin 2004, as in google's `rouge-score`, without stemming).
+
+    A label such as `Answer:` is stripped from both sides: the study left it in its references, and every answer that
+    repeated it scored a word for free; without `strip` it counts here too.
+    """
+    if strip:
+        answer, reference = strip_label(answer), strip_label(reference)
+    scores = _scorer.score(reference, answer)
+    return {name: scores[name].fmeasure for name in ROUGE_NAMES}
+
+
+def exact_match(answer: str, references: list[str]) -> float:
+    """1 if the answer is one of the accepted references after SQuAD's normalisation, else 0 (Rajpurkar et al. 2016)."""
+    return max(float(not is_empty(answer) and _words(answer) == _words(reference)) for reference in references)
+
+
+def token_f1(answer: str, references: list[str]) -> float:
+    """F1 of the words of an answer against the accepted reference that fits best, 0 to 1 (Rajpurkar et al. 2016).
+
+    Words are compared after SQuAD's normalisation, and one that is repeated counts as often as both sides have it.
+    """
+    return max(_f1(answer, reference) for reference in references)
+
+
+def supported(answer: str, chunk_texts: list[str]) -> bool:
+    """Whether one chunk has all numbers and names of an answer and at least 75% of its content words, by their stems.
+
+    This says that the document speaks of these things together, not that the answer is right. An answer without a
+    content word has nothing to support and is not supported.
+    """
+    from llama_qna.text import words as words_module
+    from llama_qna.text.words import content_words
+
+    answer = strip_label(answer)
+    words = content_words(answer)
+    sources = map(content_words, chunk_texts)
+    return bool(words) and any(words_module.supported(answer, words, source, SUPPORTED_SHARE) for source in sources)
+
+
+def is_empty(answer: str) -> bool:
+    """Whether an answer has no letter and no digit beside its label."""
+    return not re.search(r"[^\W_]", strip_label(answer))
+
+
+def is_run_on(answer: str, ended: bool | None = None) -> bool:
+    """Whether an answer did not come to its end, or has the same four words in a row three times or more.
+
+    An empty answer is not a run-on.
+
+    Args:
+        ended: whether the model ended the answer itself, before the limit of new tokens. Where that is not known, an
+            answer has come to its end if it closes with `.`, `!`, `?` or `…`; this takes a bare name for a run-on.
+    """
+    if is_empty(answer):
+        return False
+    if ended is None:
+        ended = bool(re.search(r"[.!?…][\"'”’)\]*]*$", answer.strip()))
+    words = re.findall(r"\w+", answer.lower())
+    repeats = Counter(zip(words, words[1:], words[2:], words[3:], strict=False))
+    return not ended or max(repeats.values(), default=0) >= 3
+
+
+def strip_label(text: str) -> str:
+    return re.sub(r"^\W*answer\W*:\s*", "", text, flags=re.IGNORECASE).strip()
+
+
+def _f1(answer: str, reference: str) -> float:
+    said, expected = Counter(_words(answer)), Counter(_words(reference))
+    if not said or not expected:  # nothing is left of "A", the name of a point, but it is still the right answer
+        return exact_match(answer, [reference])
+    return 2 * (said & expected).total() / (said.total() + expected.total())
+
+
+def _words(text: str) -> list[str]:
+    """The words of a text after SQuAD's normalisation: no case, no punctuation, no articles, no label.
+
+    SQuAD's script knows only ASCII punctuation. PDFs have curly quotes and long dashes, so that all of Unicode's
+    punctuation goes here, as in MLQA (Lewis et al. 2020).
+    """
+    plain = "".join(character for character in strip_label(text).lower() if not _is_punctuation(character))
+    return re.sub(r"\b(a|an|the)\b", " ", plain).split()
+
+
+def _is_punctuation(character: str) -> bool:
+    return character in string.punctuation or unicodedata.category(character).startswith("P")

@@ -1,0 +1,78 @@
+"""Find the chunks that a question is about, by the words that they share.
+
+The bar that a fine-tuned model has to clear: the base model with the right page open before it.
+"""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from statistics import fmean
+
+from llama_qna import UserError
+from llama_qna.text.words import content_words
+
+K1, B = 1.5, 0.75  # within 1.2 to 2 and 0.5 to 0.8, which Robertson and Zaragoza (2009) found good
+
+
+class Search:
+    """BM25 over chunks (Robertson and Zaragoza 2009; `bm25s`), with the idf of Lucene, which is never negative.
+
+    A word counts by its Porter stem; stop words do not count.
+
+    Args:
+        chunk_ids: names of the chunks; their order decides between equal scores.
+        texts: the text of each.
+
+    Raises:
+        UserError: no text has a word to search for.
+    """
+
+    def __init__(self, chunk_ids: list[str], texts: list[str]):
+        from bm25s import BM25
+
+        if len(chunk_ids) != len(texts):
+            raise ValueError(f"{len(chunk_ids)} chunk ids for {len(texts)} texts")
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
+        self.chunk_ids = list(chunk_ids)
+        words = [_stems(text) for text in texts]
+        if not any(words):
+            raise UserError("there is nothing to search: no chunk has a word that is not a stop word")
+        self._index = BM25(k1=K1, b=B, method="lucene")
+        self._index.index(words, show_progress=False)
+
+    def search(self, questions: list[str], k: int) -> list[list[tuple[str, float]]]:
+        """The chunks that share words with each question: (chunk id, score), the best first, at most k.
+
+        There are fewer than k, or none, where no more chunks share a word with the question.
+        """
+        return [self._search(question, k) for question in questions]
+
+    def _search(self, question: str, k: int) -> list[tuple[str, float]]:
+        known = self._index.get_tokens_ids(_stems(question))
+        scores = self._index.get_scores_from_ids(known).tolist()
+        found = [pair for pair in zip(self.chunk_ids, scores, strict=True) if pair[1] > 0]
+        return sorted(found, key=lambda pair: -pair[1])[:k]
+
+
+def recall_at_k(found: list[list[str]], wanted: list[set[str]]) -> float:
+    """The share of questions, 0 to 1, with at least one wanted chunk among the k found.
+
+    Args:
+        found: the ids of the k chunks found for each question.
+        wanted: the ids of the chunks that answer it; each has the whole evidence, so that one is enough. A question
+            that none answers counts as missed.
+
+    Raises:
+        ValueError: there are no questions, or the two lists differ in length.
+    """
+    return fmean(not answering.isdisjoint(ids) for ids, answering in zip(found, wanted, strict=True))
+
+
+def _stems(text: str) -> list[str]:
+    """The content words of a text, each as often as it stands there.
+
+    Sorted within what hyphens join: the order of a set differs from run to run, and with it the last bit of a sum.
+    """
+    words = unicodedata.normalize("NFKC", text).split()  # an accent or a ligature can be written in two ways
+    return [stem for word in words for stem in sorted(content_words(word))]

@@ -1,0 +1,269 @@
+"""A recipe tried out at its model's true shapes without the model's weights: random ones, in NF4 from the start.
+
+What a step takes depends on shapes, not on values, so peak memory and seconds are those of the real run; losses mean
+nothing. The whole 16-bit model never exists: each matrix is drawn, quantized and dropped before the next.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from llama_qna.models.device import GIB, available_memory, measure
+from llama_qna.models.plan import Batch, plan_stage
+from llama_qna.models.shapes import Shapes, shapes_of
+from llama_qna.project import provenance
+from llama_qna.project.files import write_json
+from llama_qna.project.recipe import Quantization
+from llama_qna.project.stage import add_to_note
+from llama_qna.project.variant import Variant
+
+STEPS = 2  # the second one has the optimizer's state
+
+CPU_STEP = (1, 64)  # rows and tokens of a row in place of the recipe's, whose steps take many minutes on a CPU
+
+PROMPT, ANSWER = 32, 8  # tokens of the generation on a CPU
+
+GPU_ANSWERS, GPU_ANSWER = 32, 64  # rows and tokens of the generation on a GPU
+
+
+def rehearse(variant: Variant, budget: int | None = None, rows: int | None = None, length: int | None = None) -> dict:
+    """Build the model with random weights, train two steps as `pretrain` would, generate once; say what it took.
+
+    Args:
+        budget: bytes that it may take; on a GPU more is refused by PyTorch, on a CPU it only guides the plan.
+        rows: of an optimizer step in place of the recipe's `batch_size`; on a CPU 1 unless given.
+        length: tokens of each row in place of the recipe's `max_length`; on a CPU 64 unless given.
+
+    Returns:
+        What stands in `runs/<variant>/rehearsal.json`: what was run, the plan's parts and the measured peak (bytes),
+        seconds of building, of each step and of the generation, tokens a second and the measured limit.
+
+    Raises:
+        UserError: it does not fit, or the shapes are not known.
+    """
+    import torch
+
+    from llama_qna.models import device as device_module
+
+    recipe = variant.recipe
+    shapes, source = shapes_of(recipe.base_model)
+    device = device_module.device().split(":")[0]
+    there = available_memory(device)
+    budget = min(budget or there, there) if device == "cpu" else budget or there
+    if device == "cuda":
+        torch.cuda.set_per_process_memory_fraction(min(1.0, budget / torch.cuda.mem_get_info()[1]))
+    default = CPU_STEP if device == "cpu" else (recipe.pretraining.batch_size, recipe.pretraining.max_length)
+    rows, length = rows or default[0], length or default[1]
+    stage = recipe.pretraining.model_copy(
+        update={"batch_size": rows, "max_length": length, "packing": False, "max_steps": STEPS, "warmup_steps": 0}
+        | {"logging_steps": 1, "save_steps": STEPS, "replay_tokens": 0}
+    )
+    # nothing is merged, so no room on the disk is asked for it
+    short = replace(variant, recipe=recipe.model_copy(update={"pretraining": stage, "stacking": "continue"}))
+    chosen = plan_stage(short, "pretraining", budget, device, [length] * rows)
+    chosen.parts.pop("mapped weights file", None)  # there is none
+    print(f"{chosen.line()}\nrandom weights, by {source}", flush=True)
+
+    started = time.perf_counter()
+    model = random_model(shapes, recipe.quantization)
+    found = {"variant": variant.name, "base_model": recipe.base_model, "random_weights": True, "device": device}
+    found |= {"rows": rows, "length": length, "lora_r": recipe.lora.r, "batch": vars(chosen.batch)}
+    found |= {"recipe_rows": recipe.pretraining.batch_size, "recipe_length": recipe.pretraining.max_length}
+    found["seconds_building"] = round(time.perf_counter() - started, 1)
+    found["peak_building"] = peak(device)
+    print(f"built in {found['seconds_building']} s", flush=True)
+    found |= _train(short, model, chosen.batch, shapes)
+    found["peak_training"] = peak(device)
+    found |= _generate(model, shapes, device)
+    found["parts"], found["planned_peak"], found["peak"] = chosen.parts, chosen.peak, peak(device)
+    found["flops_per_step"] = chosen.flops
+    limit = measure(tuple(shapes.linears.values()), min(4096, chosen.batch.tokens))
+    flops_per_second = chosen.flops / rows / length * found["tokens_per_second"]
+    found |= {"limit": limit, "share_of_limit": round(flops_per_second / limit["matmul"], 3)}
+    found |= {"budget": budget, "date": datetime.now(UTC).date().isoformat(), "git": provenance.git_state()}
+    found |= {"machine": provenance.machine(), "versions": provenance.versions()}
+    variant.run.mkdir(parents=True, exist_ok=True)
+    write_json(variant.run / "rehearsal.json", found)
+    return found
+
+
+def random_model(shapes: Shapes, quantization: Quantization, seed: int = 0):
+    """A Llama with random weights, its layers' matrices in NF4, as `models.load_base` would load one.
+
+    Weights are drawn with the standard deviation 0.02 of Llama's initialization, matrix by matrix.
+    """
+    import torch
+    from accelerate import init_empty_weights
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from llama_qna.models import device as device_module
+    from llama_qna.models import nf4
+    from llama_qna.models.base import ready
+    from llama_qna.models.device import compute_dtype
+
+    nf4.quiet_bitsandbytes()
+    on, dtype = torch.device(device_module.device()), compute_dtype(quantization)
+    config = LlamaConfig(
+        vocab_size=shapes.vocabulary,
+        hidden_size=shapes.hidden,
+        intermediate_size=shapes.intermediate,
+        num_hidden_layers=shapes.layers,
+        num_attention_heads=shapes.heads,
+        num_key_value_heads=shapes.key_value_heads,
+        head_dim=shapes.head_dim,
+        tie_word_embeddings=shapes.tied,
+        max_position_embeddings=4096,
+        dtype=dtype,
+    )
+    with init_empty_weights(include_buffers=False):
+        model = LlamaForCausalLM(config)
+    draw = torch.Generator(on).manual_seed(seed)
+
+    def normal(*shape):
+        return torch.empty(shape, dtype=dtype, device=on).normal_(std=0.02, generator=draw)
+
+    for layer in model.model.layers:
+        for part in (layer.self_attn, layer.mlp):
+            for name, linear in list(part.named_children()):
+                if isinstance(linear, torch.nn.Linear):
+                    setattr(part, name, _four_bit(normal(*linear.weight.shape), quantization, dtype))
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.is_meta:
+                value = normal(*parameter.shape) if parameter.ndim > 1 else torch.ones(parameter.shape, dtype=dtype)
+                setattr(module, name, torch.nn.Parameter(value.to(on), requires_grad=False))
+    model.tie_weights()
+    model.to(on)  # the buffers of the positions
+    model.is_loaded_in_4bit = True  # peft and trl ask
+    return ready(model, quantization)
+
+
+def _four_bit(weight, quantization: Quantization, dtype):
+    """A bitsandbytes layer in NF4 of a 16-bit weight, (out, in)."""
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    rows, columns = weight.shape
+    layer = Linear4bit(columns, rows, bias=False, compute_dtype=dtype, quant_type="nf4", device="meta")
+    layer.weight = Params4bit(
+        weight,
+        requires_grad=False,
+        compress_statistics=quantization.double_quantization,
+        quant_type="nf4",
+        module=layer,
+    ).to(weight.device)
+    return layer
+
+
+def _train(variant: Variant, model, batch: Batch, shapes: Shapes) -> dict:
+    """Two steps with the real trainer on rows of random tokens."""
+    import random
+
+    from transformers import TrainerCallback
+
+    from llama_qna.training.stages import _attempt
+
+    class Clock(TrainerCallback):
+        def __init__(self):
+            self.seconds = []
+
+        def on_step_begin(self, args, state, control, **kwargs):
+            self.started = time.perf_counter()
+
+        def on_step_end(self, args, state, control, **kwargs):
+            _synchronize()
+            self.seconds.append(time.perf_counter() - self.started)
+
+    stage, draw, clock = variant.recipe.pretraining, random.Random(variant.recipe.seed), Clock()
+    ids = [draw.choices(range(3, shapes.vocabulary), k=stage.max_length) for _ in range(STEPS * stage.batch_size)]
+    rows = [{"input_ids": row, "labels": list(row)} for row in ids]
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # saving an adapter would ask the hub about a base that is none
+    with tempfile.TemporaryDirectory() as folder:
+        add_to_note(Path(folder), key="rehearsal")
+        _attempt(variant, "pretrain", model, _tokenizer(), rows, Path(folder), batch, callbacks=[clock])
+    seconds = clock.seconds[-1]
+    return {
+        "seconds_of_steps": clock.seconds,
+        "tokens_per_second": round(stage.batch_size * stage.max_length / seconds, 2),
+    }
+
+
+def _tokenizer():
+    """A tokenizer of four words: the rows are numbers already, the trainer only asks for the padding."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def _generate(model, shapes: Shapes, device: str) -> dict:
+    """One greedy batch of full length: on a CPU one short answer, on a GPU 32."""
+    import torch
+
+    rows, answer = (1, ANSWER) if device == "cpu" else (GPU_ANSWERS, GPU_ANSWER)
+    model.eval()
+    prompts = torch.randint(3, shapes.vocabulary, (rows, PROMPT), device=model.device)
+    started = time.perf_counter()
+    with torch.inference_mode():
+        # no end of text: random weights would draw one by chance
+        written = model.generate(
+            prompts, max_new_tokens=answer, min_new_tokens=answer, do_sample=False, eos_token_id=None, pad_token_id=0
+        )
+    _synchronize()
+    seconds = time.perf_counter() - started
+    tokens = rows * (written.shape[1] - PROMPT)
+    return {
+        "generated_tokens": tokens,
+        "seconds_of_generation": round(seconds, 2),
+        "answers_per_second": round(rows / seconds, 3),
+    }
+
+
+def _synchronize() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak(device: str) -> int:
+    """Bytes: the most that this process held so far in main memory, or that PyTorch reserved on the GPU."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_reserved()
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def table(found: dict) -> str:
+    """The rehearsal for the terminal."""
+    lines = [f"{'part':44}{'planned GiB':>12}"]
+    lines += [f"{name:44}{size / GIB:>12.2f}" for name, size in found["parts"].items()]
+    lines += [
+        f"{'peak, planned':44}{found['planned_peak'] / GIB:>12.2f}",
+        f"{'peak, measured':44}{found['peak'] / GIB:>12.2f}",
+    ]
+    steps = ", ".join(f"{seconds:.1f}" for seconds in found["seconds_of_steps"])
+    lines += [
+        "",
+        f"built {found['base_model']} with random weights in {found['seconds_building']:.0f} s",
+        f"two training steps of {found['rows']} x {found['length']} tokens: {steps} s "
+        f"({found['tokens_per_second']:.1f} tokens a second, {found['share_of_limit']:.0%} of the measured limit)",
+        f"generation of {found['generated_tokens']} tokens: {found['seconds_of_generation']:.1f} s "
+        f"({found['answers_per_second']:.2f} answers a second)",
+    ]
+    if (found["rows"], found["length"]) != (found["recipe_rows"], found["recipe_length"]):
+        whole = f"--rows {found['recipe_rows']} --length {found['recipe_length']}"
+        lines.append(f"the steps were shortened; the recipe's own: {whole}")
+    return "\n".join(lines)
