@@ -74,14 +74,14 @@ class Scores:
         from llama_qna.models.likelihood import answer_log_likelihoods
 
         texts = texts_of(self.variant)
-        read_table = {
+        measured = {
             kind: perplexity(self.model, self.tokenizer, texts[kind], 1024, 1024) for kind in ("domain", "general")
         }
         ids = [prompts.question_ids(self.tokenizer, question) for question in self.dev.Question]
         ends = [prompts.encode_document(self.tokenizer, a) + [self.tokenizer.eos_token_id] for a in self.dev.Answer]
         means = zip(answer_log_likelihoods(self.model, ids, ends), ends, strict=True)
         nats = -sum(mean * len(end) for mean, end in means) / sum(map(len, ends))
-        return {kind: found["perplexity"] for kind, found in read_table.items()} | {"dev_nll": nats}
+        return {kind: found["perplexity"] for kind, found in measured.items()} | {"dev_nll": nats}
 
     def in_sample(self) -> dict:
         given = self.answers([prompts.question_ids(self.tokenizer, question) for question in self.sample.Question])

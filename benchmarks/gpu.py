@@ -64,7 +64,7 @@ def trl_defaults(name: str, memory: int | None, rows: int, length: int) -> dict:
             model=rehearsal.random_model(shapes, recipe.quantization),
             args=config,
             train_dataset=Dataset.from_list([{"input_ids": row, "labels": row} for row in ids]),
-            processing_class=rehearsal._tokenizer(),
+            processing_class=rehearsal.any_tokenizer(),
             peft_config=adapters.lora_config(recipe.lora),
             callbacks=[Clock()],
         ).train()

@@ -2,7 +2,7 @@
 
 Each case trains the embedded model two steps on random tokens with the real trainer. The peak is the largest resident
 size of the process (VmHWM). Run it after a change of the training path and set the constants of
-`llama_qna/plan.py` anew.
+`llama_qna/models/plan.py` anew.
 
     python benchmarks/memory.py            # all cases, about ten minutes on one core
     python benchmarks/memory.py 8x256      # the cases whose name begins so
@@ -94,7 +94,7 @@ def train(name: str) -> int:
     """Train a case in this process; its largest resident size in bytes."""
     from llama_qna.models.base import load_base, load_tokenizer
     from llama_qna.training.rehearsal import peak
-    from llama_qna.training.stages import _attempt
+    from llama_qna.training.trainer import train_once
 
     variant, batch, labelled = case(name)
     recipe, draw = variant.recipe, random.Random(0)
@@ -108,7 +108,7 @@ def train(name: str) -> int:
     batch = replace(batch, peak=predicted(name))
     with tempfile.TemporaryDirectory() as folder:
         add_to_note(Path(folder), key=name)
-        _attempt(variant, "pretrain", model, tokenizer, rows, Path(folder), batch)
+        train_once(variant, "pretrain", model, tokenizer, rows, Path(folder), batch)
     return peak("cpu")
 
 

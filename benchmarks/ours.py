@@ -85,7 +85,6 @@ def perplexity(job: Job) -> None:
 
 def sweep(job: Job) -> None:
     from llama_qna.evaluation.perplexity import perplexity as measure
-    from llama_qna.evaluation.protocols import answer
 
     tokenizer, recipe = _tokenizer(job), job.variant.recipe
     pairs, text = job.pairs(job.size["swept"]), job.text(tokenizer)
@@ -106,7 +105,6 @@ def sweep(job: Job) -> None:
 
 
 def asking(job: Job) -> None:
-    from llama_qna.evaluation.protocols import answer
     from llama_qna.models.lineage import shipped_checkpoint, start_of_finetuning
 
     tokenizer, recipe = _tokenizer(job), job.variant.recipe
@@ -117,6 +115,16 @@ def asking(job: Job) -> None:
     with job.timed():
         answers = answer(model, tokenizer, questions, recipe.evaluation)
     job.items, job.tokens = len(answers), _count(tokenizer, answers)
+
+
+def answer(model, tokenizer, questions: list[str], settings) -> list[str]:
+    """Greedy answers closed book, in the template that fine-tuning used."""
+    from llama_qna.models.generate import generate_texts
+    from llama_qna.models.prompts import question_ids
+
+    input_ids = [question_ids(tokenizer, question) for question in questions]
+    limits = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}
+    return generate_texts(model, tokenizer, input_ids, **limits, description="answers")
 
 
 def _count(tokenizer, texts: list[str]) -> int:

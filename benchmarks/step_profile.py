@@ -58,7 +58,7 @@ def profile(variant: Variant) -> dict:
     from llama_qna.models import planning, prompts
     from llama_qna.models.base import load_base, load_tokenizer
     from llama_qna.project.data import read_chunks
-    from llama_qna.training.stages import _attempt
+    from llama_qna.training.trainer import train_once
 
     class Watch(TrainerCallback):
         """Turns the profiler on and off, and the clock."""
@@ -90,7 +90,7 @@ def profile(variant: Variant) -> dict:
         attempt = Path(folder) / "attempt"
         attempt.mkdir()
         add_to_note(attempt, key="profile")
-        _attempt(changed, "pretrain", model, tokenizer, rows, attempt, batch, callbacks=[watch])
+        train_once(changed, "pretrain", model, tokenizer, rows, attempt, batch, callbacks=[watch])
     known, found = shapes_of(recipe.base_model)[0], defaultdict(lambda: {"seconds": 0.0, "operations": 0})
     for event in watch.profiler.key_averages(group_by_input_shape=True):
         shapes = [shape for shape in event.input_shapes or [] if isinstance(shape, (list, tuple)) and len(shape) > 1]

@@ -7,9 +7,21 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 from llama_qna import Stopped, UserError, __version__, commands
 from llama_qna.project import processes
+
+FORMATS = ("messages", "alpaca", "sharegpt")  # of `pairs.formats`
+EXPORTS = ("merged", "adapter", "gguf", "ollama")  # of `serving.exports`
+
+
+def _argument(*names: str, **settings) -> tuple:
+    """What `add_argument` takes."""
+    return names, settings
+
+
+VARIANT = _argument("variant", metavar="VARIANT", help="a folder with a variant.yaml, such as paper_135m")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -88,85 +100,78 @@ def _parser() -> argparse.ArgumentParser:
         for names, settings in arguments:
             sub.add_argument(*names, **settings)
 
-    variant = _argument("variant", metavar="VARIANT", help="a folder with a variant.yaml, such as paper_135m")
     verb(commands.variants, "list the variants")
+    _stages(verb)
+    _planning(verb)
+    _asking(verb)
+    _taking_away(verb)
+    return parser
+
+
+def _stages(verb: Callable) -> None:
+    """Verbs that make something of a variant, in the order of the data."""
     verb(
         commands.load,
         "1. read the documents, clean the text, split it into chunks",
-        variant,
+        VARIANT,
         _argument("--arxiv", metavar="NUMBER", help="fetch this paper from arXiv into the corpus first"),
     )
     verb(
         commands.generate,
         "2. make question-answer pairs from the chunks",
-        variant,
-        _argument(
-            "--export",
-            choices=["messages", "alpaca", "sharegpt"],
-            help="also write the pairs as JSONL for other trainers",
-        ),
+        VARIANT,
+        _argument("--export", choices=FORMATS, help="also write the pairs as JSONL for other trainers"),
     )
-    verb(commands.pretrain, "3. train an adapter on the text", variant)
+    verb(commands.pretrain, "3. train an adapter on the text", VARIANT)
+    alone = "on the base instead, in a folder of its own; evaluate then says what pretraining is worth"
     verb(
         commands.finetune,
         "4. train an adapter on the pairs, on top of the pretrained model",
-        variant,
-        _argument(
-            "--without-pretraining",
-            action="store_true",
-            help="on the base instead, in a folder of its own; evaluate then says what pretraining is worth",
-        ),
+        VARIANT,
+        _argument("--without-pretraining", action="store_true", help=alone),
     )
     verb(
         commands.repeat,
         "train again with other seeds, and show how far the scores differ",
-        variant,
+        VARIANT,
         _argument("--seeds", metavar="SEED", nargs="+", type=int, default=[43, 44], help="by default 43 and 44"),
     )
-    verb(commands.evaluate, "5. score every checkpoint, and compare the systems on held-out questions", variant)
-    verb(commands.figures, "6. draw the figures", variant)
+    verb(commands.evaluate, "5. score every checkpoint, and compare the systems on held-out questions", VARIANT)
+    verb(commands.figures, "6. draw the figures", VARIANT)
+    notebooks = "run the notebooks of the variant (or only those named) in place of the bare stages"
     verb(
         commands.run,
         "all stages in order; what is done and still valid is skipped",
-        variant,
-        _argument(
-            "--notebooks",
-            nargs="*",
-            metavar="NAME",
-            help="run the notebooks of the variant (or only those named) in place of the bare stages",
-        ),
+        VARIANT,
+        _argument("--notebooks", nargs="*", metavar="NAME", help=notebooks),
     )
+
+
+def _planning(verb: Callable) -> None:
+    rehearse = "try it: random weights of the true shapes, two steps, one generation"
     verb(
         commands.plan,
         "what training would take, before anything is loaded: memory by part, and time",
-        variant,
+        VARIANT,
         _argument("--memory", metavar="SIZE", help="what it may take, such as 24GiB; by default what is free"),
         _argument("--device", choices=["cpu", "cuda"], help="plan for this one; by default the GPU if there is one"),
         _argument("--measure", action="store_true", help="measure the machine's limits for 10 s in place of 2"),
-        _argument(
-            "--rehearse",
-            action="store_true",
-            help="try it: random weights of the true shapes, two steps, one generation",
-        ),
+        _argument("--rehearse", action="store_true", help=rehearse),
         _argument("--rows", type=int, metavar="N", help="rows of a rehearsed step in place of the recipe's"),
         _argument("--length", type=int, metavar="TOKENS", help="tokens of a rehearsed row, likewise"),
     )
+
+
+def _asking(verb: Callable) -> None:
+    """Verbs that answer."""
+    question = "one or several questions, each in quotes; without any they come from standard input, one a line"
+    system = "base, pretrained, qna (fine-tuned, the default), rag (base with retrieval) or qna+rag"
     verb(
         commands.ask,
         "answer questions",
-        variant,
-        _argument(
-            "question",
-            metavar="QUESTION",
-            nargs="*",
-            help="one or several questions, each in quotes; without any they come from standard input, one a line",
-        ),
-        _argument(
-            "--system",
-            default="qna",
-            metavar="NAME",
-            help="base, pretrained, qna (fine-tuned, the default), rag (base with retrieval) or qna+rag",
-        ),
+        VARIANT,
+        _argument("question", metavar="QUESTION", nargs="*", help=question),
+        _argument("--system", default="qna", metavar="NAME", help=system),
         _argument("--sources", action="store_true", help="show passages of the documents with each answer"),
         _argument("--input", metavar="FILE", help="a CSV with a column `question`; what is answered stays answered"),
         _argument("--output", metavar="FILE", help="the CSV that the answers to --input are written to"),
@@ -176,46 +181,35 @@ def _parser() -> argparse.ArgumentParser:
     verb(
         commands.serve,
         "start vLLM with the base and the adapters of variants, on this machine only",
-        variant,
+        VARIANT,
         _argument("more", metavar="VARIANT", nargs="*", help="others on the same base, served beside it"),
         _argument("--print", action="store_true", dest="only_print", help="show the command instead"),
         _argument("--host", default="127.0.0.1", help="an address of this machine alone"),
         _argument("--port", type=int, default=8000),
         several="more",
     )
+    engine = "a running engine that answers; by default the one on port 8000, or, without one, this process"
     verb(
         commands.page,
         "ask in the browser: one system in a chat, or all of them side by side",
-        variant,
+        VARIANT,
         _argument("--port", type=int, default=7860),
-        _argument(
-            "--engine",
-            "--endpoint",
-            metavar="URL",
-            help="a running engine that answers; by default the one on port 8000, or, without one, this process",
-        ),
+        _argument("--engine", "--endpoint", metavar="URL", help=engine),
     )
+
+
+def _taking_away(verb: Callable) -> None:
+    """Verbs that take a model or a run's results to another place."""
     verb(
         commands.export,
         "take the fine-tuned model away, with a model card",
-        variant,
-        _argument(
-            "--to",
-            required=True,
-            choices=["merged", "adapter", "gguf", "ollama"],
-            help="what to write; see docs/export.md",
-        ),
+        VARIANT,
+        _argument("--to", required=True, choices=EXPORTS, help="what to write; see docs/export.md"),
         _argument("--output", metavar="FOLDER", help="in place of runs/VARIANT/exports/FORMAT"),
         _argument("--force", action="store_true", help="replace another export in that folder"),
         _argument("--push", metavar="REPO", help="upload it to this model repository on the Hugging Face hub"),
     )
-    verb(commands.publish, "for maintainers: copy the records of a run into the tracked folders", variant)
-    return parser
-
-
-def _argument(*names: str, **settings) -> tuple:
-    """What `add_argument` takes."""
-    return names, settings
+    verb(commands.publish, "for maintainers: copy the records of a run into the tracked folders", VARIANT)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from llama_qna.project.files import write_json, write_text
 from llama_qna.project.recipe import read_recipe
 from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import REPOSITORY, Variant, variant_names
+from llama_qna.repeat import read_seeds
 from llama_qna.reporting.card import write_published_card
+from llama_qna.reporting.results import results_block, with_results_block, write_results_block
 from llama_qna.run import NOTEBOOKS, default_variant
 
 # what is copied of each stage, with its name there
@@ -42,8 +44,6 @@ def publish(variant: Variant) -> list[Path]:
     Raises:
         UserError: nothing is finished, a finished stage lacks a file, or the README has no place for the results.
     """
-    from llama_qna.repeat import read_seeds
-    from llama_qna.reporting.results import with_results_block, write_results_block
 
     finished = {stage: folder for stage, folder in variant.stage_folders.items() if valid_record(folder, stage)}
     if not finished:
@@ -117,7 +117,6 @@ def readme_results(root: Path, fresh: Variant | None = None, fresh_seeds: dict |
     Raises:
         UserError: the metrics of `fresh` are of an older form, or no stage's are there.
     """
-    from llama_qna.reporting.results import results_block
 
     published = _read_json(REPOSITORY / "data" / "published_results.json")
     metrics, abouts, seeds = {}, {}, {}

@@ -99,7 +99,7 @@ def summarize(variant: str, perplexities: dict[int, dict], predictions: list[dic
     """Compute the content of `seeds.json`.
 
     Args:
-        perplexities: seed -> kind of text -> what `perplexity.perplexity` found, the variant's own seed first.
+        perplexities: seed -> kind of text -> what `perplexity` found, the variant's own seed first.
         predictions: rows as those of `predictions.jsonl`, each with its `seed`.
 
     Returns:

@@ -12,6 +12,7 @@ import yaml
 
 from llama_qna.evaluation import bench, protocols
 from llama_qna.models.base import EMBEDDED, load_base, load_tokenizer
+from llama_qna.project.gold import GOLD_COLUMNS
 from llama_qna.project.recipe import Quantization
 from llama_qna.project.variant import REPOSITORY, Variant
 
@@ -22,7 +23,7 @@ PAIRS = [
     ("How heavy is the lid?", "The lid weighs three kilograms."),
 ]
 # about the one page of the fixture's corpus
-GOLD_COLUMNS = ["question_id", "Question", "Answer", "variants", "kind", "section", "fold", "evidence"]
+WRITTEN = ["question_id", "Question", "Answer", "variants", "kind", "section", "fold", "evidence"]
 GOLD = [
     (
         "page-1", "Which object lent the wickets their name?", "They are named after the small door in a large gate.",
@@ -137,7 +138,7 @@ def write_variant(
 
 def write_gold(path: Path, rows=GOLD, **changed) -> None:
     """A gold file on the fixture's page; `changed` replaces columns of its first row."""
-    table = [dict(zip(GOLD_COLUMNS, row, strict=True)) | {"document": "page", "chunk_split": "train"} for row in rows]
+    table = [dict(zip(WRITTEN, row, strict=True)) | {"document": "page", "chunk_split": "train"} for row in rows]
     table[0] |= changed
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(table)[GOLD_COLUMNS].to_csv(path, index=False)

@@ -1,4 +1,4 @@
-"""Tests of llama_qna/answering.py: every system answers as evaluation measured it, in one batch or as a stream."""
+"""Tests of llama_qna/answering/answerer.py: each system answers as it was measured, in a batch or as a stream."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""Tests of llama_qna/arxiv_papers.py: the API and the PDFs of arXiv, served from loopback."""
+"""Tests of llama_qna/documents/arxiv.py: the API and the PDFs of arXiv, served from loopback."""
 
 import json
 import socket

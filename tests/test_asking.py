@@ -1,4 +1,4 @@
-"""Tests of llama_qna/asking.py and the verb `ask`: files of questions, pipes, a conversation, and their mistakes."""
+"""Tests of llama_qna/serving/terminal.py and the verb `ask`: files, pipes, a conversation, and mistakes in them."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Tests of llama_qna/chunks.py, on the shipped paper and on small made documents."""
+"""Tests of llama_qna/documents/chunks.py, on the shipped paper and on small made documents."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Tests of llama_qna/documents.py: on the shipped PDFs, on made pages, and on files that are no good."""
+"""Tests of llama_qna/documents/read.py: on the shipped PDFs, on made pages, and on files that are no good."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Tests of llama_qna/endpoints.py against a real server on loopback that behaves badly in every way a test asks for."""
+"""Tests of llama_qna/pairs/server.py against a real server on loopback that behaves badly on demand."""
 
 import json
 import subprocess

@@ -74,7 +74,7 @@ def test_every_import_of_the_package_is_a_dependency(direct):
 
     known = packages_distributions()
     missing = {}
-    for path in sorted((REPOSITORY / "llama_qna").glob("*.py")):
+    for path in sorted((REPOSITORY / "llama_qna").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []

@@ -189,14 +189,14 @@ def test_without_a_network_wikitext2_is_left_out_with_one_line(trained):
     """The real loader, in a process whose hub is a closed port of this machine."""
     program = """
 import dataclasses, time
-from llama_qna import measuring
-from llama_qna.variants import Variant
+from llama_qna.evaluation import bench
+from llama_qna.project.variant import Variant
 
 time.sleep = lambda seconds: None  # between the attempts
 small = Variant.load("small")
 settings = small.recipe.evaluation.model_copy(update={"wikitext2": True})
 recipe = small.recipe.model_copy(update={"evaluation": settings})
-print(list(measuring.texts_of(dataclasses.replace(small, recipe=recipe))))
+print(list(bench.texts_of(dataclasses.replace(small, recipe=recipe))))
 """
     nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(trained.root / "hub"), "HF_HUB_OFFLINE": "0"}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Tests of llama_qna/exports.py: the files are read back by the libraries that trainers use."""
+"""Tests of llama_qna/pairs/formats.py: the files are read back by the libraries that trainers use."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Tests of llama_qna/figures.py and plotting.py, with made-up metrics of a run and the study's real numbers."""
+"""Tests of llama_qna/reporting/figures.py and plot.py, with made-up metrics of a run and the study's real numbers."""
 
 import json
 import shutil
@@ -247,7 +247,7 @@ def test_drawing_needs_neither_torch_nor_pyplot(tmp_path):
 import sys
 from pathlib import Path
 sys.modules["torch"] = None  # importing it fails
-from llama_qna import figures
+from llama_qna.reporting import figures
 figures.draw_published(Path({str(tmp_path)!r}))
 assert "matplotlib.pyplot" not in sys.modules
 """

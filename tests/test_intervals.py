@@ -1,4 +1,4 @@
-"""Tests of llama_qna/intervals.py, against cases worked out by hand and a simulation whose truth is known."""
+"""Tests of llama_qna/evaluation/intervals.py, against cases worked out by hand and a simulation."""
 
 from itertools import product
 

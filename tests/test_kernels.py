@@ -13,7 +13,7 @@ def states(*shape, seed=0):
 
 @pytest.mark.parametrize("tile", [3, 128])
 def test_cross_entropy_under_a_frozen_head(tile, monkeypatch):
-    monkeypatch.setattr(kernels, "TILE", tile)
+    monkeypatch.setattr(kernels, "HEAD_TILE", tile)
     hidden, head = states(10, 8).requires_grad_(), states(50, 8, seed=1)
     targets = torch.arange(10) * 4
     wanted = F.cross_entropy(hidden @ head.T, targets, reduction="sum")
@@ -26,7 +26,7 @@ def test_cross_entropy_under_a_frozen_head(tile, monkeypatch):
 
 @pytest.mark.parametrize("tile", [3, 128])
 def test_divergence_under_a_frozen_head(tile, monkeypatch):
-    monkeypatch.setattr(kernels, "TILE", tile)
+    monkeypatch.setattr(kernels, "HEAD_TILE", tile)
     hidden, head, expected = states(10, 8).requires_grad_(), states(50, 8, seed=1), states(10, 8, seed=2)
     found, wanted = (F.log_softmax(x @ head.T, -1) for x in (hidden, expected))
     plain = F.kl_div(found, wanted, reduction="sum", log_target=True)

@@ -1,4 +1,4 @@
-"""Tests of llama_qna/layout.py: pages whose columns are stored line by line, and pages that must stay as they are."""
+"""Tests of llama_qna/documents/columns.py: columns stored line by line, and pages that must stay as they are."""
 
 import pypdfium2
 import pytest

@@ -1,4 +1,4 @@
-"""Tests of llama_qna/ledger.py: real files, processes that are really killed, a disk that is really full."""
+"""Tests of llama_qna/pairs/ledger.py: real files, processes that are really killed, a disk that is really full."""
 
 import os
 import signal
@@ -109,7 +109,7 @@ def test_every_flipped_bit_is_noticed(filled):
 WRITER = """
 import sys
 from pathlib import Path
-from llama_qna.ledger import Ledger
+from llama_qna.pairs.ledger import Ledger
 with Ledger(Path(sys.argv[1])) as ledger:
     start = len(ledger)
     for n in range(start, start + 1000):
@@ -149,7 +149,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from llama_qna import UserError
-from llama_qna.ledger import Ledger
+from llama_qna.pairs.ledger import Ledger
 path = Path(sys.argv[1])
 with Ledger(path) as ledger:
     size = path.stat().st_size

@@ -45,7 +45,7 @@ def loss_and_gradients(loss, model, batch):
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("tile", [1, 4, 256])
 def test_loss_is_plain_cross_entropy(side, tile, monkeypatch):
-    monkeypatch.setattr(kernels, "TILE", tile)
+    monkeypatch.setattr(kernels, "HEAD_TILE", tile)
     model, batch = shared.tiny_llama(vocabulary=100), padded_batch(side)
     model.get_output_embeddings().requires_grad_(False)
     wanted, wanted_gradients = loss_and_gradients(plain_loss, model, batch)

@@ -12,11 +12,11 @@ from llama_qna.models import device, plan
 from llama_qna.models.base import load_base
 from llama_qna.models.device import (
     GIB,
-    _kilobytes,
     check_gpu,
     compute_dtype,
     give_back_freed,
     gpu_has_bfloat16,
+    held_memory,
     parse_memory,
 )
 from llama_qna.project.recipe import Quantization
@@ -47,7 +47,7 @@ def test_sizes_that_are_none(size):
 @pytest.mark.skipif(compute_dtype(None) is not torch.bfloat16, reason="this CPU has no bfloat16 instructions")
 def test_cpu_without_avx512_computes_in_float32():
     """oneDNN held to AVX2 is the machine that it would be without AVX512."""
-    code = "from llama_qna import models, plan; print(models.compute_dtype(None), plan.value_bytes('cpu'))"
+    code = "from llama_qna.models import device, plan; print(device.compute_dtype(None), plan.value_bytes('cpu'))"
     held = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "CUDA_VISIBLE_DEVICES": ""}
     found = subprocess.run([sys.executable, "-c", code], env=held, cwd=REPOSITORY, capture_output=True, text=True)
     assert found.stdout.split() == ["torch.float32", "4"]
@@ -107,15 +107,12 @@ def test_gpu_that_torch_has_no_kernels_for_is_refused(gpu):
 
 
 def test_freed_memory_is_given_back_only_above_the_plan():
-    def held():
-        return _kilobytes("/proc/self/status", "VmRSS") * 1024
-
     blocks = [bytearray(b"x" * 60_000) for _ in range(2000)]
     kept = blocks[::2]  # holes between them
     del blocks
-    before = held()
+    before = held_memory()
     give_back_freed(2**50)
-    assert held() == pytest.approx(before, abs=2**21)
+    assert held_memory() == pytest.approx(before, abs=2**21)
     give_back_freed(0)
-    assert held() < before - 30 * 2**20
+    assert held_memory() < before - 30 * 2**20
     assert len(kept) == 1000

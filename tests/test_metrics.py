@@ -1,4 +1,4 @@
-"""Tests of llama_qna/metrics.py, against scores worked out by hand."""
+"""Tests of llama_qna/text/scores.py, against scores worked out by hand."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Tests of llama_qna/pair_filters.py: each reason to reject a pair, near duplicates, what counts as supported."""
+"""Tests of llama_qna/pairs/filters.py: each reason to reject a pair, near duplicates, what counts as supported."""
 
 import pytest
 

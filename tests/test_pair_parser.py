@@ -1,4 +1,4 @@
-"""Tests of llama_qna/pair_parser.py: hand-labelled raw responses, what is left over, the labels of a user's own file.
+"""Tests of llama_qna/pairs/parser.py: hand-labelled raw responses, what is left over, the labels of a user's own file.
 
 `data/raw_responses.jsonl` holds what chat models write when asked for pairs, in many shapes, and the pairs that a
 careful person reads there: labels, emphasis and wrapping quotes stripped, white space collapsed; choices stay in their

@@ -1,4 +1,4 @@
-"""Tests of llama_qna/pair_writers.py: with a server on loopback that knows a small document, and the embedded model."""
+"""Tests of llama_qna/pairs/writers.py: with a server on loopback, and with the embedded model."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""Tests of llama_qna/qna.py: what is kept of what a model wrote, and the user's own file; no model runs here."""
+"""Tests of llama_qna/pairs/qna.py: what is kept of what a model wrote, and the user's own file; no model runs here."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Tests of llama_qna/qna.py over a server on loopback: killed, deserted, refused, and started again."""
+"""Tests of llama_qna/pairs/qna.py over a server on loopback: killed, deserted, refused, and started again."""
 
 import os
 import signal

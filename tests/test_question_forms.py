@@ -1,4 +1,4 @@
-"""Tests of llama_qna/question_forms.py and verbs.py on sentences of the shipped documents.
+"""Tests of llama_qna/pairs/grammar.py on sentences of the shipped documents.
 
 What counts is which questions the model can be led to, so most tests say a question: `can_ask` is true if one of the
 sentence's forms is that question, or begins it and has the words for the rest.

@@ -63,7 +63,7 @@ def test_layers_without_a_kept_copy_stay_peft_s(monkeypatch):
 
 
 def test_rows_longer_than_the_short_ones(monkeypatch):
-    monkeypatch.setattr(attention, "LONGEST", 8)
+    monkeypatch.setattr(attention, "LONGEST_ROW", 8)
     hold_together(with_adapters(), parts())
 
 

@@ -1,4 +1,4 @@
-"""Tests of llama_qna/records.py: a stage is done once, whole or not at all, and its record says how."""
+"""Tests of llama_qna/project/stage.py: a stage is done once, whole or not at all, and its record says how."""
 
 import json
 import os

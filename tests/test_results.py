@@ -1,4 +1,4 @@
-"""Tests of llama_qna/results.py and of what publishing makes of it: the results block of the README."""
+"""Tests of llama_qna/reporting/results.py and of what publishing makes of it: the results block of the README."""
 
 import json
 import shutil

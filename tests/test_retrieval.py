@@ -1,4 +1,4 @@
-"""Tests of llama_qna/retrieval.py on the chunks of the two published corpora."""
+"""Tests of llama_qna/text/search.py on the chunks of the two published corpora."""
 
 import math
 import os

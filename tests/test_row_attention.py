@@ -9,10 +9,10 @@ from llama_qna.training.cpu import attention
 from tests.test_kernels import same, states
 
 
-@pytest.mark.parametrize("longest", [attention.LONGEST, 8], ids=["short", "long"])
-@pytest.mark.parametrize("length", [5, attention.QUERIES, 2 * attention.QUERIES + 7])
+@pytest.mark.parametrize("longest", [attention.LONGEST_ROW, 8], ids=["short", "long"])
+@pytest.mark.parametrize("length", [5, attention.ATTENTION_QUERIES, 2 * attention.ATTENTION_QUERIES + 7])
 def test_attention_keeps_to_each_row_and_shares_heads(length, longest, monkeypatch):
-    monkeypatch.setattr(attention, "LONGEST", longest)
+    monkeypatch.setattr(attention, "LONGEST_ROW", longest)
     lengths = [3, length, 9, length - 1]
     x, angles = states(sum(lengths), 6 + 2 * 2, 4).requires_grad_(), states(max(lengths), 2, seed=1).repeat(1, 2)
     cos, sin, wanted = angles.cos(), angles.sin(), []

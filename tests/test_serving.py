@@ -1,4 +1,4 @@
-"""Tests of llama_qna/serving.py and stacking.py: the engine's command line, its template, and stacked adapters. What
+"""Tests of llama_qna/serving/engine.py and of stacked adapters: the engine's command line, its template. What
 needs the engine itself is in test_engine.py."""
 
 import json

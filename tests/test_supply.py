@@ -50,7 +50,7 @@ def environment_reads(tree):
 
 def test_no_secret_is_read():
     """Only the variables that are ours; a token is never asked for, handed on or looked for on the disk."""
-    sources = {path: path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "llama_qna").glob("*.py"))}
+    sources = {path: path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "llama_qna").rglob("*.py"))}
     read = {name for text in sources.values() for name in environment_reads(ast.parse(text))}
     assert READ <= read
     secret = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|AWS_|_KEY\b")

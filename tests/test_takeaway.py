@@ -1,4 +1,4 @@
-"""Tests of llama_qna/takeaway.py, gguf_files.py and hub.py: exports of a random adapter on the embedded model's first
+"""Tests of llama_qna/serving/exports.py, gguf.py and hub.py: exports of a random adapter on the embedded model's first
 layers, loaded again for real; the hub is a stand-in."""
 
 import copy

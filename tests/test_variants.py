@@ -1,4 +1,4 @@
-"""Tests of llama_qna/variants.py, recipes.py and recipe_files.py: what a recipe may say, and what a bad one is told."""
+"""Tests of llama_qna/project/variant.py and recipe.py: what a recipe may say, and what a bad one is told."""
 
 import pytest
 

@@ -1,6 +1,6 @@
 """How a file becomes clean chunks (stage 1).
 
-Begin at `chunks.load`; below it a file is read in a child process (`read`), cleaned (`clean`) and split.
+Begin at `documents.chunks.load`; below it a file is read in a child process (`read`), cleaned (`clean`) and split.
 """
 
 from llama_qna import hand_out

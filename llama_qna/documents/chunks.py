@@ -21,6 +21,7 @@ import pandas as pd
 from llama_qna.documents import bibliography
 from llama_qna.documents.clean import Document
 from llama_qna.documents.read import document_hashes, read_folder
+from llama_qna.models.base import load_tokenizer, model_identity
 from llama_qna.project.data import CHUNK_COLUMNS, read_chunks
 from llama_qna.project.files import write_json
 from llama_qna.project.recipe import Chunking, Heldout
@@ -42,7 +43,6 @@ def load(variant: Variant) -> pd.DataFrame:
     Raises:
         UserError: there is no document, none can be read, or the base model's tokenizer cannot be had.
     """
-    from llama_qna.models.base import model_identity
 
     recipe = variant.recipe
     once(
@@ -59,7 +59,6 @@ def load(variant: Variant) -> pd.DataFrame:
 
 
 def _load(variant: Variant, folder: Path) -> dict:
-    from llama_qna.models.base import load_tokenizer
 
     recipe = variant.recipe
     documents, left_out = read_folder(variant.pdfs, recipe.extractor, recipe.read_limits)

@@ -61,7 +61,7 @@ class Document:
     name: str
     pages: int
     paragraphs: list[Paragraph]
-    bibliography: list[tuple[int, str, int]]  # (number, entry, page)
+    references: list[tuple[int, str, int]]  # (number, entry, page)
     report: dict = field(default_factory=dict)
 
     def text(self) -> str:

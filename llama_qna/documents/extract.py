@@ -1,12 +1,13 @@
 """One file becomes a `Document`, in a child process of its own: `python -m llama_qna.documents.extract` (see `read`).
 
 A PDF goes through pypdfium2 (quick) or pdfminer.six (the study's), and what they return through the same repairs
-(`cleaning`). Plain text and Markdown need no repairs of layout: a blank line parts their paragraphs.
+(`documents.clean`). Plain text and Markdown need no repairs of layout: a blank line parts their paragraphs.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 import resource
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from llama_qna import UserError
 from llama_qna.documents.clean import HYPHEN, Document, Paragraph, clean, clean_line, heading_key
+from llama_qna.documents.columns import page_text
 from llama_qna.documents.hyphens import Vocabulary, join_lines
 
 OUT_OF_MEMORY = 3  # exit status of the child
@@ -81,8 +83,6 @@ def _extract_pdfium(path: Path) -> tuple[list[str], dict[str, int | None]]:
     """Text per page, and the titles of the PDF's outline with the page (from 0) that each points to."""
     import pypdfium2
 
-    from llama_qna.documents.columns import page_text
-
     with pypdfium2.PdfDocument(path) as pdf:
         headings = {}
         for bookmark in pdf.get_toc():
@@ -95,7 +95,6 @@ def _extract_pdfium(path: Path) -> tuple[list[str], dict[str, int | None]]:
 
 
 def _extract_pdfminer(path: Path) -> tuple[list[str], dict[str, int | None]]:
-    import logging
 
     from pdfminer.high_level import extract_text
 

@@ -1,7 +1,8 @@
 """The documents of a corpus are read, each in a child process that may take only so long and so much memory.
 
 A PDF can be damaged, hostile or endless, and no library reads every one of them safely. What happens in the child
-(`extraction`) therefore cannot hang or exhaust this process: the file is left out with its reason, the others go on.
+(`documents.extract`) therefore cannot hang or exhaust this process: the file is left out with its reason, the others go
+on.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ import hashlib
 
 import pandas as pd
 
-from llama_qna.models import prompts
+from llama_qna.models import adapters, prompts
+from llama_qna.models.base import load_base, load_tokenizer
 from llama_qna.models.lineage import Point
 from llama_qna.models.prompts import CONTEXT_TOKENS
 from llama_qna.project.data import read_chunks
@@ -62,12 +63,11 @@ class Bench:
     """The questions and texts of a variant, the model that is loaded, and every prediction so far.
 
     Args:
-        pairs: the pairs of the variant, as `qna.read_qna` gives them.
-        questions: its gold questions, as `gold.read_gold` gives them, or None.
+        pairs: the pairs of the variant, as `project.data.read_qna` gives them.
+        questions: its gold questions, as `project.gold.read_gold` gives them, or None.
     """
 
     def __init__(self, variant: Variant, pairs: pd.DataFrame, questions: pd.DataFrame | None, texts: dict[str, str]):
-        from llama_qna.models.base import load_tokenizer
 
         self.recipe, self.settings = variant.recipe, variant.recipe.evaluation
         self.questions, self.texts = questions, texts
@@ -83,8 +83,6 @@ class Bench:
 
     def load(self, point: Point):
         """The model of a point; weights are loaded once for all points that share them, and adapters are swapped."""
-        from llama_qna.models import adapters
-        from llama_qna.models.base import load_base
 
         if point == self._loaded:
             return self._model
@@ -97,13 +95,8 @@ class Bench:
         self._loaded = point
         return self._model
 
-    def taken(self) -> list[dict]:
-        """The predictions so far, which are forgotten here."""
-        taken, self.predictions = self.predictions, []
-        return taken
-
     def perplexities(self, model) -> dict[str, dict]:
-        """What `perplexity.perplexity` finds on each text, by its kind."""
+        """What `evaluation.perplexity.perplexity` finds on each text, by its kind."""
         from llama_qna.evaluation.perplexity import perplexity
 
         window, stride = self.settings.window, self.settings.stride

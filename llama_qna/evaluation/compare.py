@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 from llama_qna import UserError
+from llama_qna.evaluation.intervals import difference, holm, interval
 from llama_qna.project.recipe import Evaluation
 from llama_qna.text.scores import ROUGE_NAMES
+from llama_qna.text.search import recall_at_k
 
 # the systems that are compared on the fold `test`, in the order of the tables
 SYSTEMS = {
@@ -74,7 +76,7 @@ def check_finite(variant: str, perplexities: dict[str, dict], predictions: list[
     """Refuse scores that are no finite numbers: they come from a model that training broke.
 
     Args:
-        perplexities: model -> kind of text -> what `perplexity.perplexity` found.
+        perplexities: model -> kind of text -> what `evaluation.perplexity.perplexity` found.
         predictions: the rows of `predictions.jsonl`.
 
     Raises:
@@ -128,7 +130,6 @@ def _means(rows: list[dict], names: list[str]) -> dict[str, float]:
 
 
 def _checkpoint(checkpoint: dict, by: dict) -> dict:
-    from llama_qna.evaluation.intervals import interval
 
     entry = checkpoint | {"rouge": _means(by["in_sample", checkpoint["name"]], ROUGE_NAMES)}
     dev, base = by.get(("dev", checkpoint["name"])), by.get(("dev", "base"))
@@ -142,7 +143,6 @@ def _checkpoint(checkpoint: dict, by: dict) -> dict:
 
 
 def _system(name: str, by: dict) -> dict:
-    from llama_qna.evaluation.intervals import interval
 
     rows = by["test", name]
     sections = [row["section"] for row in rows]
@@ -169,7 +169,6 @@ def _system(name: str, by: dict) -> dict:
 
 def _differences(rows: list[dict], others: list[dict]) -> dict[str, dict]:
     """Paired differences of the compared scores; both sides answered the same questions in the same order."""
-    from llama_qna.evaluation.intervals import difference
 
     sections = [row["section"] for row in rows]
     return {
@@ -181,18 +180,15 @@ def _differences(rows: list[dict], others: list[dict]) -> dict[str, dict]:
 
 def _correct(family: list[dict[str, dict]]) -> None:
     """Add to each difference of a family its p value corrected by Holm, score by score."""
-    from llama_qna.evaluation.intervals import holm
-
     for score in [*COMPARED, LIKELIHOOD]:
         compared = {str(n): differences[score] for n, differences in enumerate(family) if score in differences}
-        adjusted = holm({n: difference["p"] for n, difference in compared.items()})
-        for n, difference in compared.items():
-            difference["p_holm"] = adjusted[n]
+        adjusted = holm({n: tested["p"] for n, tested in compared.items()})
+        for n, tested in compared.items():
+            tested["p_holm"] = adjusted[n]
 
 
 def _retrieval(rows: list[dict] | None) -> dict | None:
     """The share of questions with a right chunk among the first k that were found."""
-    from llama_qna.text.search import recall_at_k
 
     if not rows:
         return None

@@ -1,4 +1,4 @@
-"""What a variant has learnt, measured (stage `evaluate`): which model is asked what; `comparison` makes the numbers.
+"""What a variant has learnt, measured (stage `evaluate`): which model is asked what; `compare` makes the numbers.
 
 `in_sample` scores every checkpoint on what it was trained on: memory. `heldout` asks gold questions that nothing was
 trained on: a checkpoint is chosen on the fold `dev`, and the systems are compared once on `test`. `published` repeats
@@ -11,16 +11,15 @@ import hashlib
 from pathlib import Path
 
 import pandas as pd
+from tqdm import tqdm
 
 from llama_qna import UserError
 from llama_qna.evaluation import compare
 from llama_qna.evaluation.bench import GENERAL_TEXT, PUBLISHED, Bench, texts_of
-from llama_qna.models import prompts
 from llama_qna.models.lineage import Point, points_of
-from llama_qna.project import gold, processes
+from llama_qna.project import gold
 from llama_qna.project.data import read_chunks, read_metrics, read_qna
 from llama_qna.project.files import sha256, write_json, write_lines
-from llama_qna.project.recipe import Evaluation
 from llama_qna.project.stage import once
 from llama_qna.project.variant import Variant
 
@@ -31,7 +30,7 @@ def evaluate(variant: Variant) -> dict:
     Writes `predictions.jsonl` (every prompt's hash, answer and scores) and `metrics.json`, which is computed from it.
 
     Returns:
-        The content of `metrics.json`; see `comparison.summarize`.
+        The content of `metrics.json`; see `compare.summarize`.
 
     Raises:
         UserError: a stage before this one has not run on this machine, a checkpoint is of another base, a gold question
@@ -76,20 +75,21 @@ def gold_questions(variant: Variant, pairs: pd.DataFrame) -> pd.DataFrame | None
 
 
 def _evaluate(variant: Variant, points: list[Point], pairs: pd.DataFrame, questions, texts, folder: Path) -> dict:
-    bench, settings = Bench(variant, pairs, questions, texts), variant.recipe.evaluation
-    curve = _measure(bench, points, settings.protocol)
+    settings = variant.recipe.evaluation
+
+    # --- every model in its turn
+    bench, curve = Bench(variant, pairs, questions, texts), []
+    for point in tqdm(points, desc="evaluating", unit="model"):
+        curve += _measure(bench, point, points)
+
+    # --- the checkpoint that dev chooses, asked on test
     chosen = points[-1]
     if questions is not None:
         name = compare.best_on_dev(bench.predictions)
         chosen = next((point for point in points if point.name == name), chosen)
-        before, parts = bench.taken(), []
-        for system, context in processes.mine([("finetuned", "none"), ("finetuned_retrieval", "retrieved")]):
-            model, asked = bench.load(chosen), bench.gold(chosen, system, "test", context)
-            bench.answer(model, bench.likelihoods(model, asked) if context == "none" else asked)
-            parts.append(bench.taken())
-        bench.predictions = before + _in_order(processes.gather(parts))
-    if not processes.is_main():
-        return {}
+        _ask_chosen(bench, chosen)
+
+    # --- scores
     about = {"variant": variant.name, "base_model": variant.recipe.base_model, "chosen": chosen.name}
     about["protocols"] = compare.protocols(settings, GENERAL_TEXT.name, PUBLISHED, list(texts))
     content = compare.summarize(about, curve, bench.predictions, bench.published_perplexity)
@@ -98,60 +98,34 @@ def _evaluate(variant: Variant, points: list[Point], pairs: pd.DataFrame, questi
     return {"checkpoints": len(curve), "predictions": len(bench.predictions), "chosen": chosen.name}
 
 
-def _measure(bench: Bench, points: list[Point], protocol: str) -> list[dict]:
-    """Let every model do what its system is compared by; the perplexities of the base and of each checkpoint.
+def _measure(bench: Bench, point: Point, points: list[Point]) -> list[dict]:
+    """Let a model do what its system is compared by; its entry in the curve of perplexities, if it has one.
 
-    All questions without context go to a model in one call: they share the beginning of their prompts. Several
-    processes take turns with the models; each knows all predictions at the end.
+    All questions closed book go to a model in one call: they share the beginning of their prompts.
     """
-    from tqdm import tqdm
-
-    curve, parts, last = [], [], {point.stage: point for point in points}
-    for point in tqdm(processes.mine(points), desc="evaluating", unit="model"):
-        model, asked = bench.load(point), []
-        of_curve, is_last = point.stage != "finetuning_only", point == last[point.stage]
-        if of_curve:
-            about = {"name": point.name, "stage": point.stage, "step": point.step}
-            curve.append(about | {"perplexity": bench.perplexities(model)})
-            asked = bench.in_sample(point.name) + bench.gold(point, point.name, "dev")
-        if is_last and point.stage != "finetuning":  # which checkpoint of fine-tuning is compared, dev decides
-            asked += bench.likelihoods(model, bench.gold(point, point.stage, "test"))
-        bench.answer(model, asked)
-        if point.stage == "base":
-            bench.answer(model, bench.gold(point, "base_retrieval", "test", "retrieved"))
-            bench.answer(model, bench.gold(point, "base_right_chunk", "test", "right chunk"))
-        if is_last and of_curve and protocol != "heldout":
-            bench.published(model, point)
-        parts.append(bench.taken())
-    return _collect(bench, points, curve, parts)
+    model, entries, asked = bench.load(point), [], []
+    of_curve = point.stage != "finetuning_only"
+    is_last = point == [other for other in points if other.stage == point.stage][-1]
+    if of_curve:
+        about = {"name": point.name, "stage": point.stage, "step": point.step}
+        entries = [about | {"perplexity": bench.perplexities(model)}]
+        asked = bench.in_sample(point.name) + bench.gold(point, point.name, "dev")
+    if is_last and point.stage != "finetuning":  # which checkpoint of fine-tuning is compared, dev decides
+        asked += bench.likelihoods(model, bench.gold(point, point.stage, "test"))
+    bench.answer(model, asked)
+    if point.stage == "base":
+        bench.answer(model, bench.gold(point, "base_retrieval", "test", "retrieved"))
+        bench.answer(model, bench.gold(point, "base_right_chunk", "test", "right chunk"))
+    if is_last and of_curve and bench.settings.protocol != "heldout":
+        bench.published(model, point)
+    return entries
 
 
-def _collect(bench: Bench, points: list[Point], curve: list[dict], parts: list[list[dict]]) -> list[dict]:
-    """Take over what all processes found about their points, in the order of one process; the whole curve.
-
-    Args:
-        parts: the predictions of this process, a list a point.
-    """
-    curves, parts, published = zip(*processes.gather((curve, parts, bench.published_perplexity)), strict=True)
-    bench.predictions = _in_order(parts)
-    stages = {stage: value for part in published for stage, value in part.items()}
-    bench.published_perplexity = {point.stage: stages[point.stage] for point in points if point.stage in stages}
-    order = [point.name for point in points]
-    return sorted(sum(curves, []), key=lambda entry: order.index(entry["name"]))
-
-
-def _in_order(parts) -> list[dict]:
-    """The predictions of all processes in the order of one; each gives a list a piece of work that it was dealt."""
-    return sum(processes.together(parts), [])
-
-
-def answer(model, tokenizer, questions: list[str], settings: Evaluation) -> list[str]:
-    """Greedy answers to questions, in the template that fine-tuning used."""
-    from llama_qna.models.generate import generate_texts
-
-    ids = [prompts.question_ids(tokenizer, question) for question in questions]
-    limits = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}
-    return generate_texts(model, tokenizer, ids, **limits, description="answers")
+def _ask_chosen(bench: Bench, chosen: Point) -> None:
+    """The test questions to the chosen checkpoint, closed book and with passages."""
+    model = bench.load(chosen)
+    bench.answer(model, bench.likelihoods(model, bench.gold(chosen, "finetuned", "test")))
+    bench.answer(model, bench.gold(chosen, "finetuned_retrieval", "test", "retrieved"))
 
 
 def examples(predictions: Path, systems: list[str], count: int, protocol: str = "in_sample") -> pd.DataFrame:

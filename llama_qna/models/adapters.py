@@ -35,24 +35,26 @@ def _names(model) -> list[str]:
     return [name, model_path(name), model.name_or_path, HUB_NAMES.get(name)] if name else []
 
 
-def attach_adapter(model, adapter: Path):
-    """Put a trained adapter on a base model; (model with adapter, in eval mode)."""
+def _attach(model, adapter: Path, trainable: bool):
+    """A base model with an adapter that was checked to be whole, and to be of this base."""
     from peft import PeftModel
 
     with adapter_of(adapter, *_names(model)):
-        model = PeftModel.from_pretrained(model, adapter)
+        model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
         check_all_there(model, adapter)
-    _fold_adapter(model)
+    return model
+
+
+def attach_adapter(model, adapter: Path):
+    """Put a trained adapter on a base model; (model with adapter, in eval mode)."""
+    model = _attach(model, adapter, trainable=False)
+    _add_to_kept_copies(model)
     return model.eval()
 
 
 def adapter_to_train(model, adapter: Path):
     """Put a trained adapter on a base model to go on training it, in the 16-bit type of the base."""
-    from peft import PeftModel
-
-    with adapter_of(adapter, *_names(model)):
-        model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
-        check_all_there(model, adapter)
+    model = _attach(model, adapter, trainable=True)
     for parameter in model.parameters():
         if parameter.requires_grad:  # peft loads adapters in float32
             parameter.data = parameter.data.to(model.dtype)
@@ -70,22 +72,32 @@ def swap_adapter(model, adapter: Path) -> None:
     with adapter_of(adapter, *_names(model.get_base_model())):
         hotswap_adapter(model, str(adapter), adapter_name="default", torch_device=device())
         check_all_there(model, adapter)
-    _fold_adapter(model)
+    _add_to_kept_copies(model)
 
 
-def _fold_adapter(model) -> None:
-    """Where a layer keeps a 16-bit copy of its weights (`dequantize_once`), add the adapter to the copy: W + BA.
+def delta(layer, name: str = "default"):
+    """What an adapter adds to the weights of its layer, `alpha / r * B A`, in float32: (out, in).
 
-    The adapter's own products, in float32, are saved. The 4-bit weights stay as they are, and the copy is made
-    from them each time, so checkpoints can be swapped; the sum is rounded to 16 bits once.
+    Args:
+        layer: peft's layer, which holds the base's layer and its adapters.
+        name: of the adapter in the layer.
+    """
+    a, b = layer.lora_A[name].weight.float(), layer.lora_B[name].weight.float()  # (r, in), (out, r)
+    return b @ a * layer.scaling[name]
+
+
+def _add_to_kept_copies(model) -> None:
+    """Add the adapter to the 16-bit copy of its weights that a layer may keep (`dequantize_once`): W + BA.
+
+    The two small products of the adapter are then saved at every step. The 4-bit weights stay as they are, and the copy
+    is made from them each time, so checkpoints can be swapped; the sum is rounded to 16 bits once.
     """
     from peft.tuners.lora import LoraLayer
 
     for layer in model.modules():
         if isinstance(layer, LoraLayer) and hasattr(layer.base_layer, "dequantized"):
             base, name = layer.base_layer, layer.active_adapters[0]
-            delta = layer.lora_B[name].weight.float() @ layer.lora_A[name].weight.float() * layer.scaling[name]
-            base.dequantized = (dequantize(base).float() + delta).to(base.dequantized.dtype)
+            base.dequantized = (dequantize(base).float() + delta(layer, name)).to(base.dequantized.dtype)
             layer.merged_adapters = [name]  # peft then leaves the layer to its base
 
 
@@ -101,16 +113,6 @@ def merge_adapter(base_model: str, adapter: Path, folder: Path) -> Path:
     return folder
 
 
-def name_base_in_adapter(adapter: Path, base_model: str) -> None:
-    """Write the recipe's name of the base into a saved adapter, in place of the folder of this machine."""
-    path = adapter / "adapter_config.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps(config | {"base_model_name_or_path": base_model}, indent=1) + "\n")
-
-
-MADE_OF = "made_of.json"  # the hashes of the two adapters, beside the result
-
-
 def read_adapter_config(adapter: Path) -> dict:
     """The content of `adapter_config.json`.
 
@@ -122,6 +124,15 @@ def read_adapter_config(adapter: Path) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); train the adapter again") from None
+
+
+def name_base_in_adapter(adapter: Path, base_model: str) -> None:
+    """Write the recipe's name of the base into a saved adapter, in place of the folder of this machine."""
+    config = read_adapter_config(adapter) | {"base_model_name_or_path": base_model}
+    write_json(adapter / "adapter_config.json", config)
+
+
+MADE_OF = "made_of.json"  # the hashes of the two adapters, beside the result
 
 
 def stack(first: Path, second: Path, folder: Path) -> Path:
@@ -149,12 +160,10 @@ def stack(first: Path, second: Path, folder: Path) -> Path:
     below, above = _scaled(first), _scaled(second)
     if below.keys() != above.keys():
         raise UserError(f"{first} and {second} do not adapt the same modules")
-    tensors = {
-        name: torch.cat(
-            [below[name], above[name]], 0 if ".lora_A." in name else 1
-        ).contiguous()  # A (r, in), B (out, r)
-        for name in below
-    }
+    tensors = {}
+    for name in below:
+        along_rank = 0 if ".lora_A." in name else 1  # A is (r, in), B is (out, r)
+        tensors[name] = torch.cat([below[name], above[name]], along_rank)
     rank = read_adapter_config(first)["r"] + read_adapter_config(second)["r"]
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
@@ -171,11 +180,12 @@ def _scaled(adapter: Path) -> dict:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = adapter / "adapter_model.safetensors"
-    config = read_adapter_config(adapter)
+    path, config = adapter / "adapter_model.safetensors", read_adapter_config(adapter)
     try:
-        tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
+        tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read ({error}); train the adapter again") from None
-    scale = config["lora_alpha"] / config["r"]
-    return {name: tensor * scale if ".lora_B." in name else tensor for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        scale = config["lora_alpha"] / config["r"] if ".lora_B." in name else 1
+        tensors[name] = tensor.float() * scale
+    return tensors

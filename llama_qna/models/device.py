@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import re
 import sys
 import time
 from functools import cache
 from pathlib import Path
+
+import psutil
 
 from llama_qna import UserError
 from llama_qna.project import processes
@@ -22,33 +26,38 @@ def parse_memory(text: str) -> int:
     Raises:
         UserError: no such size.
     """
-    found = re.fullmatch(r"([\d.]+)\s*([GM])(i?B)?", text.strip(), re.IGNORECASE)
-    try:
-        number = float(found[1])
-        decimal = (found[3] or "").upper() == "B"
-        power = {"G": 3, "M": 2}[found[2].upper()]
-        size = int(number * (1000 if decimal else 1024) ** power)
-    except (TypeError, ValueError):
-        size = 0
+    found = re.fullmatch(r"(\d*\.?\d+)\s*([GM])(i?B)?", text.strip(), re.IGNORECASE)
+    size = 0
+    if found:
+        number, prefix, unit = found.groups()
+        thousand = 1000 if (unit or "").upper() == "B" else 1024
+        size = int(float(number) * thousand ** {"G": 3, "M": 2}[prefix.upper()])
     if size <= 0:
         raise UserError(f"--memory {text}: give a size such as 24GiB or 22GB")
     return size
 
 
+def held_memory() -> int:
+    """Bytes of main memory that this process holds."""
+    return psutil.Process().memory_info().rss
+
+
 def main_memory() -> int:
     """Bytes of main memory that this process may hold: what is free and what it has, within the limit of its cgroup."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    free, held = _kilobytes("/proc/meminfo", "MemAvailable"), _kilobytes(status, "VmRSS")
     limits = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")]
     capped = [int(path.read_text()) for path in limits if path.exists() and path.read_text().strip().isdigit()]
-    return min([(free + held) * 1024, *capped])
+    return min([psutil.virtual_memory().available + held_memory(), *capped])
 
 
-def _kilobytes(path, key: str) -> int:
-    line = next(line for line in Path(path).read_text().splitlines() if line.startswith(key + ":"))
-    return int(line.split()[1])
+M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
+
+
+def _glibc(function: str, *numbers: int) -> None:
+    """Call a function of glibc's heap; another C library has none of them, and only memory or time is lost."""
+    try:
+        getattr(ctypes.CDLL("libc.so.6"), function)(*numbers)
+    except (OSError, AttributeError):
+        pass
 
 
 def map_blocks_from(size: int) -> None:
@@ -57,12 +66,7 @@ def map_blocks_from(size: int) -> None:
     For weights that are dequantized at each use: one large block after the other that the heap would not use again,
     which for the matrices of 7B added up to the whole 16-bit model.
     """
-    import ctypes
-
-    try:
-        ctypes.CDLL("libc.so.6").mallopt(-3, size)  # M_MMAP_THRESHOLD
-    except (OSError, AttributeError):  # another C library
-        pass
+    _glibc("mallopt", M_MMAP_THRESHOLD, size)
 
 
 def keep_heap() -> None:
@@ -70,14 +74,8 @@ def keep_heap() -> None:
 
     Large pages for them were tried and saved less than their first use costs (2 s; steps of paper_135m, two cores).
     """
-    import ctypes
-
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: never
-    except (OSError, AttributeError):  # another C library: slower, nothing else
-        pass
+    _glibc("mallopt", M_MMAP_THRESHOLD, 1 << 30)
+    _glibc("mallopt", M_TRIM_THRESHOLD, -1)  # never
 
 
 def give_back_freed(above: int) -> None:
@@ -86,13 +84,8 @@ def give_back_freed(above: int) -> None:
     Training keeps freed blocks, since taking them anew at every step costs time; but steps of many lengths leave holes
     that no later tensor fits, and the heap grows from step to step.
     """
-    import ctypes
-
-    try:
-        if _kilobytes("/proc/self/status", "VmRSS") * 1024 > above:
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):  # another system or C library: nothing was kept there
-        pass
+    if held_memory() > above:
+        _glibc("malloc_trim", 0)
 
 
 def available_memory(device: str) -> int:
@@ -112,8 +105,6 @@ def bfloat16_is_fast() -> bool:
     Measured on one core, (512, 576) times (576, 1536): with AVX512-BF16 630 GFLOP/s in bfloat16 and 93 in float32; held
     to AVX512 without it 18 and 88, held to AVX2 9 and 80.
     """
-    import platform
-
     import torch
 
     fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # on Arm oneDNN says so only where the instructions exist
@@ -175,8 +166,6 @@ def measure(matrices: tuple[tuple[int, int], ...], rows: int, seconds: float = 1
     import torch
     import torch.nn.functional as F
 
-    from llama_qna.models.device import compute_dtype, device
-
     on, dtype = device(), compute_dtype(None)
     inputs = {width: torch.randn(rows, width, device=on).to(dtype) for width in {inner for _, inner in matrices}}
     weights = [torch.randn(shape, device=on).to(dtype) for shape in matrices]
@@ -224,8 +213,6 @@ def compute_dtype(quantization: Quantization | None):
         UserError: the GPU is too old for this PyTorch.
     """
     import torch
-
-    from llama_qna.models.device import bfloat16_is_fast, check_gpu, gpu_has_bfloat16
 
     if device() == "cpu":
         return torch.bfloat16 if bfloat16_is_fast() else torch.float32

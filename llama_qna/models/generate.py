@@ -214,8 +214,8 @@ class Words:
         place = self.reached[row]
         allowed = set(place) - {None}
         if None in place:  # the word may end here, and the next one begin
-            uses = self.uses[row]
-            allowed |= {ids[0] for word, ids in self.ids[row].items() if uses[word] > (word == place[None])}
+            uses = self.uses[row] | {place[None]: self.uses[row][place[None]] - 1}
+            allowed |= {ids[0] for word, ids in self.ids[row].items() if uses[word] > 0}
             allowed.add(self.question_mark)
         return sorted(allowed)
 

@@ -1,4 +1,15 @@
-"""What was trained on what: the base, the checkpoints of a variant, and the one that ships, if they belong together."""
+"""What was trained on what: the base, the checkpoints of a variant, and the one that ships, if they belong together.
+
+    base -+- `pretraining`: an adapter on the base, learned from the chunks
+          |      |
+          |      +- `finetuning`, learned from the pairs. With `stacking: merge` a new adapter on 16-bit weights into
+          |         which that of pretraining was merged (`pretraining/merged`); with `continue` the same one goes on
+          |
+          +- `finetuning_only`: an adapter on the base, learned from the pairs, to compare with
+
+A stage keeps several checkpoints of its adapter. The last one of pretraining is what fine-tuning starts from; of those
+of fine-tuning the one ships that evaluation chose.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +55,35 @@ class Point:
         return f"{self.stage} {self.adapter.name}" if self.adapter else self.stage
 
 
+def start_of_finetuning(variant: Variant) -> tuple[Path | None, Path | None]:
+    """What fine-tuning starts from: a folder with weights in place of the base's, and an adapter to go on with.
+
+    Raises:
+        UserError: pretraining has not run on this machine, or what it wrote is damaged.
+    """
+    if variant.recipe.stacking == "continue":
+        return None, _pretrained(variant)
+    _last_of_pretraining(variant)
+    check_output(variant.pretraining, VERBS["pretraining"], "merged/model.safetensors")
+    return variant.pretraining / "merged", None
+
+
+def trained(variant: Variant, name: str) -> tuple[Path | None, Path | None]:
+    """The folder of weights (None: the base's own) and the adapter (None: none) of `base`, `pretrained` or `qna`.
+
+    Raises:
+        UserError: it has not been trained on this machine, or does not belong to the recipe any more.
+    """
+    if name == "base":
+        return None, None
+    if name == "pretrained":
+        return None, _pretrained(variant)
+    adapter = shipped_checkpoint(variant)
+    _check_adapter("finetuning", adapter)
+    point = next(point for point in points_of(variant) if point.adapter == adapter)
+    return point.weights, adapter
+
+
 def points_of(variant: Variant) -> list[Point]:
     """The base, then the checkpoints of each stage by step; of fine-tuning without pretraining the last alone.
 
@@ -61,8 +101,47 @@ def points_of(variant: Variant) -> list[Point]:
         base = json.loads((point.adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
         if base != variant.recipe.base_model:
             raise UserError(f"{point.name} was trained on {base}, but the recipe's base is {variant.recipe.base_model}")
-        check_output(point.adapter.parent, VERBS[point.stage], f"{point.adapter.name}/adapter_model.safetensors")
+        _check_adapter(point.stage, point.adapter)
     return points
+
+
+def shipped_checkpoint(variant: Variant) -> Path:
+    """The fine-tuning checkpoint that evaluation chose on its dev questions; the last one where it has not seen them.
+
+    Raises:
+        UserError: the variant has not been fine-tuned on this machine.
+    """
+    found = checkpoints(variant.finetuning)
+    if not found:
+        raise UserError(
+            f"{variant.name} has no trained model on this machine: run `llama-qna run {variant.name}` first"
+        )
+    record = valid_record(variant.evaluation, "evaluate") or {"results": {}, "inputs": {}}
+    for adapter in found:
+        name = f"finetuning {adapter.name}"
+        seen = record["inputs"].get(name) == sha256(adapter / "adapter_model.safetensors")
+        if seen and record["results"].get("chosen") == name:
+            return adapter
+    return found[-1]
+
+
+def _last_of_pretraining(variant: Variant) -> Path:
+    found = checkpoints(variant.pretraining)
+    if not found:
+        raise UserError(f"no pretrained model yet for {variant.name}: run `llama-qna pretrain {variant.name}` first")
+    return found[-1]
+
+
+def _pretrained(variant: Variant) -> Path:
+    """The last checkpoint of pretraining, whole."""
+    adapter = _last_of_pretraining(variant)
+    _check_adapter("pretraining", adapter)
+    return adapter
+
+
+def _check_adapter(stage: str, adapter: Path) -> None:
+    """Refuse weights of an adapter that are not those which its stage wrote."""
+    check_output(adapter.parent, VERBS[stage], f"{adapter.name}/adapter_model.safetensors")
 
 
 def _trained_alone(variant: Variant) -> list[Path]:
@@ -85,62 +164,3 @@ def _check_order(variant: Variant) -> None:
             f"{variant.name}: pretraining or `stacking` has changed since fine-tuning: "
             f"run `llama-qna finetune {variant.name}` first"
         )
-
-
-def shipped_checkpoint(variant: Variant) -> Path:
-    """The fine-tuning checkpoint that evaluation chose on its dev questions; the last one where it has not seen them.
-
-    Raises:
-        UserError: the variant has not been fine-tuned on this machine.
-    """
-    trained = checkpoints(variant.finetuning)
-    if not trained:
-        raise UserError(
-            f"{variant.name} has no trained model on this machine: run `llama-qna run {variant.name}` first"
-        )
-    record = valid_record(variant.evaluation, "evaluate") or {"results": {}, "inputs": {}}
-    for adapter in trained:
-        name = f"finetuning {adapter.name}"
-        seen = record["inputs"].get(name) == sha256(adapter / "adapter_model.safetensors")
-        if seen and record["results"].get("chosen") == name:
-            return adapter
-    return trained[-1]
-
-
-def trained(variant: Variant, name: str) -> tuple[Path | None, Path | None]:
-    """The folder of weights (None: the base's own) and the adapter (None: none) of `base`, `pretrained` or `qna`.
-
-    Raises:
-        UserError: it has not been trained on this machine, or does not belong to the recipe any more.
-    """
-    from llama_qna.models.lineage import points_of
-
-    if name == "base":
-        return None, None
-    if name == "pretrained":
-        found = checkpoints(variant.pretraining)
-        if not found:
-            raise UserError(
-                f"no pretrained model yet for {variant.name}: run `llama-qna pretrain {variant.name}` first"
-            )
-        check_output(variant.pretraining, "pretrain", f"{found[-1].name}/adapter_model.safetensors")
-        return None, found[-1]
-    adapter = shipped_checkpoint(variant)
-    check_output(adapter.parent, "finetune", f"{adapter.name}/adapter_model.safetensors")
-    point = next(point for point in points_of(variant) if point.adapter == adapter)
-    return point.weights, adapter
-
-
-def start_of_finetuning(variant: Variant) -> tuple[Path | None, Path | None]:
-    """What fine-tuning starts from: a folder with weights in place of the base's, and an adapter to go on with.
-
-    Raises:
-        UserError: pretraining has not run on this machine.
-    """
-    trained, merged = checkpoints(variant.pretraining), variant.pretraining / "merged"
-    going_on = variant.recipe.stacking == "continue"
-    if not trained or not (going_on or merged.is_dir()):
-        raise UserError(f"no pretrained model yet for {variant.name}: run `llama-qna pretrain {variant.name}` first")
-    name = f"{trained[-1].name}/adapter_model.safetensors" if going_on else "merged/model.safetensors"
-    check_output(variant.pretraining, "pretrain", name)
-    return (None, trained[-1]) if going_on else (merged, None)

@@ -7,7 +7,6 @@ that applies it. Token ids are built here and nowhere else.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 
 from llama_qna import UserError
 
@@ -37,16 +36,25 @@ def context_question_ids(tokenizer, question: str, chunks: list[str], max_tokens
         UserError: the question alone is longer than that.
     """
 
-    def asked(texts):
-        content = "\n\n".join([*(f"Text: {text}" for text in texts), f"Question: {question}"])
-        return question_ids(tokenizer, content if texts else question)
-
-    ends = [word.end() for word in re.finditer(r"\S+", chunks[0])] if chunks else []
-    contexts = [[], *([chunks[0][:end]] for end in ends), *(chunks[:n] for n in range(2, len(chunks) + 1))]
-    fitting = bisect_right(contexts, max_tokens, key=lambda texts: len(asked(texts)))
-    if not fitting:
+    fitting, shown = question_ids(tokenizer, question), 0
+    if len(fitting) > max_tokens:
         raise UserError(f"the question {question[:60]!r} is longer than the {max_tokens} tokens of a prompt")
-    return asked(contexts[fitting - 1])
+
+    def asked(texts: list[str]) -> list[int]:
+        return question_ids(tokenizer, "\n\n".join([*(f"Text: {text}" for text in texts), f"Question: {question}"]))
+
+    for count in range(1, len(chunks) + 1):
+        input_ids = asked(chunks[:count])
+        if len(input_ids) > max_tokens:
+            break
+        fitting, shown = input_ids, count
+    if shown or not chunks:
+        return fitting
+    for word in reversed(list(re.finditer(r"\S+", chunks[0]))):
+        input_ids = asked([chunks[0][: word.end()]])
+        if len(input_ids) <= max_tokens:
+            return input_ids
+    return fitting
 
 
 def training_row(tokenizer, question: str, answer: str, max_length: int) -> dict[str, list[int]]:

@@ -7,12 +7,12 @@ Only safetensors are read, since a pickle can run anything when it is opened; co
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
-from llama_qna import UserError
+from llama_qna import UserError, one_line
+from llama_qna.models.device import is_out_of_memory
 from llama_qna.project.recipe import EMBEDDED
 
 
@@ -26,7 +26,6 @@ def from_pretrained(auto_class, base_model: str, name: str, **options):
     Raises:
         UserError: it cannot be reached, is gated, is damaged, or asks for code of its own to be run.
     """
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -34,28 +33,30 @@ def from_pretrained(auto_class, base_model: str, name: str, **options):
     try:
         return auto_class.from_pretrained(name, trust_remote_code=False, **options)
     except Exception as error:  # a damaged folder makes transformers raise whatever it pleases
-        _pass_on_if_memory_ran_out(error)
-        chain, cause = [error], error
-        while (cause := cause.__cause__ or cause.__context__) is not None and cause not in chain:
-            chain.append(cause)
-        if any(isinstance(link, GatedRepoError) for link in chain) or "gated repo" in str(error):
-            raise UserError(
-                f"base_model {base_model} is gated: ask for access at https://huggingface.co/{base_model}, "
-                "then run `hf auth login`"
-            ) from None
-        if "trust_remote_code" in str(error):
-            raise UserError(
-                f"base_model {base_model} comes with code of its own, which is never run here: choose a model whose "
-                "architecture is part of transformers"
-            ) from None
-        if Path(name).exists() or not isinstance(error, (OSError, HfHubHTTPError, ValueError)):
-            raise UserError(
-                f"base_model {base_model}: no model could be loaded from this folder ({_first_line(error)})"
-            ) from None
-        raise UserError(
-            f"base_model {base_model} cannot be reached: check the name and the network, or set base_model to "
-            f"{EMBEDDED} or to a local folder"
-        ) from None
+        if is_out_of_memory(error):
+            raise
+        raise UserError(f"base_model {base_model} {_what_is_wrong(error, base_model, name)}") from None
+
+
+def _what_is_wrong(error: Exception, base_model: str, name: str) -> str:
+    """The end of the line that begins with the model's name, from what transformers and the hub's client raised."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+        chain.append(cause)
+    if any(isinstance(link, GatedRepoError) for link in chain) or "gated repo" in str(error):
+        return f"is gated: ask for access at https://huggingface.co/{base_model}, then run `hf auth login`"
+    if "trust_remote_code" in str(error):
+        return (
+            "comes with code of its own, which is never run here: choose a model whose architecture is part of "
+            "transformers"
+        )
+    if Path(name).exists() or not isinstance(error, (OSError, HfHubHTTPError, ValueError)):
+        return f"cannot be used: no model could be loaded from this folder ({_first_line(error)})"
+    return (
+        f"cannot be reached: check the name and the network, or set base_model to {EMBEDDED} or to a local folder"
+    )
 
 
 def whole_model(auto_class, base_model: str, name: str, **options):
@@ -95,7 +96,8 @@ def adapter_of(adapter: Path, *bases: str | None):
             warnings.simplefilter("ignore")
             yield
     except Exception as error:
-        _pass_on_if_memory_ran_out(error)
+        if is_out_of_memory(error):
+            raise
         raise UserError(f"adapter {shown}: it is damaged, or of another base ({_first_line(error)})") from None
 
 
@@ -106,9 +108,9 @@ def _check_config(adapter: Path, shown: str, bases: list[str]) -> None:
     except (OSError, ValueError, AttributeError):
         raise UserError(f"adapter {shown}: adapter_config.json is missing or damaged") from None
     if kind != "LORA" or parallel:  # megatron_config makes peft import a module that the file names
-        raise UserError(f"adapter {shown}: {kind or 'it'} is no plain LoRA adapter")
+        raise UserError(f"adapter {shown}: {one_line(str(kind or 'it'))} is no plain LoRA adapter")
     if base and bases and base not in bases:
-        raise UserError(f"adapter {shown} was trained on {base}, but the base is {bases[0]}")
+        raise UserError(f"adapter {shown} was trained on {one_line(str(base))}, but the base is {bases[0]}")
 
 
 def check_all_there(model, adapter: Path) -> None:
@@ -126,10 +128,5 @@ def check_all_there(model, adapter: Path) -> None:
         raise ValueError(f"{len(odd)} tensors are missing or of no use, such as {min(odd)}")
 
 
-def _pass_on_if_memory_ran_out(error: Exception) -> None:
-    if isinstance(error, MemoryError) or "out of memory" in str(error):
-        raise error
-
-
 def _first_line(error: Exception) -> str:
-    return re.split(r"[:.]\s|\n", str(error).strip())[0][:200] or type(error).__name__
+    return one_line(str(error).strip().partition("\n")[0]) or type(error).__name__

@@ -29,7 +29,7 @@ BEGINS = {
 
 def code_hash(stage: str) -> str:
     """The hash of all modules that a stage's code imports, wherever in a module the import stands."""
-    return digest({module: _module_hash(module) for module in imported(BEGINS[stage])})
+    return digest({module: _hash(_text(module)) for module in imported(BEGINS[stage])})
 
 
 def imported(module: str) -> set[str]:
@@ -43,18 +43,25 @@ def imported(module: str) -> set[str]:
     return found
 
 
-@cache
-def imports_of(module: str) -> tuple[str, ...]:
+def imports_of(module: str) -> list[str]:
     """The modules of ours that a module itself imports; what only type checkers import does not count."""
-    return tuple(dict.fromkeys(_named(_parsed(module))))
+    found = []
+    for origin, name in _imports(_text(module)):
+        inner = f"{origin}.{name}"  # of `from package import module`
+        found.append(inner if _path(inner).is_file() else origin)
+    return list(dict.fromkeys(found))
 
 
-def _named(tree: ast.AST) -> Iterator[str]:
+@cache
+def _imports(text: str) -> list[tuple[str, str]]:
+    """The pairs (module, name) of `from module import name` in a text, where the module is one of ours."""
+    return list(_named(ast.parse(text)))
+
+
+def _named(tree: ast.AST) -> Iterator[tuple[str, str]]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "llama_qna":
-            for alias in node.names:
-                inner = f"{node.module}.{alias.name}"  # of `from package import module`
-                yield inner if _path(inner).is_file() else node.module
+            yield from ((node.module, alias.name) for alias in node.names)
         elif not _for_type_checkers(node):
             yield from _named(node)
 
@@ -64,16 +71,16 @@ def _for_type_checkers(node: ast.AST) -> bool:
 
 
 @cache
-def _module_hash(module: str) -> str:
-    tree = _parsed(module)
+def _hash(text: str) -> str:
+    tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             del node.body[0]
     return digest({"code": ast.dump(tree)})
 
 
-def _parsed(module: str) -> ast.Module:
-    return ast.parse(_path(module).read_text(encoding="utf-8"))
+def _text(module: str) -> str:
+    return _path(module).read_text(encoding="utf-8")
 
 
 def _path(module: str) -> Path:

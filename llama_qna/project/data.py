@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from llama_qna import UserError, one_line
-from llama_qna.project.variant import Variant
+from llama_qna.project.variant import REPOSITORY, Variant
 
-if TYPE_CHECKING:
-    import pandas as pd
-
+REPLAY_TEXT = REPOSITORY / "data" / "general" / "replay.txt"  # general text beside training
 CHUNK_COLUMNS = ["chunk_id", "document", "page", "section", "kind", "split", "text", "tokens"]
 
 
@@ -79,7 +76,6 @@ def read_table(path: Path, shown: str, columns: list[str], numbers: tuple[str, .
         UserError: no CSV, not UTF-8, too large, a column missing, a row with more fields than the header has names, a
             NUL byte, an endless field, or a number that is none.
     """
-    import pandas as pd
 
     size = path.stat().st_size
     if size > MOST_BYTES:

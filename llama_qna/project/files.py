@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from llama_qna import UserError
 
 LOCK = ".lock"
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-
-_held: set[Path] = set()  # by this process; a lock is taken once, however many stages run under it
 
 
 def write_text(path: Path, text: str) -> None:
@@ -96,56 +95,33 @@ def locked(folder: Path, name: str, root: Path, lock: str = LOCK) -> Iterator[No
         UserError: another process holds it.
     """
     path = folder / lock
-    if path in _held:
-        yield
-        return
-    file = _take(path, name)
-    _held.add(path)
+    held = FileLock(path, timeout=0, is_singleton=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        held.acquire()
+    except Timeout:
+        holder = path.read_text().strip()
+        by = f" (process {holder})" if holder else ""
+        raise UserError(f"{name} is in use by another llama-qna{by}; wait for its end, or stop it") from None
+    outermost = held.lock_counter == 1
+    if outermost:
+        with suppress(OSError):  # a full disk; the lock holds all the same
+            path.write_text(str(os.getpid()))
     try:
         yield
     finally:
-        _held.discard(path)
-        path.unlink(missing_ok=True)
-        os.close(file)
-        _remove_empty(folder, root)
-
-
-def _take(path: Path, name: str) -> int:
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:  # the folder has just been removed by the one before
-            continue
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(file, 20, 0).decode().strip()
-            os.close(file)
-            by = f" (process {holder})" if holder else ""
-            raise UserError(f"{name} is in use by another llama-qna{by}; wait for its end, or stop it") from None
-        try:
-            same = os.stat(path).st_ino == os.fstat(file).st_ino
-        except FileNotFoundError:
-            same = False
-        if same:  # and not the file that the one before has just removed
-            break
-        os.close(file)
-    os.ftruncate(file, 0)
-    try:
-        os.pwrite(file, str(os.getpid()).encode(), 0)
-    except OSError:  # a full disk; the lock holds all the same
-        pass
-    return file
+        if outermost:
+            path.unlink(missing_ok=True)
+        held.release()
+        if outermost:
+            _remove_empty(folder, root)
 
 
 def _remove_empty(folder: Path, root: Path) -> None:
-    try:
+    with suppress(OSError):  # not empty
         while folder != root:
             folder.rmdir()
             folder = folder.parent
-    except OSError:  # not empty
-        pass
 
 
 @contextmanager

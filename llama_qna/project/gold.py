@@ -29,7 +29,7 @@ def read_gold(path: Path, chunks: pd.DataFrame) -> pd.DataFrame:
     """Read a gold file and check every row against the chunks of its corpus.
 
     Args:
-        chunks: the table of `chunks.read_chunks`.
+        chunks: the table of `project.data.read_chunks`.
 
     Returns:
         One row a question with the columns of `COLUMNS`, all strings, and `chunk_ids`, the list of the chunks that hold

@@ -1,13 +1,13 @@
-"""Several processes that do one stage together, as `torchrun` starts them. In one process all of this is nothing.
+"""Several processes that train together, as `torchrun` starts them. In one process all of this is nothing.
 
 The launcher says in the environment who a process is, so nothing here imports torch before processes have something to
-tell each other. What they tell is small (which rows, texts, scores); gradients are the trainer's business.
+tell each other. What they tell is small; rows and gradients are the trainer's business.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
 
@@ -134,72 +134,16 @@ def _group():
     return dist
 
 
-def mine(items: Sequence) -> list:
-    """The items of this process, dealt out in turns."""
-    return list(items[rank() :: count()])
-
-
-def together(parts: Iterable[list]) -> list:
-    """What `mine` dealt out, in its first order again."""
-    parts = list(parts)
-    longest = max(map(len, parts), default=0)
-    return [part[n] for n in range(longest) for part in parts if n < len(part)]
-
-
-def shares(items: Sequence, count: int) -> list[list]:
-    """Neighbouring items as `count` lists whose lengths differ by one at most, the longer ones first."""
-    least, more = divmod(len(items), count)
-    ends = [n * least + min(n, more) for n in range(count + 1)]
-    return [list(items[start:end]) for start, end in zip(ends, ends[1:], strict=False)]
-
-
 def rows_each(batch_size: int) -> int:
-    """The largest share of a step's rows that one process gets.
+    """The rows of a step that each process gets.
 
     Raises:
-        UserError: there are more processes than rows.
+        UserError: the processes cannot share the rows evenly.
     """
-    if count() > batch_size:
+    each, left = divmod(batch_size, count())
+    if left or not each:
         raise UserError(
-            f"{count()} processes for steps of {batch_size} rows: start at most {batch_size}, or raise batch_size "
-            "in the recipe"
+            f"{count()} processes cannot share steps of {batch_size} rows evenly: start another number of them, or "
+            "change batch_size in the recipe"
         )
-    return -(-batch_size // count())
-
-
-def announce(batch_size: int) -> None:
-    """Print once how the rows of a step are shared; refuses what `rows_each` refuses."""
-    rows_each(batch_size)
-    if count() > 1 and is_main():
-        sizes = [len(share) for share in shares(range(batch_size), count())]
-        print(f"{count()} processes share each step of {batch_size} rows: {', '.join(map(str, sizes))}")
-
-
-def within_forward(model, inner, function: Callable, **inputs):
-    """`function(inner, **inputs)`, inside the forward pass of what wraps `inner` for several processes.
-
-    DistributedDataParallel prepares the exchange of gradients in its own `forward`, so a loss that is computed past
-    it would leave every process with its own gradients. Here it calls `function` in place of the model's `forward`.
-
-    Args:
-        model: what the trainer trains: `inner` itself, or a wrapper of it.
-        inner: the model.
-    """
-    if model is inner:
-        return function(inner, **inputs)
-    forward = inner.__dict__.get("forward")
-
-    def restore() -> None:
-        inner.__dict__.pop("forward", None)
-        if forward is not None:
-            inner.forward = forward
-
-    def once(**given):
-        restore()
-        return function(inner, **given)
-
-    inner.forward = once
-    try:
-        return model(**inputs)
-    finally:
-        restore()
+    return each

@@ -123,7 +123,7 @@ class TrainingStage(_Strict):
     weight_decay: float = Field(0.0, ge=0)
     max_length: int = Field(1024, gt=0)  # tokens
     packing: bool = False  # join rows to blocks of max_length tokens, as the study did
-    replay_tokens: int = Field(0, ge=0)  # of general text a step, to hold the model to its base there: `losses.Replay`
+    replay_tokens: int = Field(0, ge=0)  # of general text a step, on which the model is held to its base
     gradient_checkpointing: bool = False
     logging_steps: int = Field(gt=0)
     save_steps: int = Field(gt=0)

@@ -1,7 +1,7 @@
 """A variant is a folder with one `variant.yaml`, the whole recipe of a model; this module knows where its files lie.
 
 Committed files (recipe, published results) and the files of a run on this machine never share a folder: a run writes
-below `runs/<variant>/`, which git ignores, and `llama-qna publish` copies its records over (see `publishing`).
+below `runs/<variant>/`, which git ignores, and `llama-qna publish` copies its records over (see `publish`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from llama_qna import UserError
 from llama_qna.project.recipe import Recipe, read_recipe
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """How numbers look: figures, tables, the README's block, model cards (stage 6).
 
-Begin at `figures.draw`.
+Begin at `reporting.figures.draw`.
 """
 
 from llama_qna import hand_out

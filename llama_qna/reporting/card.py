@@ -1,7 +1,7 @@
 """Model cards in the hub's format: recipe, data, scores with intervals, limits, licence.
 
 No number in a card is typed by hand: it is written from a variant's recipe, the records of its stages and its
-`metrics.json`. The metadata on top are made by `hub.metadata`.
+`metrics.json`. The metadata on top are made by `reporting.card_metadata.metadata`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from llama_qna.project.recipe import EMBEDDED, Recipe, read_recipe
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting import results
 from llama_qna.reporting.card_metadata import base_licence, hub_name, metadata, shipped_system
+from llama_qna.text.tables import markdown
 
 CARD = "MODEL_CARD.md"
 
@@ -67,7 +68,7 @@ class Facts:
     metrics: dict | None  # None: never evaluated
     format: str = "adapter"
     committed: bool = False  # a card without weights beside it
-    checks: tuple[dict, ...] = ()  # what `takeaway` found when it loaded the export again
+    checks: tuple[dict, ...] = ()  # what `serving.exports` found when it loaded the export again
 
 
 def published_card(root: Path, name: str) -> str:
@@ -95,9 +96,9 @@ def exported_card(variant: Variant, to: str, evaluated: bool, checks: list[dict]
     """The card of an export of this machine's run.
 
     Args:
-        to: one of `takeaway.FORMATS`.
+        to: one of `serving.exports.FORMATS`.
         evaluated: whether the run's metrics are those of the exported checkpoint.
-        checks: the comparisons of `takeaway`.
+        checks: the comparisons of `serving.exports`.
     """
     stages = ("load", "generate", "pretrain", "finetune")
     records = _records({stage: variant.stage_folders[stage] / "run.json" for stage in stages})
@@ -200,7 +201,7 @@ def _recipe(facts: Facts) -> str:
         rows.append([title, text])
         if record := facts.records.get(stage):
             rows.append([f"{title}, run", _run(record)])
-    return _table(["", ""], rows)
+    return markdown(["", ""], rows)
 
 
 def _run(record: dict) -> str:
@@ -220,7 +221,7 @@ def _data(facts: Facts) -> str:
         rows.append(["question-answer pairs kept", records["generate"]["results"]["pairs"]])
     if "finetune" in records:
         rows.append(["pairs trained on", records["finetune"]["results"]["rows"]])
-    text = _table(["", ""], [[name, str(count)] for name, count in rows]) + "\n\n" if rows else ""
+    text = markdown(["", ""], [[name, str(count)] for name, count in rows]) + "\n\n" if rows else ""
     heldout = f"{facts.recipe.heldout.fraction:.0%} of each document, whole sections, was held out from training. "
     text += heldout if facts.recipe.heldout.fraction else ""
     return f"{text}The dataset that the metadata name is a folder of the repository, `data/{facts.recipe.corpus}/`."
@@ -236,7 +237,7 @@ def _scores(facts: Facts) -> str:
         scored = [[s["label"], *(results.with_interval(s["scores"][key]) for key in results.HELDOUT)] for s in systems]
         text = f"Held out: {asked} gold questions, none of them trained on; mean [95% interval]. This model is "
         text += f"*{shipped_system(facts.metrics)['label']}*.\n\n"
-        text += _table(["system", *results.HELDOUT.values()], scored) + "\n\n"
+        text += markdown(["system", *results.HELDOUT.values()], scored) + "\n\n"
     chosen = results.chosen(run)
     inside = ", ".join(f"{name} {chosen[key]:.3f}" for key, name in results.ROUGE.items())
     text += f"In-sample, on the questions that were trained on: {inside}. This is memory, not understanding.\n\n"
@@ -244,7 +245,7 @@ def _scores(facts: Facts) -> str:
     texts = {"domain": "text trained on", "heldout": "held-out sections", "general": "general English"}
     kinds = {key: name for key, name in texts.items() if key in chosen}
     rows = [[label, *(f"{state[key]:.2f}" for key in kinds)] for label, state in states]
-    text += _table(["perplexity", *kinds.values()], rows) + "\n\n"
+    text += markdown(["perplexity", *kinds.values()], rows) + "\n\n"
     protocols = facts.metrics["protocols"]
     return text + "\n".join(f"- {key}: {protocols[key]}" for key in ("heldout", "in_sample", "perplexity"))
 
@@ -275,7 +276,7 @@ def _licence(facts: Facts) -> str:
     licence = base_licence(base)
     text = f"The base model, {base}: {licence or 'see there'}; what is made from it is bound by its licence.\n\n"
     if tables := data_licences(facts.recipe.corpus):
-        return text + "The data, written for Llama-2 QnA:\n\n" + _table(["path in `data/`", "licence"], tables)
+        return text + "The data, written for Llama-2 QnA:\n\n" + markdown(["path in `data/`", "licence"], tables)
     return text + "The documents are the user's own: who owns them decides who may have a model of them."
 
 
@@ -285,7 +286,3 @@ def _records(files: dict[str, Path]) -> dict[str, dict]:
 
 def _read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _table(head: list[str], rows) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])

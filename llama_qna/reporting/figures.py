@@ -1,4 +1,4 @@
-"""Picks the numbers of each figure of a run and of the study; `plotting` makes the pictures.
+"""Picks the numbers of each figure of a run and of the study; `reporting.plot` makes the pictures.
 
 A maker turns what was measured into the content of one `<name>.json`. The picture is drawn from that file and nothing
 else, so that every one can be rebuilt from the file beside it.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llama_qna import UserError
 from llama_qna.project.files import write_text
+from llama_qna.text.tables import markdown
 
 HARDWARE = "one NVIDIA L4"
 
@@ -170,7 +171,7 @@ def write_results_block(readme: Path, text: str) -> None:
 def _seeds(content: dict) -> str:
     head, *rows = seeds_rows(content)
     title = f"**Other seeds: {content['variant']}**, trained anew with each; the last fine-tuned checkpoint."
-    return f"{title}\n\n{_table(head, rows)}"
+    return f"{title}\n\n{markdown(head, rows)}"
 
 
 def _heldout(run: dict, about: str) -> str:
@@ -182,7 +183,7 @@ def _heldout(run: dict, about: str) -> str:
         [s["label"], *(with_interval(s["scores"][key]) if key in s["scores"] else "-" for key in columns)]
         for s in run["systems"]
     ]
-    return "\n".join([head, "", _table(["system", *columns.values()], rows), "", *_findings(run)])
+    return "\n".join([head, "", markdown(["system", *columns.values()], rows), "", *_findings(run)])
 
 
 def _findings(run: dict) -> list[str]:
@@ -238,7 +239,7 @@ def _in_sample(metrics_by_variant: dict[str, dict], published: dict, abouts: dic
             values = [last(m, "finetuning", key) if m["checkpoints"] else None for m in alike]
             rows.append([f"By the study's arithmetic: {name}, {STATES['finetuning']}", *(_cell(v, 3) for v in values)])
     title = "**In-sample, beside the study**: memory of what was trained on, save for general text; last checkpoint."
-    return f"{title}\n\n{_table(['score', *heads], rows)}"
+    return f"{title}\n\n{markdown(['score', *heads], rows)}"
 
 
 def _fall(run: dict) -> float:
@@ -247,7 +248,3 @@ def _fall(run: dict) -> float:
 
 def _cell(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])

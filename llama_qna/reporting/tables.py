@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from llama_qna.reporting.results import ROUGE, our_run, seeds_rows, with_interval
 
 
 def checkpoints_table(metrics: dict):
     """One row a checkpoint: perplexities, ROUGE on the training questions, ROUGE-L on the gold dev questions if any."""
-    import pandas as pd
 
     texts = {"domain": "text", "heldout": "held out", "general": "general", "wikitext2": "WikiText-2"}
     rows = []
@@ -21,7 +22,6 @@ def checkpoints_table(metrics: dict):
 
 def systems_table(metrics: dict):
     """One row a system: ROUGE-L and F1 on the gold test questions, each with its 95% interval; no row without them."""
-    import pandas as pd
 
     columns = {"rougeL": "ROUGE-L [95% interval]", "f1": "F1 [95% interval]"}
     rows = [
@@ -33,7 +33,6 @@ def systems_table(metrics: dict):
 
 def seeds_table(content: dict):
     """One row a seed, then mean and standard deviation; a column a score. `content`: that of `seeds.json`."""
-    import pandas as pd
 
     head, *rows = seeds_rows(content)
     return pd.DataFrame(rows, columns=head)

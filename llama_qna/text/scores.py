@@ -9,6 +9,9 @@ from collections import Counter
 
 from rouge_score.rouge_scorer import RougeScorer
 
+from llama_qna.text import words as words_module
+from llama_qna.text.words import content_words
+
 ROUGE_NAMES = ["rouge1", "rouge2", "rougeL"]
 
 SUPPORTED_SHARE = 0.75  # of an answer's content words, as `pair_filters` asks of the answers that it keeps
@@ -71,8 +74,6 @@ def supported(answer: str, chunk_texts: list[str]) -> bool:
     This says that the document speaks of these things together, not that the answer is right. An answer without a
     content word has nothing to support and is not supported.
     """
-    from llama_qna.text import words as words_module
-    from llama_qna.text.words import content_words
 
     answer = strip_label(answer)
     words = content_words(answer)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 
+import torch
+import torch.nn.functional as F
+from trl import SFTTrainer
+
 from llama_qna.models import prompts
 from llama_qna.models.shapes import REPLAY_PIECE
 from llama_qna.project import processes
-from llama_qna.project.variant import REPOSITORY
-
-REPLAY_TEXT = REPOSITORY / "data" / "general" / "replay.txt"
+from llama_qna.project.data import REPLAY_TEXT
+from llama_qna.training.cpu import kernels, layers
 
 
 class Replay:
@@ -27,8 +30,12 @@ class Replay:
     def __init__(self, tokenizer, tokens: int, seed: int):
         text = prompts.encode_document(tokenizer, REPLAY_TEXT.read_text(encoding="utf-8"))
         self.pieces = [text[start : start + REPLAY_PIECE] for start in range(0, len(text) - REPLAY_PIECE, REPLAY_PIECE)]
-        self.rows, self.random, self.waiting = max(1, tokens // REPLAY_PIECE), random.Random(seed), []
-        self.due = []  # this process's pieces of the step, a list for each of its batches
+        self.rows, self.random, self.waiting = (
+            max(1, tokens // REPLAY_PIECE),
+            random.Random(seed + processes.rank()),
+            [],
+        )
+        self.due = []  # pieces of the step, a list for each of its batches
         self.expected = {}  # by the tokens of a piece: what its base makes of it, (128, D); the base does not change
 
     def batch(self) -> list[list[int]]:
@@ -49,14 +56,18 @@ class Replay:
         self.waiting, self.due = [self.pieces[index] for index in state["waiting"]], []
 
     def take(self, accumulation: int = 1) -> list[list[int]]:
-        """The pieces of this process's next batch, (rows, 128); of a step's batches, some may have none.
+        """The pieces of the next batch, (rows, 128); of a step's batches, some may have none.
 
         Args:
-            accumulation: batches of this process in the step.
+            accumulation: batches in the step.
         """
         if not self.due:
-            slots = processes.shares(self.batch(), accumulation * processes.count())
-            self.due = slots[processes.rank() :: processes.count()]
+            pieces = self.batch()
+            least, more = divmod(len(pieces), accumulation)
+            for n in range(accumulation):
+                size = least + 1 if n < more else least
+                self.due.append(pieces[:size])
+                pieces = pieces[size:]
         return self.due.pop(0)
 
     def expected_states(self, model, pieces: list[list[int]]):
@@ -65,8 +76,6 @@ class Replay:
         Args:
             model: with an adapter, which is switched off here.
         """
-        import torch
-
         keys = [tuple(piece) for piece in pieces]
         if not all(key in self.expected for key in keys):
             with torch.no_grad(), model.disable_adapter():
@@ -76,54 +85,49 @@ class Replay:
         return torch.cat([self.expected[key] for key in keys])
 
     def share(self, nats):
-        """A batch's share of a step's divergence; the shares of all batches and processes add up to it."""
+        """A batch's share of a step's divergence; the shares of all its batches add up to it."""
         return nats / (self.rows * REPLAY_PIECE)
 
 
-def trainer_class(on_cpu: bool, replay: Replay | None = None):
-    """TRL's trainer with replay if wanted; on a CPU with a loss that projects only the positions that have a label.
+class OwnLoss(SFTTrainer):
+    """TRL's trainer with its own loss, and replay beside it if `replay` is set; for GPUs and for several processes.
+
+    Of several processes each replays pieces of its own; their gradients are averaged.
+    """
+
+    replay: Replay | None = None
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        loss, general = super().compute_loss(model, inputs, False, num_items_in_batch), self.replayed(model)
+        if not general:
+            return loss
+        adapted = self.accelerator.unwrap_model(model)
+        return loss + self.replay.share(divergence(adapted.get_base_model(), *general))
+
+    def replayed(self, model) -> tuple:
+        """The pieces of a batch, (P, 128), and what the base makes of them, (P 128, D); nothing without replay."""
+        pieces = self.replay.take(self.current_gradient_accumulation_steps) if self.replay else []
+        if not pieces:
+            return ()
+        adapted = self.accelerator.unwrap_model(model)
+        return torch.tensor(pieces, device=adapted.device), self.replay.expected_states(adapted, pieces)
+
+
+class QuickLoss(OwnLoss):
+    """A loss that projects only the positions that have a label, for one process on a CPU.
 
     TRL's own loss does that on GPUs, where it has a Triton kernel. On CPUs it scores every position, with a label or
     not, and computes entropies besides.
     """
-    import torch
-    from trl import SFTTrainer
 
-    def replayed(trainer, model) -> tuple:
-        """The pieces of a batch and what the base makes of them."""
-        pieces = replay.take(trainer.current_gradient_accumulation_steps) if replay else []
-        if not pieces:
-            return ()
-        adapted = trainer.accelerator.unwrap_model(model)
-        return torch.tensor(pieces, device=adapted.device), replay.expected_states(adapted, pieces)
-
-    class CpuTrainer(SFTTrainer):
-        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            general = replayed(self, model)
-
-            def summed(adapted, **inputs):
-                return summed_losses(adapted.get_base_model(), **inputs, replayed=general)
-
-            inner = self.accelerator.unwrap_model(model)
-            loss, nats = processes.within_forward(model, inner, summed, **inputs)
-            count = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"][:, 1:] != -100).sum()
-            self._total_train_tokens += int(inputs["attention_mask"].sum())
-            self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
-            loss = loss / torch.as_tensor(count).clamp(min=1)
-            # the count is that of all processes, whose gradients are averaged
-            return (loss + replay.share(nats) if general else loss) * processes.count()
-
-    class ReplayTrainer(SFTTrainer):
-        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            loss, general = super().compute_loss(model, inputs, False, num_items_in_batch), replayed(self, model)
-            if not general:
-                return loss
-            nats = divergence(self.accelerator.unwrap_model(model).get_base_model(), *general)
-            return loss + replay.share(nats) * processes.count()
-
-    if on_cpu:
-        return CpuTrainer
-    return ReplayTrainer if replay else SFTTrainer
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        general, adapted = self.replayed(model), self.accelerator.unwrap_model(model)
+        loss, nats = summed_losses(adapted.get_base_model(), **inputs, replayed=general)
+        count = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"][:, 1:] != -100).sum()
+        self._total_train_tokens += int(inputs["attention_mask"].sum())
+        self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+        loss = loss / torch.as_tensor(count).clamp(min=1)
+        return loss + self.replay.share(nats) if general else loss
 
 
 def summed_losses(model, input_ids, attention_mask, labels, replayed: tuple = ()) -> tuple:
@@ -137,10 +141,6 @@ def summed_losses(model, input_ids, attention_mask, labels, replayed: tuple = ()
     Returns:
         Two scalars; the second is 0 if nothing is replayed.
     """
-    import torch.nn.functional as F
-
-    from llama_qna.training.cpu import kernels, layers
-
     parts = [(input_ids, attention_mask)] + ([(replayed[0], None)] if replayed else [])
     hidden, *general = layers.hidden_states(model, *parts)
     head = model.get_output_embeddings().weight
@@ -152,7 +152,5 @@ def summed_losses(model, input_ids, attention_mask, labels, replayed: tuple = ()
 
 def divergence(model, input_ids, expected):
     """Summed KL(base || model) of general text, in nats; arguments as `replayed` of `summed_losses`."""
-    from llama_qna.training.cpu import kernels, layers
-
     (found,) = layers.hidden_states(model, (input_ids, None))
     return kernels.divergence(found, model.get_output_embeddings().weight, expected)

@@ -7,13 +7,24 @@ nothing. The whole 16-bit model never exists: each matrix is drawn, quantized an
 from __future__ import annotations
 
 import os
+import random
+import resource
 import tempfile
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from llama_qna.models.device import GIB, available_memory, measure
+import torch
+from accelerate import init_empty_weights
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+
+from llama_qna.models.base import ready
+from llama_qna.models.device import GIB, available_memory, compute_dtype, measure
+from llama_qna.models.device import device as device_in_use
+from llama_qna.models.nf4 import quiet_bitsandbytes
 from llama_qna.models.plan import Batch, plan_stage
 from llama_qna.models.shapes import Shapes, shapes_of
 from llama_qna.project import provenance
@@ -21,6 +32,8 @@ from llama_qna.project.files import write_json
 from llama_qna.project.recipe import Quantization
 from llama_qna.project.stage import add_to_note
 from llama_qna.project.variant import Variant
+from llama_qna.text.tables import aligned
+from llama_qna.training.trainer import train_once
 
 STEPS = 2  # the second one has the optimizer's state
 
@@ -46,13 +59,9 @@ def rehearse(variant: Variant, budget: int | None = None, rows: int | None = Non
     Raises:
         UserError: it does not fit, or the shapes are not known.
     """
-    import torch
-
-    from llama_qna.models import device as device_module
-
     recipe = variant.recipe
     shapes, source = shapes_of(recipe.base_model)
-    device = device_module.device().split(":")[0]
+    device = device_in_use().split(":")[0]
     there = available_memory(device)
     budget = min(budget or there, there) if device == "cpu" else budget or there
     if device == "cuda":
@@ -93,21 +102,12 @@ def rehearse(variant: Variant, budget: int | None = None, rows: int | None = Non
 
 
 def random_model(shapes: Shapes, quantization: Quantization, seed: int = 0):
-    """A Llama with random weights, its layers' matrices in NF4, as `models.load_base` would load one.
+    """A Llama with random weights, its layers' matrices in NF4, as `models.base.load_base` would load one.
 
     Weights are drawn with the standard deviation 0.02 of Llama's initialization, matrix by matrix.
     """
-    import torch
-    from accelerate import init_empty_weights
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from llama_qna.models import device as device_module
-    from llama_qna.models import nf4
-    from llama_qna.models.base import ready
-    from llama_qna.models.device import compute_dtype
-
-    nf4.quiet_bitsandbytes()
-    on, dtype = torch.device(device_module.device()), compute_dtype(quantization)
+    quiet_bitsandbytes()
+    on, dtype = torch.device(device_in_use()), compute_dtype(quantization)
     config = LlamaConfig(
         vocab_size=shapes.vocabulary,
         hidden_size=shapes.hidden,
@@ -145,7 +145,7 @@ def random_model(shapes: Shapes, quantization: Quantization, seed: int = 0):
 
 def _four_bit(weight, quantization: Quantization, dtype):
     """A bitsandbytes layer in NF4 of a 16-bit weight, (out, in)."""
-    from bitsandbytes.nn import Linear4bit, Params4bit
+    from bitsandbytes.nn import Linear4bit, Params4bit  # after `quiet_bitsandbytes`
 
     rows, columns = weight.shape
     layer = Linear4bit(columns, rows, bias=False, compute_dtype=dtype, quant_type="nf4", device="meta")
@@ -159,56 +159,42 @@ def _four_bit(weight, quantization: Quantization, dtype):
     return layer
 
 
+class Clock(TrainerCallback):
+    """The seconds of each optimizer step."""
+
+    def __init__(self):
+        self.seconds = []
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.started = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        _synchronize()
+        self.seconds.append(time.perf_counter() - self.started)
+
+
 def _train(variant: Variant, model, batch: Batch, shapes: Shapes) -> dict:
     """Two steps with the real trainer on rows of random tokens."""
-    import random
-
-    from transformers import TrainerCallback
-
-    from llama_qna.training.stages import _attempt
-
-    class Clock(TrainerCallback):
-        def __init__(self):
-            self.seconds = []
-
-        def on_step_begin(self, args, state, control, **kwargs):
-            self.started = time.perf_counter()
-
-        def on_step_end(self, args, state, control, **kwargs):
-            _synchronize()
-            self.seconds.append(time.perf_counter() - self.started)
-
     stage, draw, clock = variant.recipe.pretraining, random.Random(variant.recipe.seed), Clock()
     ids = [draw.choices(range(3, shapes.vocabulary), k=stage.max_length) for _ in range(STEPS * stage.batch_size)]
     rows = [{"input_ids": row, "labels": list(row)} for row in ids]
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # saving an adapter would ask the hub about a base that is none
     with tempfile.TemporaryDirectory() as folder:
         add_to_note(Path(folder), key="rehearsal")
-        _attempt(variant, "pretrain", model, _tokenizer(), rows, Path(folder), batch, callbacks=[clock])
-    seconds = clock.seconds[-1]
-    return {
-        "seconds_of_steps": clock.seconds,
-        "tokens_per_second": round(stage.batch_size * stage.max_length / seconds, 2),
-    }
+        train_once(variant, "pretrain", model, any_tokenizer(), rows, Path(folder), batch, callbacks=[clock])
+    speed = stage.batch_size * stage.max_length / clock.seconds[-1]
+    return {"seconds_of_steps": clock.seconds, "tokens_per_second": round(speed, 2)}
 
 
-def _tokenizer():
+def any_tokenizer():
     """A tokenizer of four words: the rows are numbers already, the trainer only asks for the padding."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from transformers import PreTrainedTokenizerFast
-
-    words = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3}
-    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
+    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    words = {word: number for number, word in enumerate(special.values())}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, unk_token="<unk>")), **special)
 
 
 def _generate(model, shapes: Shapes, device: str) -> dict:
     """One greedy batch of full length: on a CPU one short answer, on a GPU 32."""
-    import torch
-
     rows, answer = (1, ANSWER) if device == "cpu" else (GPU_ANSWERS, GPU_ANSWER)
     model.eval()
     prompts = torch.randint(3, shapes.vocabulary, (rows, PROMPT), device=model.device)
@@ -229,8 +215,6 @@ def _generate(model, shapes: Shapes, device: str) -> dict:
 
 
 def _synchronize() -> None:
-    import torch
-
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -238,24 +222,17 @@ def _synchronize() -> None:
 def peak(device: str) -> int:
     """Bytes: the most that this process held so far in main memory, or that PyTorch reserved on the GPU."""
     if device == "cuda":
-        import torch
-
         return torch.cuda.max_memory_reserved()
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def table(found: dict) -> str:
     """The rehearsal for the terminal."""
-    lines = [f"{'part':44}{'planned GiB':>12}"]
-    lines += [f"{name:44}{size / GIB:>12.2f}" for name, size in found["parts"].items()]
-    lines += [
-        f"{'peak, planned':44}{found['planned_peak'] / GIB:>12.2f}",
-        f"{'peak, measured':44}{found['peak'] / GIB:>12.2f}",
-    ]
+    sizes = found["parts"] | {"peak, planned": found["planned_peak"], "peak, measured": found["peak"]}
+    rows = [["part", "GiB"], *([name, f"{size / GIB:.2f}"] for name, size in sizes.items())]
     steps = ", ".join(f"{seconds:.1f}" for seconds in found["seconds_of_steps"])
-    lines += [
+    lines = [
+        aligned(rows, right=True),
         "",
         f"built {found['base_model']} with random weights in {found['seconds_building']:.0f} s",
         f"two training steps of {found['rows']} x {found['length']} tokens: {steps} s "

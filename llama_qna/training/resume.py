@@ -4,7 +4,7 @@ The resumed run does what the undisturbed one does, step for step: dropout, the 
 of losses between two lines of the log go on where they were.
 
 Only one process goes on so. Several keep adapters in their checkpoints and no state, end at once at a signal, and begin
-anew (`records`): a launcher such as torchrun kills them together, at a step that differs from one to the other.
+anew (`project.stage`): a launcher such as torchrun kills them together, at a step that differs from one to the other.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar
+
+import torch
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+from transformers.trainer_utils import TrainOutput
 
 from llama_qna import Stopped, UserError
 from llama_qna.models import lineage
@@ -63,141 +69,137 @@ class Signals:
         self._before = {}
 
 
-def resumable(base: type, folder: Path, finish: Callable[[Path], None], replay, rows_at_once: int) -> type:
-    """A trainer whose checkpoints are valid or not there, and that goes on from one as if nothing had happened.
-
-    Args:
-        base: TRL's trainer or a subclass.
-        folder: of the stage; its note holds the key.
-        finish: gets each checkpoint before it is sealed, to add what readers of the adapter need.
-        replay: the `losses.Replay` of the run, or None.
-        rows_at_once: the micro-batch.
+class Resumable:
+    """Put before TRL's trainer as a base class: checkpoints are valid or not there, and training goes on from one as if
+    nothing had happened. Call `prepare` before `go`.
     """
-    import torch
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
-    from transformers import TrainerCallback
-    from transformers.trainer_utils import TrainOutput
 
-    key = note(folder)["key"]
+    def prepare(self, folder: Path, finish: Callable[[Path], None], replay, rows_at_once: int) -> None:
+        """Tell the trainer what it works on.
 
-    class Progress(TrainerCallback):
-        """Hands the trainer's events on to the trainer, which callbacks do not know."""
+        Args:
+            folder: of the stage; its note holds the key.
+            finish: gets each checkpoint before it is sealed, to add what readers of the adapter need.
+            replay: the `loss.Replay` of the run, or None.
+            rows_at_once: the micro-batch.
+        """
+        self.folder, self.key, self.finish = folder, note(folder)["key"], finish
+        self.replay, self.rows_at_once = replay, rows_at_once
+        self.resumed_from = self.first_loss = self.epoch_rng = self.signals = None
+        self.step_loss, self.seconds_before, self.begun = 0.0, 0.0, time.perf_counter()
+        self.add_callback(_Progress(self))
 
-        def __init__(self, trainer):
-            self.trainer = trainer
+    def go(self, start: Path | None, signals: Signals):
+        """Train from a checkpoint, or from the first step, and return what the library's `train` does."""
+        self.resumed_from, self.signals, self.begun = start, signals, time.perf_counter()
+        if start and (state := _read(start / "trainer_state.json"))["global_step"] >= state["max_steps"]:
+            return self._finished(start)
+        return self.train(resume_from_checkpoint=str(start) if start else None)
 
-        def on_train_begin(self, args, state, control, **kwargs):
-            self.trainer.take_up_progress()
+    def _finished(self, start: Path) -> TrainOutput:
+        """What `train` returned when this checkpoint, the last one, was made."""
+        self.state, kept = self.state.load_from_json(str(start / "trainer_state.json")), _read(start / PROGRESS)
+        self.seconds_before = kept["seconds"]
+        mean = (kept["loss_logged"] + kept["loss_since_log"]) / self.state.global_step
+        return TrainOutput(self.state.global_step, mean, {})
 
-        def on_epoch_begin(self, args, state, control, **kwargs):
-            self.trainer.begin_epoch()
+    def seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.begun
 
-        def on_step_begin(self, args, state, control, **kwargs):
-            self.trainer.step_loss = 0.0
+    def training_step(self, *args, **kwargs):
+        loss = super().training_step(*args, **kwargs)
+        self.step_loss = self.step_loss + loss  # on the device: a number of it would wait for every micro-batch
+        return loss
 
-        def on_step_end(self, args, state, control, **kwargs):
-            self.trainer.end_step(control)
+    def end_step(self, control) -> None:
+        """Refuse a loss that has exploded before anything of it is saved; stop if a signal has come."""
+        # the mean over the processes, so that all of them refuse at the same step
+        self.step_loss = sum(processes.gather(float(self.step_loss))) / processes.count()
+        _check_loss(self.step_loss, self.first_loss, self.model.config.vocab_size, self.state.global_step)
+        if self.first_loss is None:
+            self.first_loss = self.step_loss
+        if self.signals.number:
+            control.should_save = control.should_training_stop = True
 
-    class Resumable(base):
-        resumed_from: Path | None = None
+    def begin_epoch(self) -> None:
+        """Keep what the order of an epoch's rows is drawn from; in the epoch that a run goes on in, restore it."""
+        if self.resumed_from and self.epoch_rng is not None:
+            torch.set_rng_state(self.epoch_rng)
+            self.resumed_from = None
+        self.epoch_rng = torch.get_rng_state()
 
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            self.first_loss, self.step_loss, self.seconds_before = None, 0.0, 0.0
-            self.begun, self.epoch_rng, self.signals = time.perf_counter(), None, None
-            self.add_callback(Progress(self))
+    def take_up_progress(self) -> None:
+        if not self.resumed_from:
+            return
+        kept = _read(self.resumed_from / PROGRESS)
+        self._tr_loss += kept["loss_since_log"]
+        self._total_loss_scalar, self._globalstep_last_logged = kept["loss_logged"], kept["last_log"]
+        self._initial_global_step = 0  # the mean loss is that of all steps
+        self.first_loss, self.seconds_before = kept["first_loss"], kept["seconds"]
+        self.epoch_rng = torch.frombuffer(bytearray.fromhex(kept["epoch_rng"]), dtype=torch.uint8)
+        if self.replay:
+            self.replay.set_state(kept["replay"])
 
-        def go(self, start: Path | None, signals: Signals):
-            """Train from a checkpoint, or from the first step, and return what the library's `train` does."""
-            self.resumed_from, self.signals, self.begun = start, signals, time.perf_counter()
-            if start and (state := _read(start / "trainer_state.json"))["global_step"] >= state["max_steps"]:
-                self.state, kept = self.state.load_from_json(str(start / "trainer_state.json")), _read(start / PROGRESS)
-                self.seconds_before = kept["seconds"]
-                mean = (kept["loss_logged"] + kept["loss_since_log"]) / self.state.global_step
-                return TrainOutput(self.state.global_step, mean, {})
-            return self.train(resume_from_checkpoint=str(start) if start else None)
+    def _save_checkpoint(self, model, trial):
+        """Let the library write into a folder of no name, and give it its name when it is whole."""
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if not all(processes.gather(all(bool(parameter.isfinite().all()) for parameter in trained))):
+            raise Exploded(f"a weight became no number at step {self.state.global_step}")
+        checkpoint = self.folder / f"checkpoint-{self.state.global_step}"
+        scratch = checkpoint.with_name(checkpoint.name + ".partial")
+        try:
+            self.args.output_dir = str(scratch)
+            super()._save_checkpoint(model, trial)
+            processes.barrier()  # the folder is whole only when every process has written its part
+            processes.first(lambda: self._seal(scratch / checkpoint.name, checkpoint))
+        finally:
+            self.args.output_dir = str(self.folder)
+            if processes.is_main():
+                shutil.rmtree(scratch, ignore_errors=True)
 
-        def seconds(self) -> float:
-            return self.seconds_before + time.perf_counter() - self.begun
+    def _seal(self, written: Path, checkpoint: Path) -> None:
+        write_json(written / PROGRESS, self.progress())
+        self.finish(written)
+        checkpoints.seal(written, checkpoint, self.key)
 
-        def training_step(self, *args, **kwargs):
-            loss = super().training_step(*args, **kwargs)
-            self.step_loss = self.step_loss + loss  # on the device: a number of it would wait for every micro-batch
-            return loss
+    def progress(self) -> dict:
+        """Our own place in the run, beside the library's; `take_up_progress` takes it back."""
+        at_its_end = float(self.state.epoch).is_integer()
+        epoch_rng = torch.get_rng_state() if at_its_end else self.epoch_rng  # of the next step's epoch
+        return {
+            "loss_since_log": self._tr_loss.item(),
+            "loss_logged": self._total_loss_scalar,
+            "last_log": self._globalstep_last_logged,
+            "first_loss": self.first_loss,
+            "seconds": self.seconds(),
+            "epoch_rng": epoch_rng.numpy().tobytes().hex(),
+            "replay": self.replay.state() if self.replay else None,
+            "rows_at_once": self.rows_at_once,
+        }
 
-        def end_step(self, control) -> None:
-            """Refuse a loss that has exploded before anything of it is saved; stop if a signal has come."""
-            # the mean over the processes, so that all of them refuse at the same step
-            self.step_loss = sum(processes.gather(float(self.step_loss))) / processes.count()
-            _check_loss(self.step_loss, self.first_loss, self.model.config.vocab_size, self.state.global_step)
-            if self.first_loss is None:
-                self.first_loss = self.step_loss
-            if self.signals.number:
-                control.should_save = control.should_training_stop = True
+    def _load_from_checkpoint(self, checkpoint, model=None):
+        """The adapter as it is, in the type that it trains in; the library would make it float32."""
+        weights = load_file(Path(checkpoint) / "adapter_model.safetensors")
+        set_peft_model_state_dict(self.model, weights)
 
-        def begin_epoch(self) -> None:
-            """Keep what the order of an epoch's rows is drawn from; in the epoch that a run goes on in, restore it."""
-            if self.resumed_from and self.epoch_rng is not None:
-                torch.set_rng_state(self.epoch_rng)
-                self.resumed_from = None
-            self.epoch_rng = torch.get_rng_state()
 
-        def take_up_progress(self) -> None:
-            if not self.resumed_from:
-                return
-            kept = _read(self.resumed_from / PROGRESS)
-            self._tr_loss += kept["loss_since_log"]
-            self._total_loss_scalar, self._globalstep_last_logged = kept["loss_logged"], kept["last_log"]
-            self._initial_global_step = 0  # the mean loss is that of all steps
-            self.first_loss, self.seconds_before = kept["first_loss"], kept["seconds"]
-            self.epoch_rng = torch.frombuffer(bytearray.fromhex(kept["epoch_rng"]), dtype=torch.uint8)
-            if replay:
-                replay.set_state(kept["replay"])
+class _Progress(TrainerCallback):
+    """Hands the trainer's events on to the trainer, which callbacks do not know."""
 
-        def _save_checkpoint(self, model, trial):
-            """Let the library write into a folder of no name, and give it its name when it is whole."""
-            trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-            if not all(processes.gather(all(bool(parameter.isfinite().all()) for parameter in trained))):
-                raise Exploded(f"a weight became no number at step {self.state.global_step}")
-            checkpoint = folder / f"checkpoint-{self.state.global_step}"
-            scratch = checkpoint.with_name(checkpoint.name + ".partial")
-            try:
-                self.args.output_dir = str(scratch)
-                super()._save_checkpoint(model, trial)
-                processes.barrier()  # the folder is whole only when every process has written its part
-                processes.first(lambda: self._seal(scratch / checkpoint.name, checkpoint))
-            finally:
-                self.args.output_dir = str(folder)
-                if processes.is_main():
-                    shutil.rmtree(scratch, ignore_errors=True)
+    def __init__(self, trainer: Resumable):
+        self.trainer = trainer
 
-        def _seal(self, written: Path, checkpoint: Path) -> None:
-            write_json(written / PROGRESS, self.progress())
-            finish(written)
-            checkpoints.seal(written, checkpoint, key)
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.take_up_progress()
 
-        def progress(self) -> dict:
-            """Our own place in the run, beside the library's; `take_up_progress` takes it back."""
-            at_its_end = float(self.state.epoch).is_integer()
-            epoch_rng = torch.get_rng_state() if at_its_end else self.epoch_rng  # of the next step's epoch
-            return {
-                "loss_since_log": self._tr_loss.item(),
-                "loss_logged": self._total_loss_scalar,
-                "last_log": self._globalstep_last_logged,
-                "first_loss": self.first_loss,
-                "seconds": self.seconds(),
-                "epoch_rng": epoch_rng.numpy().tobytes().hex(),
-                "replay": replay.state() if replay else None,
-                "rows_at_once": rows_at_once,
-            }
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.trainer.begin_epoch()
 
-        def _load_from_checkpoint(self, checkpoint, model=None):
-            """The adapter as it is, in the type that it trains in; the library would make it float32."""
-            weights = load_file(Path(checkpoint) / "adapter_model.safetensors")
-            set_peft_model_state_dict(self.model, weights)
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.trainer.step_loss = 0.0
 
-    return Resumable
+    def on_step_end(self, args, state, control, **kwargs):
+        self.trainer.end_step(control)
 
 
 class Exploded(Exception):
@@ -289,8 +291,6 @@ def with_enough_memory(
 
 
 def _free_memory() -> None:
-    import torch
-
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

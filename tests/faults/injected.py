@@ -18,26 +18,38 @@ def full_disk(after: int, put=setattr) -> None:
     put(os, "fsync", fsync)
 
 
+def put_everywhere(function: str, make) -> None:
+    """Replace `package.module.function` by `make(function)`, wherever in the package its name was imported to."""
+    import importlib
+    import sys
+
+    module, name = function.rsplit(".", 1)
+    real = getattr(importlib.import_module(f"llama_qna.{module}"), name)
+    new = make(real)
+    for loaded in [found for found in sys.modules if found.startswith("llama_qna")]:
+        if getattr(sys.modules[loaded], name, None) is real:
+            setattr(sys.modules[loaded], name, new)
+
+
 def kill_at(function: str, call: int = 1) -> None:
-    """SIGKILL to this process when `module.function` of the package is called for the n-th time."""
+    """SIGKILL to this process when `package.module.function` of the package is called for the n-th time."""
     send_at(function, signal.SIGKILL, call)
 
 
 def send_at(function: str, number: int, call: int = 1) -> None:
-    """A signal to this process when `module.function` of the package is called for the n-th time."""
-    import importlib
+    """A signal to this process when `package.module.function` of the package is called for the n-th time."""
+    calls = [0]
 
-    module, name = function.rsplit(".", 1)
-    owner = importlib.import_module(f"llama_qna.{module}")
-    real, calls = getattr(owner, name), [0]
+    def make(real):
+        def called(*args, **kwargs):
+            calls[0] += 1
+            if calls[0] == call:
+                os.kill(os.getpid(), number)
+            return real(*args, **kwargs)
 
-    def called(*args, **kwargs):
-        calls[0] += 1
-        if calls[0] == call:
-            os.kill(os.getpid(), number)
-        return real(*args, **kwargs)
+        return called
 
-    setattr(owner, name, called)
+    put_everywhere(function, make)
 
 
 def kill_at_rename(call: int) -> None:
@@ -70,13 +82,10 @@ def send_at_step(step: int, number: int, put=setattr) -> None:
 
 
 def hungry_at(function: str) -> None:
-    """`module.function` of the package asks PyTorch's allocator for more memory than any machine has."""
-    import importlib
-
+    """`package.module.function` of the package asks PyTorch's allocator for more memory than any machine has."""
     import torch
 
-    module, name = function.rsplit(".", 1)
-    setattr(importlib.import_module(f"llama_qna.{module}"), name, lambda *args, **kwargs: torch.empty(2**60))
+    put_everywhere(function, lambda real: lambda *args, **kwargs: torch.empty(2**60))
 
 
 def loss_at_step(step: int, loss: float) -> None:
@@ -91,22 +100,21 @@ def little_memory(rows: int) -> None:
     """A batch of more rows asks PyTorch's allocator for more memory than any machine has."""
     import torch
 
-    from llama_qna.training.loss import summed_losses
+    def make(real):
+        def hungry(model, input_ids, *args, **kwargs):
+            if len(input_ids) > rows:
+                torch.empty(2**60, dtype=torch.uint8)
+            return real(model, input_ids, *args, **kwargs)
 
-    real = summed_losses
+        return hungry
 
-    def hungry(model, input_ids, *args, **kwargs):
-        if len(input_ids) > rows:
-            torch.empty(2**60, dtype=torch.uint8)
-        return real(model, input_ids, *args, **kwargs)
-
-    summed_losses = hungry
+    put_everywhere("training.loss.summed_losses", make)
 
 
 def little_memory_and_kill(rows: int, saves: int) -> None:
     """As `little_memory`, and SIGKILL when one more checkpoint than `saves` is about to be written."""
     little_memory(rows)
-    kill_at("checkpoints.seal", saves + 1)
+    kill_at("training.checkpoints.seal", saves + 1)
 
 
 def little_disk(free: int) -> None:

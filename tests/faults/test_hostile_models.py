@@ -250,7 +250,7 @@ def test_adapter_that_is_swapped_in_is_checked_too(folder, adapter):
 def test_nothing_in_the_package_opens_a_pickle_or_trusts_code():
     """Nothing that runs code of a file; `torch.load` is weights-only, YAML has the loader of the recipes."""
     odd = []
-    for path in sorted((REPOSITORY / "llama_qna").glob("*.py")):
+    for path in sorted((REPOSITORY / "llama_qna").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = {alias.name.split(".")[0] for alias in node.names} | {getattr(node, "module", None)}

@@ -59,8 +59,8 @@ def lines(said):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from llama_qna import disk
-with disk.locked(Path(sys.argv[1]), "small", Path(sys.argv[2])):
+from llama_qna.project import files
+with files.locked(Path(sys.argv[1]), "small", Path(sys.argv[2])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -152,7 +152,7 @@ def test_killed_after_the_renames_keeps_the_new_result(loaded):
     variant, before = loaded
 
     def work():
-        injected.kill_at("disk._remove", call=2)  # the first is before the work
+        injected.kill_at("project.files._remove", call=2)  # the first is before the work
         return cli.main(["load", "small"])
 
     assert fork(work) == -signal.SIGKILL
@@ -263,7 +263,7 @@ def test_full_disk_of_a_small_tmpfs(finished_root, tiny_folder, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("function", ["comparison.summarize", "models.load_base"])
+@pytest.mark.parametrize("function", ["evaluation.compare.summarize", "models.base.load_base"])
 def test_out_of_memory_in_a_stage_that_does_not_train(function, commands, finished):
     shutil.rmtree(finished.evaluation)
     status, said = commands.run(finished.root, "evaluate", "small", fault="hungry_at", function=function)

@@ -91,12 +91,12 @@ def test_signal_saves_and_says_how_to_go_on(number, step, commands, variant, und
 @pytest.mark.parametrize(
     "function, call, resumed_from",
     [
-        ("checkpoints.seal", 1, None),
-        ("checkpoints._write_manifest", 2, "checkpoint-2"),
-        ("checkpoints.strip", 1, "checkpoint-6"),
-        ("disk.sync", 3, "checkpoint-2"),
-        ("models.merge_adapter", 1, "checkpoint-8"),
-        ("disk.put_in_place", 1, None),
+        ("training.checkpoints.seal", 1, None),
+        ("training.checkpoints._write_manifest", 2, "checkpoint-2"),
+        ("training.checkpoints.strip", 1, "checkpoint-6"),
+        ("project.files.sync", 3, "checkpoint-2"),
+        ("models.adapters.merge_adapter", 1, "checkpoint-8"),
+        ("project.files.put_in_place", 1, None),
     ],
 )
 def test_killed_at_the_worst_moments(function, call, resumed_from, commands, variant, undisturbed):
@@ -104,7 +104,8 @@ def test_killed_at_the_worst_moments(function, call, resumed_from, commands, var
     status, said = commands.run(variant.root, *PRETRAIN, fault="kill_at", function=function, call=call)
     assert status == -signal.SIGKILL, said
     nothing_half_done(variant)
-    if function in ("models.merge_adapter", "disk.put_in_place"):  # training had ended, and is not done again
+    # training had ended, and is not done again
+    if function in ("models.adapters.merge_adapter", "project.files.put_in_place"):
         resumed_from = None
         assert "trained" in json.loads((partial(variant) / "partial.json").read_text())
     check_end(commands, variant, undisturbed, resumed_from)

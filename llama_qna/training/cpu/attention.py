@@ -1,4 +1,4 @@
-"""Causal attention while a Llama trains on a CPU: in rows of any length that lie one after the other (`quick_layers`).
+"""Causal attention while a Llama trains on a CPU, in rows of any length that lie one after the other (`layers`).
 
 Plain products, a block of queries at a time: for rows of a few hundred tokens they are several times as quick as
 PyTorch's own attention with its backward pass. Tests hold both together.

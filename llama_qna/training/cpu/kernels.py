@@ -1,6 +1,6 @@
 """Parts of a training step in fewer passes over memory, for CPUs, where those passes cost more than the products.
 
-Each function computes what the plain one computes, with its gradients; tests hold the two together. `quick_layers` puts
+Each function computes what the plain one computes, with its gradients; tests hold the two together. `layers` puts
 them into a model. What holds a step up is in docs/performance.md.
 """
 

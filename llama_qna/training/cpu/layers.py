@@ -2,7 +2,7 @@
 
 A row is a run of tokens among others: norms, matrices and gates do not care where one ends, attention is told. So
 nothing is computed for padding, a quarter of the tokens of a batch of chunks, and general text that is replayed beside
-every step (`losses.Replay`) shares the step's matrix products, which with its 128 tokens alone would reach half their
+every step (`loss.Replay`) shares the step's matrix products, which with its 128 tokens alone would reach half their
 speed.
 """
 
@@ -74,7 +74,7 @@ def _side(*layers):
 def quicken(model) -> None:
     """Let the layers of a Llama compute as this module does where `hidden_states` runs it; all else stays as it was.
 
-    A matrix without a kept 16-bit copy (`models.dequantize_once`), or with dropout, stays with peft.
+    A matrix without a kept 16-bit copy (`models.nf4.dequantize_once`), or with dropout, stays with peft.
 
     Args:
         model: the trained one, with its adapters.

@@ -1,0 +1,254 @@
+"""A training, from rows to checkpoints: what surrounds it (`train`), and the training itself (`train_once`)."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from datasets import Dataset, disable_progress_bars
+from tqdm import tqdm
+from transformers import PrinterCallback, TrainerCallback
+from trl import SFTConfig
+
+from llama_qna.models import planning
+from llama_qna.models.adapters import lora_config, name_base_in_adapter
+from llama_qna.models.device import compute_dtype, device, give_back_freed, keep_heap, map_blocks_from
+from llama_qna.models.lineage import checkpoints, step_of
+from llama_qna.models.plan import Batch
+from llama_qna.project import processes
+from llama_qna.project.files import write_json
+from llama_qna.project.recipe import TrainingStage
+from llama_qna.project.stage import add_to_note, note
+from llama_qna.project.variant import Variant
+from llama_qna.training import resume
+from llama_qna.training.checkpoints import results_of_training, strip
+from llama_qna.training.loss import OwnLoss, QuickLoss, Replay
+
+LOGGED = ("step", "epoch", "loss", "learning_rate", "grad_norm")
+
+
+def train(variant: Variant, stage: str, load: Callable, tokenizer, rows: list[dict], folder: Path) -> dict:
+    """Train an adapter on rows of `input_ids` and `labels` and write its checkpoints and its log into `folder`.
+
+    All that surrounds a training stands here: it is not done again where it came to its end before, its plan is printed
+    before the model is loaded, it goes on at the newest valid checkpoint, and where memory runs out fewer rows pass at
+    once.
+
+    Args:
+        stage: `pretrain`, `finetune` or `finetune_only`.
+        load: loads the model; if it has an adapter already, training goes on with that.
+    """
+    results = results_of_training(folder, note(folder)["key"])
+    if results is None:
+        settings = settings_of(variant, stage)
+        batch = planning.for_stage(variant, "pretraining" if stage == "pretrain" else "finetuning", rows)
+        each = batch.rows * batch.accumulation
+
+        def attempt(start: Path | None, rows_at_once: int) -> dict:
+            fitting = replace(batch, rows=rows_at_once, accumulation=each // rows_at_once)
+            return train_once(variant, stage, load(), tokenizer, rows, folder, fitting, start)
+
+        results = resume.with_enough_memory(attempt, folder, each, batch.rows, f"{variant.name} {settings.folder}")
+        if processes.is_main():
+            add_to_note(folder, trained=results)
+    if processes.is_main():
+        for checkpoint in checkpoints(folder):
+            strip(checkpoint)
+    return results
+
+
+def train_once(
+    variant: Variant,
+    stage: str,
+    model,
+    tokenizer,
+    rows: list[dict],
+    folder: Path,
+    batch: Batch,
+    start: Path | None = None,
+    callbacks: Sequence = (),
+) -> dict:
+    """Train once, from a checkpoint or from the first step.
+
+    Args:
+        batch: how the rows of a step pass through the model, as planned.
+        callbacks: more of the trainer's, to watch the steps.
+    """
+    recipe, settings = variant.recipe, settings_of(variant, stage)
+    what = f"{variant.name} {settings.folder}"
+    torch.manual_seed(recipe.seed)
+    disable_progress_bars()  # of preparing the rows: seconds, and lines between the bars that matter
+
+    # --- trainer
+    replay = Replay(tokenizer, settings.replay_tokens, recipe.seed) if settings.replay_tokens else None
+    _set_heap(recipe.quantization.dequantize_once)
+    closing = ExitStack()
+    trainer = _trainer_class()(
+        model=model,
+        args=_config(variant, settings, folder, batch),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=None if hasattr(model, "peft_config") else lora_config(recipe.lora),
+        callbacks=[KeepToPlan(batch.peak), Bar(settings.folder, closing), *callbacks],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.prepare(folder, lambda checkpoint: _describe(checkpoint, variant), replay, batch.rows)
+    _set_types(trainer.model, compute_dtype(recipe.quantization))
+
+    # --- train
+    trainable, total = trainer.model.get_nb_trainable_parameters()
+    merged = total - trainable if stage == "pretrain" and recipe.stacking == "merge" else 0
+    saves = math.ceil(_steps(settings, len(trainer.train_dataset)) / settings.save_steps)
+    processes.first(lambda: resume.check_disk(trainer.model, folder, what, saves, merged))
+    with closing:  # the bar ends its line before what is said of an error
+        outcome = resume.train(trainer, start, folder, what, f"llama-qna {_verb(stage)} {variant.name}")
+
+    # --- save
+    if not processes.is_main():
+        return {}
+    log = [{key: row[key] for key in LOGGED if key in row} for row in trainer.state.log_history if "loss" in row]
+    write_json(folder / "log.json", log)
+    _remove_unplanned(folder, settings.save_steps)
+    about = {"trained_parameters": trainable, "all_parameters": total, "resumed_from": start.name if start else None}
+    return _results(trainer, outcome, rows, batch, folder) | about
+
+
+def _results(trainer, outcome, rows: list[dict], batch: Batch, folder: Path) -> dict:
+    """What a finished training says of itself in the stage's record."""
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    return {
+        "rows": len(rows),
+        "tokens_per_epoch": sum(len(row["input_ids"]) for row in rows),
+        "steps": trainer.state.global_step,
+        "final_loss": losses[-1] if losses else outcome.training_loss,
+        "seconds_of_steps": round(trainer.seconds(), 1),
+        "rows_at_once": batch.rows,
+        "checkpoints": [checkpoint.name for checkpoint in checkpoints(folder)],
+    }
+
+
+def settings_of(variant: Variant, stage: str) -> TrainingStage:
+    return variant.recipe.pretraining if stage == "pretrain" else variant.recipe.finetuning
+
+
+def _trainer_class() -> type:
+    """On a CPU the quick loss in one process; on GPUs, and for several processes, TRL's own."""
+    alone_on_cpu = device() == "cpu" and processes.count() == 1
+    loss = QuickLoss if alone_on_cpu else OwnLoss
+    return type("Trainer", (resume.Resumable, loss), {})
+
+
+def _config(variant: Variant, settings: TrainingStage, folder: Path, batch: Batch) -> SFTConfig:
+    on_cpu = device() == "cpu"
+    return SFTConfig(
+        output_dir=str(folder),
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        per_device_train_batch_size=batch.rows,
+        gradient_accumulation_steps=batch.accumulation,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,  # they are the base's dequantized weights, the same everywhere
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.scheduler,
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        max_length=settings.max_length,
+        packing=settings.packing,
+        packing_strategy="wrapped",  # the study's: rows are joined and cut every max_length tokens, nothing is dropped
+        # rows of like length share a batch, or else padding is computed too
+        train_sampling_strategy="random" if settings.packing else "group_by_length",
+        gradient_checkpointing=batch.checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if batch.checkpointing else None,
+        use_cpu=on_cpu,
+        bf16=False,  # weights and adapters are bfloat16 themselves; autocast would only add casts
+        fp16=compute_dtype(variant.recipe.quantization) is torch.float16,
+        logging_steps=settings.logging_steps,
+        logging_nan_inf_filter=False,  # it would show the last good loss in place of NaN
+        save_steps=settings.save_steps,
+        save_only_model=processes.count() > 1,  # several do not go on from a checkpoint (`resume`)
+        seed=variant.recipe.seed,
+        dataloader_pin_memory=not on_cpu,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def _set_heap(dequantized: bool) -> None:
+    """On a CPU keep freed blocks, or map large ones where weights are dequantized at each use."""
+    if device() != "cpu":
+        return
+    if dequantized:
+        keep_heap()
+    else:
+        map_blocks_from(2**24)
+
+
+def _set_types(model, dtype: torch.dtype) -> None:
+    """Adapters in float32 where float16 or a float32 base needs that; quick layers where they are used."""
+
+    if dtype is not torch.bfloat16:
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    if device() == "cpu" and processes.count() == 1:
+        from llama_qna.training.cpu.layers import quicken
+
+        quicken(model)
+
+
+def _steps(settings: TrainingStage, rows: int) -> int:
+    return settings.max_steps if settings.max_steps > 0 else math.ceil(settings.epochs * rows / settings.batch_size)
+
+
+def _remove_unplanned(folder: Path, save_steps: int) -> None:
+    """Remove checkpoints that were made only because the run was stopped."""
+    for checkpoint in checkpoints(folder)[:-1]:
+        if step_of(checkpoint) % save_steps:
+            shutil.rmtree(checkpoint)
+
+
+def _verb(stage: str) -> str:
+    return stage.replace("finetune_only", "finetune --without-pretraining")
+
+
+def _describe(checkpoint: Path, variant: Variant) -> None:
+    """Write into a checkpoint what it is an adapter of, and the recipe that made it."""
+    name_base_in_adapter(checkpoint, variant.recipe.base_model)
+    write_json(checkpoint / "recipe.json", variant.recipe.model_dump())
+
+
+class KeepToPlan(TrainerCallback):
+    """Holes in the heap, left by steps of many lengths, may not add up to much more than was planned.
+
+    A little more is left to them: to take all memory anew costs a step of paper_135m a sixth of its time.
+    """
+
+    def __init__(self, peak: int | None):
+        self.peak = peak
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.peak and device() == "cpu":
+            give_back_freed(int(1.05 * self.peak))
+
+
+class Bar(TrainerCallback):
+    """One line with the loss and the time left, in a terminal as in a notebook."""
+
+    def __init__(self, name: str, closing: ExitStack):
+        self.name, self.closing = name, closing
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.name, unit="step", mininterval=1)
+        self.bar = self.closing.enter_context(bar)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in (logs or {}):
+            self.bar.set_postfix(loss=f"{float(logs['loss']):.2f}", refresh=False)

@@ -1,0 +1,67 @@
+"""Tests of llama_qna/project/code.py: a stage is undone when a module changes that its code really imports."""
+
+import shutil
+
+import pytest
+
+from llama_qna.project import code
+
+TRAINED = {"pretrain", "finetune", "finetune_only", "repeat"}
+MODELLED = {"write", "generate", "evaluate", *TRAINED}
+ALL = set(code.BEGINS)
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A copy of the package whose modules may be changed."""
+    copy = tmp_path / "llama_qna"
+    shutil.copytree(code.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "PACKAGE", copy)
+    return copy
+
+
+def undone_by(path, change) -> set[str]:
+    """The stages whose hash differs once the text of a module is changed."""
+    before = {stage: code.code_hash(stage) for stage in ALL}
+    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+    return {stage for stage in ALL if code.code_hash(stage) != before[stage]}
+
+
+@pytest.mark.parametrize(
+    ("module", "stages"),
+    [
+        ("text/words", {"write", "generate", "evaluate", "repeat", "load"}),
+        ("text/search", {"evaluate", "repeat"}),
+        ("project/recipe", ALL),
+        ("models/nf4", MODELLED - {"figures"}),
+        ("models/likelihood", {"write", "generate", "evaluate", "repeat"}),
+        ("documents/page_headers", {"load"}),
+        ("documents/extract", {"load"}),
+        ("pairs/filters", {"generate"}),
+        ("pairs/writers", {"write", "generate"}),
+        ("training/loss", TRAINED),
+        ("training/cpu/layers", TRAINED),
+        ("training/cpu/attention", TRAINED),
+        ("evaluation/intervals", {"evaluate", "repeat"}),
+        ("evaluation/protocols", {"evaluate", "repeat"}),
+        ("answering/answerer", {"evaluate", "repeat"}),
+        ("reporting/plot", {"figures"}),
+        ("serving/page", set()),
+        ("cli", set()),
+        ("repeat", {"repeat"}),
+    ],
+)
+def test_a_changed_module_undoes_just_the_stages_that_run_it(package, module, stages):
+    assert undone_by(package / f"{module}.py", lambda text: f"{text}\nANOTHER = 1\n") == stages
+
+
+def test_a_comment_and_a_docstring_undo_nothing(package):
+    path = package / "models" / "base.py"
+    assert undone_by(path, lambda text: f"# another comment\n{text}\n# and one more\n") == set()
+    assert undone_by(path, lambda text: text.replace('"""', '"""Said otherwise. ', 1)) == set()
+
+
+def test_what_only_type_checkers_import_does_not_count(package):
+    path = package / "text" / "titles.py"
+    path.write_text("from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from llama_qna.serving.page import x\n")
+    assert code.imports_of("llama_qna.text.titles") == []
