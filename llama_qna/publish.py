@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llama_qna import UserError
 from llama_qna.project.files import write_json, write_text
+from llama_qna.project.provenance import place
 from llama_qna.project.recipe import read_recipe
 from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import REPOSITORY, Variant, variant_names
@@ -126,8 +127,7 @@ def readme_results(root: Path, fresh: Variant | None = None, fresh_seeds: dict |
         if not (folder / "metrics.json").is_file():
             continue
         content, machine = _read_json(folder / "metrics.json"), _read_json(folder / "run.json")["machine"]
-        ran_on = machine["gpu"] or f"{machine['cores']} CPU core{'s'[: machine['cores'] > 1]}"
-        about = f"{read_recipe(root / name / 'variant.yaml').description}, {ran_on}"
+        about = f"{read_recipe(root / name / 'variant.yaml').description}, {place(machine)}"
         try:
             results_block({name: content}, published, {name: about})
         except UserError as error:

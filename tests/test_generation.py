@@ -1,11 +1,14 @@
-"""Texts do not depend on how their prompts were batched. In float32: bfloat16 rounds differently in another batch."""
+"""`models.generate` and `models.likelihood`: texts and their scores do not depend on how prompts were batched.
+
+In float32: bfloat16 rounds differently in another batch.
+"""
 
 import pytest
 import torch
 
-from llama_qna.models import generate
+from llama_qna.models import generate, likelihood
 from llama_qna.models.generate import continue_prompts, generate_texts
-from llama_qna.models.likelihood import log_likelihoods
+from llama_qna.models.likelihood import candidate_log_likelihoods
 from llama_qna.models.prompts import encode_document, question_ids
 from tests import fixtures_models as shared
 
@@ -59,7 +62,7 @@ def plain_greedy(model, prompt, tokens):
 def test_batches_equal_one_prompt_at_a_time(model, beginning, monkeypatch):
     computed, shared_beginning = [], generate.shared_beginning
     monkeypatch.setattr(
-        generate, "_shared_beginning", lambda *args: computed.append(shared_beginning(*args)) or computed[-1]
+        generate, "shared_beginning", lambda *args: computed.append(shared_beginning(*args)) or computed[-1]
     )
     prompts = prompts_of(beginning + question for question in QUESTIONS)
     assert len({len(prompt) for prompt in prompts}) >= 4
@@ -221,6 +224,11 @@ def test_words_that_begin_each_other(words, model):
 TEXTS = ["Air scatters blue light most.", "Paris.", "A pear", "Seven, and Monday is the first of them.", "Goethe did."]
 
 
+def log_likelihoods(model, prompts, texts):
+    candidates = [shared.tokenizer()(f" {text}", add_special_tokens=False)["input_ids"] for text in texts]
+    return candidate_log_likelihoods(model, prompts, candidates)
+
+
 @torch.inference_mode()
 def plain_likelihood(model, prompt, text):
     """Mean log-probability of the text's tokens, from the logits of one whole forward pass."""
@@ -235,9 +243,9 @@ def test_likelihoods_equal_the_plain_computation(model, beginning, monkeypatch):
     wanted = [plain_likelihood(model, prompt, text) for prompt, text in zip(prompts, TEXTS, strict=True)]
     assert len({round(value, 2) for value in wanted}) == len(wanted)  # so a wrong order would show
     for size in (1000, 40, 1):
-        monkeypatch.setattr(generate, "PACKED", size)
-        assert log_likelihoods(model, shared.tokenizer(), prompts, TEXTS) == pytest.approx(wanted, abs=1e-4)
-    turned = log_likelihoods(model, shared.tokenizer(), prompts[::-1], TEXTS[::-1])
+        monkeypatch.setattr(likelihood, "PACKED", size)
+        assert log_likelihoods(model, prompts, TEXTS) == pytest.approx(wanted, abs=1e-4)
+    turned = log_likelihoods(model, prompts[::-1], TEXTS[::-1])
     assert turned[::-1] == pytest.approx(wanted, abs=1e-4)
 
 
@@ -245,18 +253,18 @@ def test_likelihoods_of_texts_after_one_prompt(model):
     """All of the prompt is shared; its last token must still be there to tell the first of each text."""
     prompt = prompts_of([LONG_BEGINNING + QUESTIONS[1]])[0]
     wanted = [plain_likelihood(model, prompt, text) for text in TEXTS[:3]]
-    found = log_likelihoods(model, shared.tokenizer(), [prompt] * 3, TEXTS[:3])
+    found = log_likelihoods(model, [prompt] * 3, TEXTS[:3])
     assert found == pytest.approx(wanted, abs=1e-4)
-    twice = log_likelihoods(model, shared.tokenizer(), [prompt] * 2, TEXTS[:1] * 2)
+    twice = log_likelihoods(model, [prompt] * 2, TEXTS[:1] * 2)
     assert twice == pytest.approx(wanted[:1] * 2, abs=1e-4)
 
 
 def test_likelihood_tells_sense_from_nonsense(model):
     prompt = prompts_of(["Which city is the capital of France?"])[0]
     texts = ["Paris.", "Granite.", "Banana."]
-    found = log_likelihoods(model, shared.tokenizer(), [prompt] * 3, texts)
+    found = log_likelihoods(model, [prompt] * 3, texts)
     assert max(found) == found[0] < 0
 
 
 def test_no_prompts_no_likelihoods(model):
-    assert log_likelihoods(model, shared.tokenizer(), [], []) == []
+    assert log_likelihoods(model, [], []) == []

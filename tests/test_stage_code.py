@@ -33,7 +33,7 @@ def undone_by(path, change) -> set[str]:
         ("text/words", {"write", "generate", "evaluate", "repeat", "load"}),
         ("text/search", {"evaluate", "repeat"}),
         ("project/recipe", ALL),
-        ("models/nf4", MODELLED - {"figures"}),
+        ("models/nf4", MODELLED | {"load"}),  # with the base, whose tokenizer counts the tokens of chunks
         ("models/likelihood", {"write", "generate", "evaluate", "repeat"}),
         ("documents/page_headers", {"load"}),
         ("documents/extract", {"load"}),

@@ -94,10 +94,18 @@ def _fragments(textpage: pypdfium2.PdfTextPage, gutter: float) -> list[Fragment]
 
 def _are_columns(fragments: list[Fragment], gutter: float) -> bool:
     """Whether there are two columns of prose with their lines interleaved; a table is read row by row."""
-    sides = [(f.box[0] >= gutter) - (f.box[2] <= gutter) for f in fragments]  # -1 first column, 1 second, 0 both
-    columns = [[f for f, side in zip(fragments, sides, strict=True) if side == wanted] for wanted in (-1, 1)]
-    steps = sum(one == -1 and other == 1 for one, other in pairwise(sides))
-    return 2 * steps >= min(map(len, columns)) and all(map(_is_prose, columns))
+    first, second = ([f for f in fragments if _side(f, gutter) == side] for side in ("first", "second"))
+    sides = [_side(fragment, gutter) for fragment in fragments]
+    steps = list(pairwise(sides)).count(("first", "second"))
+    return 2 * steps >= min(len(first), len(second)) and _is_prose(first) and _is_prose(second)
+
+
+def _side(fragment: Fragment, gutter: float) -> str:
+    """The column that a fragment stands in: `first`, `second`, or `both`."""
+    left, _, right, _ = fragment.box
+    if left >= gutter:
+        return "second"
+    return "first" if right <= gutter else "both"
 
 
 def _is_prose(column: list[Fragment]) -> bool:
@@ -115,14 +123,15 @@ def _in_order(fragments: list[Fragment], gutter: float) -> list[Fragment]:
     height = median(f.box[3] - f.box[1] for f in fragments)
     head = _edge_row(fragments, height, top=True)
     foot = _edge_row(fragments, height, top=False)
-    ordered, columns = [], ([], [])
+    ordered, columns = [], {"first": [], "second": []}
     for fragment in fragments:
-        if fragment.box[0] < gutter < fragment.box[2]:
-            ordered += columns[0] + columns[1] + [fragment]
-            columns = ([], [])
+        side = _side(fragment, gutter)
+        if side == "both":
+            ordered += columns["first"] + columns["second"] + [fragment]
+            columns = {"first": [], "second": []}
         else:
-            columns[fragment.box[0] >= gutter].append(fragment)
-    return head + ordered + columns[0] + columns[1] + foot
+            columns[side].append(fragment)
+    return head + ordered + columns["first"] + columns["second"] + foot
 
 
 def _edge_row(fragments: list[Fragment], height: float, top: bool) -> list[Fragment]:

@@ -152,8 +152,10 @@ def close_up_capitals(line: str, vocabulary: Vocabulary, report: Counter) -> str
         known = sum(len(group) for group in groups if len(group) >= 3 and vocabulary.knows(group.lower()))
         if len(groups) == 1 or 2 * known < len("".join(groups)):
             groups = vocabulary.segment("".join(groups))
-        report["spaced-out capitals"] += bool(groups)
-        return " ".join(groups) if groups else run
+        if not groups:
+            return run
+        report["spaced-out capitals"] += 1
+        return " ".join(groups)
 
     return SPACED_CAPITALS.sub(close_up, line)
 

@@ -91,11 +91,12 @@ def _text_ids(tokenizer, text: str, start_token: bool) -> tuple[list[int], bool]
 def _windows(length: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
     """The windows over `length` tokens: where each begins and ends, and how many of its last tokens it scores."""
     touching = stride == window
-    reach = window + touching  # the last token is only scored, never read
+    reach = window + 1 if touching else window  # the last token is only scored, never read
     begin, scored = 0, 1
     while scored < length:
         end = min(begin + reach, length)
-        yield max(end - reach, 0) if touching else begin, end, end - scored
+        first = max(end - reach, 0) if touching else begin  # the last touching window reaches back until it is full
+        yield first, end, end - scored
         begin, scored = begin + stride, end
 
 

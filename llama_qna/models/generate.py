@@ -87,37 +87,50 @@ def continue_prompts(
 
 @torch.inference_mode()
 def _write(model, prompts, prefix: int, cache, choice: _Choice, last: set[int], max_new_tokens: int) -> list[list[int]]:
-    """Token by token, all rows at once; a row that has ended leaves the batch. B lists of new tokens."""
-    input_ids, mask = (tensor.to(model.device) for tensor in _pad_after_prefix(prompts, prefix))
+    """Token by token, all rows at once; a row that has ended leaves the batch. B lists of new tokens.
+
+    `places` are of rows that are still in the batch, `rows` their numbers among all B.
+    """
+    input_ids, mask = (tensor.to(model.device) for tensor in _pad_after_prefix(prompts, prefix))  # (B, T) each
     cache = caches.expanded(cache, len(prompts)) if cache else caches.roomy()
-    input_ids, position_ids = input_ids[:, prefix:], (mask.cumsum(1) - 1)[:, prefix:]
+    position_ids = mask.cumsum(1) - 1  # (B, T): padding takes no position
+    input_ids, position_ids = input_ids[:, prefix:], position_ids[:, prefix:]  # (B, T - prefix): the rest is cached
     new, rows = [[] for _ in prompts], list(range(len(prompts)))
     logits_of = _logits(model, choice.words)
     for step in range(max_new_tokens):
-        logits = logits_of(input_ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache)
-        tokens = choice(logits.float(), rows)
+        logits = logits_of(input_ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache)  # (B, V)
+        tokens = choice(logits.float(), rows)  # one a row
         for row, token in zip(rows, tokens, strict=True):
             new[row].append(token)
         left = [place for place, token in enumerate(tokens) if token not in last and not choice.ended(rows[place])]
         if not left or step == max_new_tokens - 1:
             break
-        position_ids = position_ids[:, -1:] + 1
+        position_ids = position_ids[:, -1:] + 1  # (B, 1)
         if len(left) < len(rows):
-            places = torch.tensor(left, device=mask.device)
+            places = torch.tensor(left, device=mask.device)  # B becomes smaller here
             cache.batch_select_indices(places)
             mask, position_ids = mask[places], position_ids[places]
             rows, tokens = [rows[place] for place in left], [tokens[place] for place in left]
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
-        input_ids = torch.tensor(tokens, device=mask.device)[:, None]
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)  # (B, T + 1), and T grows
+        input_ids = torch.tensor(tokens, device=mask.device)[:, None]  # (B, 1)
     return new
 
 
 def _logits(model, words: Words | None):
-    """A function of a model's inputs: the logits of the next token, (B, V), of the words' tokens alone where told."""
+    """A function of a model's inputs that returns the logits of the next token, (B, V).
+
+    Args:
+        words: where there are some, V are their tokens alone.
+    """
     if words is None:
         return lambda input_ids, **inputs: model(input_ids, **inputs, logits_to_keep=1).logits[:, -1]
-    head, decoder = model.get_output_embeddings().weight[words.vocabulary], model.get_decoder()
-    return lambda input_ids, **inputs: F.linear(decoder(input_ids, **inputs).last_hidden_state[:, -1], head)
+    head, decoder = model.get_output_embeddings().weight[words.vocabulary], model.get_decoder()  # (V, D)
+
+    def of_words(input_ids, **inputs):
+        hidden = decoder(input_ids, **inputs).last_hidden_state  # (B, T, D)
+        return F.linear(hidden[:, -1], head)
+
+    return of_words
 
 
 def shared_beginning(model, prompts: list[list[int]]) -> tuple[int, DynamicCache | None]:
@@ -129,7 +142,7 @@ def shared_beginning(model, prompts: list[list[int]]) -> tuple[int, DynamicCache
     if len(prompts) == 1 or length < 32:
         return 0, None
     with torch.inference_mode():
-        prefix = torch.tensor([first[:length]], device=model.device)
+        prefix = torch.tensor([first[:length]], device=model.device)  # (1, length)
         return length, model.get_decoder()(prefix, use_cache=True).past_key_values
 
 
@@ -164,16 +177,18 @@ class _Choice:
         return [self._token(logits[place], row) for place, row in enumerate(rows)]
 
     def _token(self, logits: torch.Tensor, row: int) -> int:  # (V,)
-        allowed = self.words.allowed(row) if self.words else None
-        scores = (logits if allowed is None else logits[[self.words.places[token] for token in allowed]]).cpu()
+        if self.words:
+            allowed = self.words.allowed(row)
+            logits = logits[[self.words.places[token] for token in allowed]]  # (allowed,)
+        scores = logits.cpu()
         if self.temperature:
             uniform = torch.rand(scores.shape, generator=self.generators[row]).clamp(1e-10, 1 - 1e-7)
             scores = scores / self.temperature - torch.log(-torch.log(uniform))
-        token = scores.argmax().item()
-        if self.words:
-            token = allowed[token]
-            self.words.take(row, token)
-        return token
+        likeliest = scores.argmax().item()
+        if not self.words:
+            return likeliest
+        self.words.take(row, allowed[likeliest])
+        return allowed[likeliest]
 
     def ended(self, row: int) -> bool:
         return self.words is not None and self.words.ended(row)

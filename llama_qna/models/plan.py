@@ -6,7 +6,9 @@ fitted to measured peaks of the real stages with `benchmarks/memory.py`, which p
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from itertools import product
 
 from llama_qna import UserError
 from llama_qna.models.device import GIB, bfloat16_is_fast
@@ -63,7 +65,6 @@ class Plan:
     parts: dict[str, int]  # bytes at the peak
     budget: int  # bytes
     device: str
-    source: str  # where the shapes were read
     flops: float  # of one optimizer step of this process
     steps: int | None  # None: as many as rows that do not exist yet will make
 
@@ -77,12 +78,12 @@ class Plan:
 
     def line(self) -> str:
         """One line for the terminal: the choice, the peak and what it is compared with."""
-        batch = self.batch
+        batch, where = self.batch, "GPU" if self.device == "cuda" else "main"
         how = f"{batch.rows} rows of up to {batch.length} tokens at once"
         if batch.accumulation > 1:
             how += f", {batch.accumulation} times a step"
-        how += ", gradient checkpointing" if batch.checkpointing else ""
-        where = "GPU" if self.device == "cuda" else "main"
+        if batch.checkpointing:
+            how += ", gradient checkpointing"
         return (
             f"plan: {self.stage}: {how} (steps of {self.batch_size} rows); peak about "
             f"{self.peak / GIB:.1f} of {self.budget / GIB:.1f} GiB {where} memory"
@@ -90,95 +91,103 @@ class Plan:
 
 
 def activations(shapes: Shapes, recipe: Recipe, batch: Batch, device: str) -> int:
-    """Bytes that one layer keeps for backward: on a CPU that of `quick_layers`, on a GPU that of transformers.
+    """Bytes that one layer keeps for backward: on a CPU that of `training.cpu`, on a GPU that of transformers.
 
     Both keep the input and the middle of each adapter; with dropout, input and mask of its own for each. Besides,
-    `quick_layers` keeps the input of both norms in 16 bits and their factor, queries, keys and values, the share that
+    `training.cpu` keeps the input of both norms in 16 bits and their factor, queries, keys and values, the share that
     each query takes of each key (of long rows output and sums instead), and gate and up; every row is counted as if it
     were the longest, since any of them may meet in a step. Transformers keeps the inputs of the norms in float32,
     queries, keys, values, output and sums of attention and its mask where rows are padded, gate and up before and after
     their product.
     """
-    wide, targets, lora = value_bytes(device), set(shapes.targets(recipe.lora)), recipe.lora
-    query, pair = shapes.heads * shapes.head_dim, shapes.key_value_heads * shapes.head_dim
-    whole = 2 * query + 2 * pair + 2 * shapes.heads * (2 / wide)  # attention by PyTorch; its sums are in float32
+    value, lora, targets = value_bytes(device), recipe.lora, set(shapes.targets(recipe.lora))
+    # values a token of PyTorch's attention: queries, output, keys, values, and two sums in float32
+    attention = 2 * shapes.query_width + 2 * shapes.key_width + 2 * shapes.heads * (2 / value)
     if device == "cpu":
-        kept = 2 * (wide * shapes.hidden + 4) + 2 * wide * shapes.intermediate
-        kept += wide * (_short_attention(shapes, batch.length) if batch.length <= LONGEST_ROW else whole)
-        kept += wide * query * ("o_proj" in targets)
+        if batch.length <= LONGEST_ROW:
+            attention = _short_attention(shapes, batch.length)
+        kept = 2 * (value * shapes.hidden + 4) + 2 * value * shapes.intermediate
+        kept += value * attention
+        if "o_proj" in targets:
+            kept += value * shapes.query_width
     else:
-        whole += batch.length if batch.padded else 0
-        kept = 2 * (4 * shapes.hidden + 4) + wide * (whole + 3 * shapes.intermediate)
-    kept += wide * lora.r * len(targets)
+        if batch.padded:
+            attention += batch.length
+        kept = 2 * (4 * shapes.hidden + 4) + value * (attention + 3 * shapes.intermediate)
+    kept += value * lora.r * len(targets)
     if lora.dropout:
-        kept += sum(2 * wide * shapes.linears[name][1] for name in targets)
-    else:
-        kept += wide * shapes.hidden * bool({"q_proj", "k_proj", "v_proj"} & targets)
-        kept += wide * shapes.hidden * bool({"gate_proj", "up_proj"} & targets)
-        kept += wide * shapes.intermediate * ("down_proj" in targets)
+        kept += sum(2 * value * shapes.linears[name][1] for name in targets)
+    else:  # matrices with the same input share it
+        for names in ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}):
+            if names & targets:
+                kept += value * shapes.hidden
+        if "down_proj" in targets:
+            kept += value * shapes.intermediate
     return int(kept * batch.tokens)
 
 
 def _short_attention(shapes: Shapes, length: int) -> float:
-    """Values a token that `row_attention` keeps: queries, keys, values, and what queries take of the keys before."""
+    """Values a token that `training.cpu.attention` keeps: queries, keys, values, and what queries take of the keys before."""
     starts = range(0, length, ATTENTION_QUERIES)
     ends = [min(start + ATTENTION_QUERIES, length) for start in starts]
     seen = sum((end - start) * end for start, end in zip(starts, ends, strict=True)) / length  # keys of a query
-    return (shapes.heads + 2 * shapes.key_value_heads) * shapes.head_dim + shapes.heads * seen
+    return shapes.query_width + 2 * shapes.key_width + shapes.heads * seen
 
 
 def memory(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, device: str) -> dict[str, int]:
     """Bytes of each part at the peak of a training stage."""
-    wide = value_bytes(device)
-    trained = 2 if wide == 2 and not _half(recipe, device) else 4
-    adapters = trained * shapes.adapter_weights(recipe.lora)
-    quantization = recipe.quantization
+    value, quantization = value_bytes(device), recipe.quantization
+    in_float16 = device == "cuda" and quantization.compute_dtype == "float16"
+    adapters = (4 if in_float16 else value) * shapes.adapter_weights(recipe.lora)
     # one absmax for 64 weights: float32, or with double quantization a byte and a float32 for 256 of them
     state = 1 / 64 * (1 + 4 / 256) if quantization.double_quantization else 4 / 64
-    layers = [activations(shapes, recipe, part, device) for part in _parts(stage, batch)]
-    if batch.checkpointing:
-        tokens = sum(part.tokens for part in _parts(stage, batch))
-        kept = shapes.layers * wide * shapes.hidden * tokens + sum(layers)
+    together = _with_replay(stage, batch)
+    layer = sum(activations(shapes, recipe, each, device) for each in together)  # of one layer
+    if batch.checkpointing:  # the input of each layer, and all of the one that is computed again
+        kept = shapes.layers * value * shapes.hidden * sum(each.tokens for each in together) + layer
     else:
-        kept = shapes.layers * sum(layers)
+        kept = shapes.layers * layer
     scored = max(round(batch.labelled * batch.tokens), REPLAY_PIECE if stage.replay_tokens else 0)
-    step = sum(layers) * PASSING + LOGIT[device] * shapes.vocabulary * min(HEAD_TILE, scored)
+    passing = layer * PASSING + LOGIT[device] * shapes.vocabulary * min(HEAD_TILE, scored)
     if not quantization.dequantize_once:  # one matrix at a time, as it is used
-        step += wide * max(rows * columns for rows, columns in shapes.linears.values())
+        passing += value * max(rows * columns for rows, columns in shapes.linears.values())
     parts = {
         "Python and libraries": LIBRARIES[device],
         "weights, NF4": int(shapes.linear_weights * (0.5 + state)),
-        "weights, 16-bit (embedding, head, norms)": wide * shapes.other_weights,
-        "kept dequantized copy": wide * shapes.linear_weights if quantization.dequantize_once else 0,
+        "weights, 16-bit (embedding, head, norms)": value * shapes.other_weights,
+        "kept dequantized copy": value * shapes.linear_weights if quantization.dequantize_once else 0,
         "adapters": adapters,
         "gradients": adapters,
         "optimizer": 2 * adapters,
         "activations": kept,
-        "logits and one layer's passing values": step,
+        "logits and one layer's passing values": passing,
     }
     if device == "cpu":
         parts["heap that cannot be used again"] = _heap(shapes, recipe, stage, batch)
     return {name: size for name, size in parts.items() if size}
 
 
-def _parts(stage: TrainingStage, batch: Batch) -> list[Batch]:
-    """What passes through the model in one go: the rows, and general text beside them."""
-    pieces = -(-stage.replay_tokens // REPLAY_PIECE)
-    return [batch] + ([Batch(pieces, REPLAY_PIECE, 1, batch.checkpointing)] if pieces else [])
+def _with_replay(stage: TrainingStage, batch: Batch) -> list[Batch]:
+    """What passes through the model in one go: the rows, and pieces of general text beside them."""
+    if not stage.replay_tokens:
+        return [batch]
+    pieces = math.ceil(stage.replay_tokens / REPLAY_PIECE)
+    return [batch, Batch(pieces, REPLAY_PIECE, 1, batch.checkpointing)]
 
 
 def _heap(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch) -> int:
     """Bytes by which the heap of a CPU grows beyond what is in use at the peak."""
     everywhere = recipe.lora.model_copy(update={"target_modules": "all-linear", "dropout": 0.0})
-    whole = recipe.model_copy(update={"lora": everywhere})
-    kept, most = (
-        shapes.layers * sum(activations(shapes, which, part, "cpu") for part in _parts(stage, batch))
-        for which in (recipe, whole)
-    )
-    made = max(kept, most)
+
+    def of_all_layers(recipe: Recipe) -> int:
+        return shapes.layers * sum(activations(shapes, recipe, each, "cpu") for each in _with_replay(stage, batch))
+
+    kept = of_all_layers(recipe)
+    made = max(kept, of_all_layers(recipe.model_copy(update={"lora": everywhere})))
     if batch.checkpointing:
         return int(HEAP_RECOMPUTED * made)
-    return int((1 + (HEAP_KEPT if recipe.quantization.dequantize_once else HEAP_TAKEN)) * made - kept)
+    share = HEAP_KEPT if recipe.quantization.dequantize_once else HEAP_TAKEN
+    return int((1 + share) * made - kept)
 
 
 def mapped_file(shapes: Shapes) -> int:
@@ -191,25 +200,21 @@ def value_bytes(device: str) -> int:
     return 4 if device == "cpu" and not bfloat16_is_fast() else 2
 
 
-def _half(recipe: Recipe, device: str) -> bool:
-    return device == "cuda" and recipe.quantization.compute_dtype == "float16"
-
-
 def step_flops(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, device: str) -> float:
     """Floating-point operations of one optimizer step of one process.
 
     A product with a frozen matrix costs 2 a weight and token forward and 2 backward; with an adapter's 2 and 4; causal
     attention half of its whole square; on a GPU the head's product is made twice forward (its logits are not kept).
     """
-    passes = 3 if batch.checkpointing else 2
-    token = 2 * passes * shapes.linear_weights + 2 * (passes + 1) * shapes.adapter_weights(recipe.lora)
-    token += shapes.layers * shapes.heads * shapes.head_dim * batch.length * 2 * (passes + 0.5)
-    token += (4 if device == "cpu" else 6) * shapes.vocabulary * shapes.hidden * batch.labelled
+    passes, adapters = 3 if batch.checkpointing else 2, shapes.adapter_weights(recipe.lora)
+    head = shapes.vocabulary * shapes.hidden
+    token = 2 * passes * shapes.linear_weights + 2 * (passes + 1) * adapters
+    token += shapes.layers * shapes.query_width * batch.length * 2 * (passes + 0.5)
+    token += (4 if device == "cpu" else 6) * head * batch.labelled
     flops = token * batch.tokens * batch.accumulation
     if stage.replay_tokens:
         tokens = max(1, stage.replay_tokens // REPLAY_PIECE) * REPLAY_PIECE
-        flops += tokens * (6 * shapes.linear_weights + 6 * shapes.adapter_weights(recipe.lora))
-        flops += tokens * 6 * shapes.vocabulary * shapes.hidden
+        flops += tokens * 6 * (shapes.linear_weights + adapters + head)
     return flops
 
 
@@ -229,10 +234,9 @@ def choose(
     """
     sizes = [rows for rows in range(whole.rows, 0, -1) if whole.rows % rows == 0]
     large = [rows for rows in sizes if rows == whole.rows or rows * whole.length >= WHOLE_ENOUGH]
-    always = [True] if stage.gradient_checkpointing else [False, True]
-    ways = [(rows, checkpointing) for checkpointing in always for rows in large]
-    ways += [(rows, checkpointing) for rows in sizes for checkpointing in always]
-    for rows, checkpointing in ways:
+    checkpointed = [True] if stage.gradient_checkpointing else [False, True]
+    ways = [*product(checkpointed, large), *((way, rows) for rows in sizes for way in checkpointed)]
+    for checkpointing, rows in ways:
         batch = replace(whole, rows=rows, accumulation=whole.rows // rows, checkpointing=checkpointing)
         parts = memory(shapes, recipe, stage, batch, device)
         left = budget - sum(parts.values())
@@ -249,12 +253,7 @@ def choose(
 
 
 def plan_stage(
-    variant: Variant,
-    name: str,
-    budget: int,
-    device: str,
-    lengths: list[int] | None = None,
-    labelled: float = 1.0,
+    variant: Variant, name: str, budget: int, device: str, lengths: list[int] | None = None, labelled: float = 1.0
 ) -> Plan:
     """Plan one training stage.
 
@@ -270,16 +269,17 @@ def plan_stage(
     """
     recipe = variant.recipe
     stage: TrainingStage = getattr(recipe, name)
-    shapes, source = shapes_of(recipe.base_model)
-    rows = processes.rows_each(stage.batch_size)
-    longest = stage.max_length if stage.packing or not lengths else min(stage.max_length, max(lengths))
-    padded = rows > 1 and not stage.packing and (not lengths or len(set(lengths)) > 1)
+    shapes, _ = shapes_of(recipe.base_model)
+    rows, longest, mean = processes.rows_each(stage.batch_size), stage.max_length, stage.max_length
+    padded = rows > 1 and not stage.packing
+    if lengths and not stage.packing:
+        longest, mean = min(stage.max_length, max(lengths)), round(sum(lengths) / len(lengths))
+        padded = padded and len(set(lengths)) > 1
     whole = Batch(rows, longest, 1, stage.gradient_checkpointing, labelled, padded)
     batch, parts = choose(shapes, recipe, stage, whole, device, budget)
     steps = stage.max_steps if stage.max_steps > 0 else None
     if steps is None and lengths:
         count = sum(lengths) // stage.max_length if stage.packing else len(lengths)
-        steps = round(stage.epochs * -(-count // stage.batch_size))
-    middle = batch if stage.packing or not lengths else replace(batch, length=round(sum(lengths) / len(lengths)))
-    flops = step_flops(shapes, recipe, stage, middle, device)
-    return Plan(name, batch, stage.batch_size, parts, budget, device, source, flops, steps)
+        steps = round(stage.epochs * math.ceil(count / stage.batch_size))
+    flops = step_flops(shapes, recipe, stage, replace(batch, length=mean), device)
+    return Plan(name, batch, stage.batch_size, parts, budget, device, flops, steps)

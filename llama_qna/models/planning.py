@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from llama_qna import UserError
-from llama_qna.models.device import GIB, available_memory, main_memory, measure
+from llama_qna.models.device import GIB, available_memory, device, main_memory, measure
 from llama_qna.models.plan import LIBRARIES, SHARE, Batch, Plan, memory, plan_stage, value_bytes
 from llama_qna.models.shapes import shapes_of
 from llama_qna.project import processes
 from llama_qna.project.recipe import Recipe, TrainingStage
 from llama_qna.project.variant import Variant
+from llama_qna.text.tables import aligned
 
 STAGES = ("pretraining", "finetuning")
 
@@ -25,24 +26,29 @@ def for_stage(variant: Variant, name: str, rows: list[dict]) -> Batch:
     Raises:
         UserError: it does not fit, nor does the merging after it.
     """
-    from llama_qna.models import device as device_module
-
-    stage: TrainingStage = getattr(variant.recipe, name)
+    recipe: Recipe = variant.recipe
+    stage: TrainingStage = getattr(recipe, name)
     try:
-        shapes_of(variant.recipe.base_model)
+        shapes_of(recipe.base_model)
         if processes.sharded():
             raise UserError("the model is split over the processes (FSDP)")
     except UserError as error:
         print(f"no plan: {error}")
         return Batch(processes.rows_each(stage.batch_size), stage.max_length, 1, stage.gradient_checkpointing)
-    device = device_module.device().split(":")[0]
+    kind = _kind_of_device()
     lengths = [len(row["input_ids"]) for row in rows]
-    labelled = sum(label != -100 for row in rows for label in row["labels"]) / max(1, sum(lengths))
-    found = plan_stage(variant, name, available_memory(device), device, lengths, labelled)
+    labelled = sum(len(row["labels"]) - row["labels"].count(-100) for row in rows) / max(1, sum(lengths))
+    found = plan_stage(variant, name, available_memory(kind), kind, lengths, labelled)
     print(found.line())
-    if name == "pretraining" and (refused := merging_refused(variant.recipe, main_memory())):
+    refused = merging_refused(recipe, main_memory())
+    if name == "pretraining" and refused:
         raise UserError(refused)
     return processes.from_main(found.batch)  # the same in every process, whatever each found free
+
+
+def _kind_of_device() -> str:
+    """`cpu` or `cuda`."""
+    return device().split(":")[0]
 
 
 def merging_refused(recipe: Recipe, there: int) -> str | None:
@@ -62,89 +68,85 @@ def merging_refused(recipe: Recipe, there: int) -> str | None:
     )
 
 
-def report(variant: Variant, budget: int | None = None, device: str | None = None, seconds: float = 1.5) -> str:
+def report(variant: Variant, budget: int | None = None, on: str | None = None, seconds: float = 1.5) -> str:
     """Plan a variant's training stages and its answering, with the time by the limit that is measured here.
 
     Args:
         budget: bytes of memory; by default what this machine has free.
-        device: `cpu` or `cuda`; by default that of this machine. Another one's speed cannot be measured here.
+        on: `cpu` or `cuda`; by default that of this machine. Another one's speed cannot be measured here.
         seconds: how long to measure.
 
     Raises:
         UserError: the shapes are not known, or a stage does not fit.
     """
-    from llama_qna.models.device import device as found_device
-
-    here = found_device().split(":")[0]
-    device = device or here
-    if budget is None and device != here:
-        raise UserError(f"--device {device}: not this machine, so say its memory with --memory")
-    budget = budget or available_memory(device)
+    on = on or _kind_of_device()
+    here = on == _kind_of_device()
+    if budget is None and not here:
+        raise UserError(f"--device {on}: not this machine, so say its memory with --memory")
+    budget = budget or available_memory(on)
     shapes, source = shapes_of(variant.recipe.base_model)
-    plans = [plan_stage(variant, name, budget, device, *_rows(variant, name)) for name in STAGES]
-    lines = [f"{variant.recipe.base_model}: {_billions(shapes)} weights, {shapes.layers} layers, by {source}", ""]
-    lines += _table({each.stage: each.parts for each in plans} | {"answering": _answering(variant, device)})
-    lines += ["", *(each.line() for each in plans)]
-    if device == here:
-        limit = measure(tuple(shapes.linears.values()), min(4096, plans[0].batch.tokens), seconds)
-        products, copies = f"{limit['matmul'] / 1e12:.2f} TFLOP/s", f"{limit['copy'] / 1e9:.0f} GB/s"
-        lines.append(f"limit measured here: {products} in matrix products, {copies} in copies of memory")
-        lines += [_time(each, limit["matmul"]) for each in plans]
-    else:
-        lines.append(f"no time: the limit of a {device} cannot be measured here")
-    if device == here and (note := merging_refused(variant.recipe, main_memory())):
-        lines.append(f"note: {note}")
+    plans = [plan_stage(variant, name, budget, on, _rows(variant, name)) for name in STAGES]
+    columns = {plan.stage: plan.parts for plan in plans} | {"answering": _answering(variant, on)}
+    weights = _count(shapes.linear_weights + shapes.other_weights)
+    lines = [f"{variant.recipe.base_model}: {weights} weights, {shapes.layers} layers, by {source}", ""]
+    lines += [_table(columns), "", *(plan.line() for plan in plans)]
+    if not here:
+        return "\n".join([*lines, f"no time: the limit of a {on} cannot be measured here"])
+    limit = measure(tuple(shapes.linears.values()), min(4096, plans[0].batch.tokens), seconds)
+    products, copies = f"{limit['matmul'] / 1e12:.2f} TFLOP/s", f"{limit['copy'] / 1e9:.0f} GB/s"
+    lines.append(f"limit measured here: {products} in matrix products, {copies} in copies of memory")
+    lines += [_time(plan, limit["matmul"]) for plan in plans]
+    refused = merging_refused(variant.recipe, main_memory())
+    if refused:
+        lines.append(f"note: {refused}")
     return "\n".join(lines)
 
 
-def _rows(variant: Variant, name: str) -> tuple[list[int] | None, float]:
-    """Tokens of each row of a stage and the share that is scored, where the rows exist already."""
+def _rows(variant: Variant, name: str) -> list[int] | None:
+    """Tokens of each row of a stage, where the rows exist already."""
     import pandas as pd
 
     stage, path = getattr(variant.recipe, name), variant.chunks / "chunks.csv"
-    if name == "pretraining" and path.is_file():
-        chunks = pd.read_csv(path)
-        return [int(tokens) for tokens in chunks[chunks.split == "train"].tokens.clip(upper=stage.max_length)], 1.0
-    return None, 1.0
+    if name != "pretraining" or not path.is_file():
+        return None
+    chunks = pd.read_csv(path)
+    return chunks[chunks.split == "train"].tokens.clip(upper=stage.max_length).tolist()
 
 
-def _answering(variant: Variant, device: str) -> dict[str, int]:
+def _answering(variant: Variant, on: str) -> dict[str, int]:
     """Bytes while questions are answered in batches: each row a whole window and an answer."""
-    recipe = variant.recipe
+    recipe, evaluation = variant.recipe, variant.recipe.evaluation
     shapes, _ = shapes_of(recipe.base_model)
-    evaluation, wide = recipe.evaluation, value_bytes(device)
-    row = recipe.finetuning.max_length + evaluation.max_new_tokens
-    pair = 2 * shapes.key_value_heads * shapes.head_dim * wide
-    one = Batch(1, 1, 1, False)
-    parts = memory(shapes, recipe, recipe.finetuning.model_copy(update={"replay_tokens": 0}), one, device)
+    no_replay = recipe.finetuning.model_copy(update={"replay_tokens": 0})
+    training = memory(shapes, recipe, no_replay, Batch(1, 1, 1, False), on)
     kept = ("Python and libraries", "weights", "kept", "adapters")
-    parts = {name: size for name, size in parts.items() if name.startswith(kept)}
-    parts["cache of keys and values"] = shapes.layers * pair * row * evaluation.batch_size
-    parts["logits and one layer's passing values"] = (wide + 4) * shapes.vocabulary * evaluation.batch_size
+    parts = {name: size for name, size in training.items() if name.startswith(kept)}
+    cached = recipe.finetuning.max_length + evaluation.max_new_tokens  # tokens a row
+    token = shapes.layers * 2 * shapes.key_width * value_bytes(on)
+    parts["cache of keys and values"] = token * cached * evaluation.batch_size
+    logit = value_bytes(on) + 4  # in 16 bits and in float32
+    parts["logits and one layer's passing values"] = logit * shapes.vocabulary * evaluation.batch_size
     return parts
 
 
-def _table(columns: dict[str, dict[str, int]]) -> list[str]:
-    names = list(dict.fromkeys(name for parts in columns.values() for name in parts))
-    lines = [f"{'GiB at the peak':44}" + "".join(f"{column:>14}" for column in columns)]
-    for name in names:
-        cells = (f"{parts[name] / GIB:>14.2f}" if name in parts else f"{'-':>14}" for parts in columns.values())
-        lines.append(f"{name:44}" + "".join(cells))
-    return [*lines, f"{'all':44}" + "".join(f"{sum(parts.values()) / GIB:>14.2f}" for parts in columns.values())]
+def _table(columns: dict[str, dict[str, int]]) -> str:
+    """GiB of each part of the memory, a column a stage."""
+    rows = [["GiB at the peak", *columns]]
+    for name in dict.fromkeys(name for parts in columns.values() for name in parts):
+        rows.append([name, *(f"{parts[name] / GIB:.2f}" if name in parts else "-" for parts in columns.values())])
+    rows.append(["all", *(f"{sum(parts.values()) / GIB:.2f}" for parts in columns.values())])
+    return aligned(rows, right=True)
 
 
-def _time(planned: Plan, limit: float) -> str:
-    step = planned.seconds_per_step(limit)
-    share = f"at {SHARE[planned.device]:.0%} of the limit"
-    if planned.steps is None:
-        return f"time: {planned.stage}: {step:.2f} s a step {share}; the number of steps is not known before its rows"
-    return f"time: {planned.stage}: {planned.steps} steps of {step:.2f} s {share}, {_duration(planned.steps * step)}"
+def _time(plan: Plan, limit: float) -> str:
+    step = plan.seconds_per_step(limit)
+    share = f"at {SHARE[plan.device]:.0%} of the limit"
+    if plan.steps is None:
+        return f"time: {plan.stage}: {step:.2f} s a step {share}; the number of steps is not known before its rows"
+    seconds = plan.steps * step
+    duration = f"{seconds / 60:.1f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
+    return f"time: {plan.stage}: {plan.steps} steps of {step:.2f} s {share}, {duration}"
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.1f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
-
-
-def _billions(shapes) -> str:
-    weights = shapes.linear_weights + shapes.other_weights
+def _count(weights: int) -> str:
     return f"{weights / 1e9:.1f} billion" if weights > 1e9 else f"{weights / 1e6:.0f} million"

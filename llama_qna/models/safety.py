@@ -35,7 +35,7 @@ def from_pretrained(auto_class, base_model: str, name: str, **options):
     except Exception as error:  # a damaged folder makes transformers raise whatever it pleases
         if is_out_of_memory(error):
             raise
-        raise UserError(f"base_model {base_model} {_what_is_wrong(error, base_model, name)}") from None
+        raise UserError(f"base_model {base_model}{_what_is_wrong(error, base_model, name)}") from None
 
 
 def _what_is_wrong(error: Exception, base_model: str, name: str) -> str:
@@ -46,17 +46,15 @@ def _what_is_wrong(error: Exception, base_model: str, name: str) -> str:
     while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
         chain.append(cause)
     if any(isinstance(link, GatedRepoError) for link in chain) or "gated repo" in str(error):
-        return f"is gated: ask for access at https://huggingface.co/{base_model}, then run `hf auth login`"
+        return f" is gated: ask for access at https://huggingface.co/{base_model}, then run `hf auth login`"
     if "trust_remote_code" in str(error):
         return (
-            "comes with code of its own, which is never run here: choose a model whose architecture is part of "
+            " comes with code of its own, which is never run here: choose a model whose architecture is part of "
             "transformers"
         )
     if Path(name).exists() or not isinstance(error, (OSError, HfHubHTTPError, ValueError)):
-        return f"cannot be used: no model could be loaded from this folder ({_first_line(error)})"
-    return (
-        f"cannot be reached: check the name and the network, or set base_model to {EMBEDDED} or to a local folder"
-    )
+        return f": no model could be loaded from this folder ({_first_line(error)})"
+    return f" cannot be reached: check the name and the network, or set base_model to {EMBEDDED} or to a local folder"
 
 
 def whole_model(auto_class, base_model: str, name: str, **options):

@@ -31,14 +31,23 @@ class Shapes:
     tied: bool  # the output head is the embedding
 
     @property
+    def query_width(self) -> int:
+        """Values of a token's queries, of all heads."""
+        return self.heads * self.head_dim
+
+    @property
+    def key_width(self) -> int:
+        """Values of a token's keys, and of its values."""
+        return self.key_value_heads * self.head_dim
+
+    @property
     def linears(self) -> dict[str, tuple[int, int]]:
         """The matrices of one layer: name to (out, in)."""
-        query, pair = self.heads * self.head_dim, self.key_value_heads * self.head_dim
         return {
-            "q_proj": (query, self.hidden),
-            "k_proj": (pair, self.hidden),
-            "v_proj": (pair, self.hidden),
-            "o_proj": (self.hidden, query),
+            "q_proj": (self.query_width, self.hidden),
+            "k_proj": (self.key_width, self.hidden),
+            "v_proj": (self.key_width, self.hidden),
+            "o_proj": (self.hidden, self.query_width),
             "gate_proj": (self.intermediate, self.hidden),
             "up_proj": (self.intermediate, self.hidden),
             "down_proj": (self.hidden, self.intermediate),

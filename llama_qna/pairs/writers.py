@@ -244,9 +244,10 @@ class LocalModel:
         return [Completion(index, text, tokens=self.count(text)) for index, text in enumerate(texts)]
 
     def likelihoods(self, input_ids: list[list[int]], texts: list[str]) -> list[float]:
-        from llama_qna.models.likelihood import log_likelihoods
+        from llama_qna.models.likelihood import candidate_log_likelihoods
 
-        return log_likelihoods(self.model, self.tokenizer, input_ids, texts)
+        candidates = [self.tokenizer(f" {text}", add_special_tokens=False)["input_ids"] for text in texts]
+        return candidate_log_likelihoods(self.model, input_ids, candidates)
 
     def count(self, text: str) -> int:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])

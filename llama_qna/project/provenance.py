@@ -66,6 +66,13 @@ def machine() -> dict:
     return found
 
 
+def place(found: dict) -> str:
+    """What a record's `machine` ran on, in words: its GPU, or `2 CPU cores`."""
+    if found["gpu"]:
+        return found["gpu"]
+    return "1 CPU core" if found["cores"] == 1 else f"{found['cores']} CPU cores"
+
+
 def peak_memory_gb() -> dict[str, float]:
     """Largest resident size of this process so far, and largest allocation on the GPU, in GiB."""
     found = {"process": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)}

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from llama_qna.project.provenance import place
 from llama_qna.project.recipe import EMBEDDED, Recipe, read_recipe
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting import results
@@ -205,11 +206,10 @@ def _recipe(facts: Facts) -> str:
 
 
 def _run(record: dict) -> str:
-    found, machine = record["results"], record["machine"]
-    place = machine["gpu"] or f"{machine['cores']} CPU core{'s'[: machine['cores'] > 1]}"
+    found = record["results"]
     versions = ", ".join(f"{name} {record['versions'][name]}" for name in ("torch", "transformers", "peft", "trl"))
     text = f"{found['rows']} rows, {found['steps']} steps, last loss {found['final_loss']:.3f}, "
-    return text + f"{record['seconds'] / 60:.1f} minutes on {place} ({versions})"
+    return text + f"{record['seconds'] / 60:.1f} minutes on {place(record['machine'])} ({versions})"
 
 
 def _data(facts: Facts) -> str:
