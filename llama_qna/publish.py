@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.project.files import write_json, write_text
+from llama_qna.project.files import read_json, write_bytes, write_json, write_text
 from llama_qna.project.provenance import place
 from llama_qna.project.recipe import read_recipe
 from llama_qna.project.stage import valid_record
@@ -91,9 +90,8 @@ def _remove_seeds(variant: Variant) -> None:
 
 def _copy(source: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(target.name + ".tmp")
-    shutil.copyfile(source, beside)
-    return beside.replace(target)
+    write_bytes(target, source.read_bytes())
+    return target
 
 
 def _publish_figures(variant: Variant) -> list[Path]:
@@ -144,7 +142,7 @@ def readme_results(root: Path, fresh: Variant | None = None, fresh_seeds: dict |
 
 def _read_json(path: Path):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError):
         raise UserError(f"{path.parent.name}/{path.name} is missing or damaged: it cannot be read as JSON") from None
 

@@ -7,7 +7,6 @@ arXiv:2103.03098).
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,7 @@ from llama_qna.evaluation.bench import Bench, texts_of
 from llama_qna.evaluation.protocols import gold_questions, inputs_of
 from llama_qna.models.lineage import points_of
 from llama_qna.project.data import read_qna
-from llama_qna.project.files import sha256, write_json, write_lines
+from llama_qna.project.files import read_json, sha256, write_json, write_lines
 from llama_qna.project.stage import once, valid_record
 from llama_qna.project.variant import Variant
 from llama_qna.text.scores import ROUGE_NAMES
@@ -92,7 +91,7 @@ def repeat(variant: Variant, seeds: list[int]) -> dict:
     recipe = variant.recipe.model_dump(include={"base_model", "quantization", "evaluation", "stacking"})
     inputs = inputs_of(variant, [], texts, questions is not None) | _adapters(points)
     once(variant, "repeat", recipe | {"seeds": list(points)}, inputs, work)
-    return json.loads((variant.repeats / "seeds.json").read_text(encoding="utf-8"))
+    return read_json(variant.repeats / "seeds.json")
 
 
 def summarize(variant: str, perplexities: dict[int, dict], predictions: list[dict]) -> dict:
@@ -142,7 +141,7 @@ def read_seeds(variant: Variant) -> dict | None:
         return None
     if not record or not own.items() <= record["inputs"].items():
         return None
-    return json.loads((variant.repeats / "seeds.json").read_text(encoding="utf-8"))
+    return read_json(variant.repeats / "seeds.json")
 
 
 def _adapters(points: dict) -> dict[str, str]:

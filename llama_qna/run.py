@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import signal
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from llama_qna import UserError
 from llama_qna.documents.read import document_hashes
 from llama_qna.project import processes
-from llama_qna.project.files import locked, sha256, write_json
+from llama_qna.project.files import locked, read_json, sha256, write_json
 from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting.results import ROUGE, last, our_run
@@ -172,7 +171,7 @@ class _BarsOnly:
 
 def default_variant(notebook: Path) -> str:
     """The variant that a notebook names in its `parameters` cell."""
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+    for cell in read_json(notebook)["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
             return "".join(cell["source"]).split("=", 1)[1].strip().strip("\"'")
     raise UserError(f"{notebook.name}: no cell is tagged `parameters`")
@@ -180,7 +179,7 @@ def default_variant(notebook: Path) -> str:
 
 def _key(variant: Variant, name: str) -> str:
     """What a notebook's result depends on: its cells, the recipe, the documents and the results of its stages."""
-    cells = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    cells = read_json(NOTEBOOKS / f"{name}.ipynb")["cells"]
     parts = ["".join(cell["source"]) for cell in cells] + [variant.recipe.model_dump_json()]
     parts += [f"{name} {digest}" for name, digest in document_hashes(variant.pdfs).items()]
     beside = [variant.gold, variant.root / (variant.recipe.generation.qna_file or "-")]
@@ -195,7 +194,7 @@ def _key(variant: Variant, name: str) -> str:
 
 def _read(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError):
         return {}
 

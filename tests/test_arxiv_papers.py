@@ -214,7 +214,7 @@ def test_without_a_network(arxiv, folder, monkeypatch):
 
 @pytest.mark.parametrize("stalled", ["api", "pdf"])
 def test_a_server_that_never_answers(arxiv, folder, monkeypatch, stalled):
-    monkeypatch.setattr(arxiv, "TIMEOUT_SECONDS", (0.2, 0.2))
+    monkeypatch.setattr("llama_qna.documents.arxiv.TIMEOUT_SECONDS", (0.2, 0.2))
     if stalled == "pdf":
         half = {"Content-Length": str(len(arxiv.pdf)), "X-Stalled": "in the middle"}
         arxiv.first = [None, (200, arxiv.pdf[:300], half)]

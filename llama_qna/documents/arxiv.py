@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from llama_qna import UserError, __version__
-from llama_qna.project.files import write_json
+from llama_qna.project.files import write_bytes, write_json
 
 NUMBER = re.compile(r"(\d{4}\.\d{4,5}|[a-z-]+(\.[A-Z]{2})?/\d{7})(v\d+)?")
 
@@ -56,7 +56,7 @@ def fetch(number: str, folder: Path) -> Path:
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path.with_suffix(".json"), _facts(paper))
-    _write(path, content)
+    write_bytes(path, content)
     return path
 
 

@@ -7,7 +7,6 @@ chunk of its own.
 
 from __future__ import annotations
 
-import json
 import random
 from bisect import bisect_right
 from collections import Counter
@@ -23,7 +22,7 @@ from llama_qna.documents.clean import Document
 from llama_qna.documents.read import document_hashes, read_folder
 from llama_qna.models.base import load_tokenizer, model_identity
 from llama_qna.project.data import CHUNK_COLUMNS, read_chunks
-from llama_qna.project.files import write_json
+from llama_qna.project.files import read_json, write_json
 from llama_qna.project.recipe import Chunking, Heldout
 from llama_qna.project.stage import once
 from llama_qna.project.variant import Variant
@@ -53,7 +52,7 @@ def load(variant: Variant) -> pd.DataFrame:
         inputs=document_hashes(variant.pdfs, recipe.read_limits) | model_identity(recipe.base_model),
         work=lambda folder: _load(variant, folder),
     )
-    reports = json.loads((variant.chunks / "documents.json").read_text(encoding="utf-8"))
+    reports = read_json(variant.chunks / "documents.json")
     print("".join(f"{line}\n" for line in shortfalls(reports)), end="")
     return read_chunks(variant)
 

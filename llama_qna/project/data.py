@@ -6,12 +6,12 @@ what is written is what was read.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
 
 from llama_qna import UserError, one_line
+from llama_qna.project.files import read_json
 from llama_qna.project.variant import REPOSITORY, Variant
 
 REPLAY_TEXT = REPOSITORY / "data" / "general" / "replay.txt"  # general text beside training
@@ -39,7 +39,7 @@ def read_metrics(variant: Variant, folder: Path | None = None) -> dict:
     path = (folder or variant.evaluation) / "metrics.json"
     if not path.is_file():
         raise UserError(f"no metrics yet for {variant.name}: run `llama-qna evaluate {variant.name}` first")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
 
 
 QNA_COLUMNS = ["Question", "Answer", "chunk_id", "document", "page", "split", "recipe", "model"]

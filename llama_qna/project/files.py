@@ -180,6 +180,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_json(path: Path):
+    """The content of a JSON file; ValueError where it is damaged."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def write_json(path: Path, content) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of one."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

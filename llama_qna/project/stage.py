@@ -7,7 +7,6 @@ untouched. One process at a time works on a variant, or one group of them, of wh
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from llama_qna.project.files import (
     locked,
     mend,
     put_in_place,
+    read_json,
     said_when_full,
     sha256,
     sync,
@@ -156,7 +156,7 @@ def _begun_for(partial: Path) -> set:
     found = set()
     for path in partial.glob("*/manifest.json"):
         try:
-            found.add(json.loads(path.read_text(encoding="utf-8"))["key"])
+            found.add(read_json(path)["key"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return found
@@ -165,7 +165,7 @@ def _begun_for(partial: Path) -> set:
 def note(partial: Path) -> dict:
     """What an unfinished stage knows of itself: its `key`, and what its work has added with `add_to_note`."""
     try:
-        found = json.loads((partial / NOTE).read_text(encoding="utf-8"))
+        found = read_json(partial / NOTE)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -177,7 +177,7 @@ def add_to_note(partial: Path, **facts) -> None:
 
 def outputs_sha256(folder: Path) -> str:
     """The sha256 of all that a finished stage made; a stage done again with the same result keeps it."""
-    return digest(json.loads((folder / "run.json").read_text(encoding="utf-8"))["outputs"])
+    return digest(read_json(folder / "run.json")["outputs"])
 
 
 def check_output(folder: Path, verb: str, name: str) -> None:
@@ -193,7 +193,7 @@ def check_output(folder: Path, verb: str, name: str) -> None:
     if path.is_file() and not record.exists():  # a person put it there, and nothing tells what it was
         return
     try:
-        digest = json.loads(record.read_text(encoding="utf-8"))["outputs"][name]
+        digest = read_json(record)["outputs"][name]
         whole = sha256(path) == digest
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
@@ -206,7 +206,7 @@ def check_output(folder: Path, verb: str, name: str) -> None:
 def valid_record(folder: Path, stage: str) -> dict | None:
     """The record of a finished stage whose every output is still what it was, made by the code as it is; or None."""
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record = read_json(folder / "run.json")
         if record["code"] != code_hash(stage):
             return None
         whole = all(sha256(folder / name) == digest for name, digest in record["outputs"].items())

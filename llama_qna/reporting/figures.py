@@ -4,12 +4,11 @@ A maker turns what was measured into the content of one `<name>.json`. The pictu
 else, so that every one can be rebuilt from the file beside it.
 """
 
-import json
 from functools import partial
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.project.files import sha256
+from llama_qna.project.files import read_json, sha256
 from llama_qna.project.stage import once
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting import plot
@@ -58,7 +57,7 @@ def draw(variant: Variant) -> list[Path]:
     about, paths["published"] = variant.recipe.description, REPOSITORY / "data" / "published_results.json"
 
     def work(folder: Path) -> dict:
-        found = numbers(*(json.loads(path.read_text(encoding="utf-8")) for path in paths.values()), about)
+        found = numbers(*(read_json(path) for path in paths.values()), about)
         return {"figures": [plot.save(folder, name, content).name for name, content in found.items()]}
 
     inputs = {verb: sha256(path) for verb, path in paths.items()}
@@ -69,7 +68,7 @@ def draw(variant: Variant) -> list[Path]:
 def draw_published(folder: Path) -> list[Path]:
     """Redraw the study's curves from `data/published_results.json` into a folder; returns the PNG files."""
     folder.mkdir(parents=True, exist_ok=True)
-    published = json.loads((REPOSITORY / "data" / "published_results.json").read_text(encoding="utf-8"))
+    published = read_json(REPOSITORY / "data" / "published_results.json")
     return [plot.save(folder, name, content) for name, content in published_numbers(published).items()]
 
 

@@ -8,13 +8,12 @@ does not agree with its manifest is named and never used.
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from pathlib import Path
 
 from llama_qna.models.lineage import checkpoints, step_of
-from llama_qna.project.files import sha256, sync, write_json
+from llama_qna.project.files import read_json, sha256, sync, write_json
 from llama_qna.project.stage import note
 
 MANIFEST = "manifest.json"
@@ -53,7 +52,7 @@ def seal(written: Path, checkpoint: Path, key: str) -> None:
 
 def strip(checkpoint: Path) -> None:
     """Take a valid checkpoint's state away, so that it holds the adapter alone; a kill in between leaves it valid."""
-    manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+    manifest = read_json(checkpoint / MANIFEST)
     _write_manifest(checkpoint, manifest["step"], manifest["key"], KEPT, manifest["files"])
     for path in checkpoint.iterdir():
         if path.name not in (*KEPT, MANIFEST):
@@ -69,7 +68,7 @@ def _write_manifest(folder: Path, step: int, key: str, names, known: dict | None
 def problem(checkpoint: Path, key: str) -> str:
     """Why a checkpoint is not valid for a stage with this key, in a few words; nothing where it is valid."""
     try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(checkpoint / MANIFEST)
         step, made_for, files = manifest["step"], manifest["key"], dict(manifest["files"])
     except FileNotFoundError:
         return f"no {MANIFEST}"
@@ -91,7 +90,7 @@ def problem(checkpoint: Path, key: str) -> str:
 
 def has_state(checkpoint: Path) -> bool:
     """Whether a valid checkpoint holds all that going on needs; one without its optimizer does not."""
-    files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
+    files = read_json(checkpoint / MANIFEST)["files"]
     return set(STATE) <= set(files)
 
 

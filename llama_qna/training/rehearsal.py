@@ -24,7 +24,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from llama_qna.models.base import ready
 from llama_qna.models.device import GIB, available_memory, compute_dtype, measure
 from llama_qna.models.device import device as device_in_use
-from llama_qna.models.nf4 import quiet_bitsandbytes
 from llama_qna.models.plan import Batch, plan_stage
 from llama_qna.models.shapes import Shapes, shapes_of
 from llama_qna.project import provenance
@@ -106,7 +105,6 @@ def random_model(shapes: Shapes, quantization: Quantization, seed: int = 0):
 
     Weights are drawn with the standard deviation 0.02 of Llama's initialization, matrix by matrix.
     """
-    quiet_bitsandbytes()
     on, dtype = torch.device(device_in_use()), compute_dtype(quantization)
     config = LlamaConfig(
         vocab_size=shapes.vocabulary,
@@ -145,7 +143,7 @@ def random_model(shapes: Shapes, quantization: Quantization, seed: int = 0):
 
 def _four_bit(weight, quantization: Quantization, dtype):
     """A bitsandbytes layer in NF4 of a 16-bit weight, (out, in)."""
-    from bitsandbytes.nn import Linear4bit, Params4bit  # after `quiet_bitsandbytes`
+    from bitsandbytes.nn import Linear4bit, Params4bit
 
     rows, columns = weight.shape
     layer = Linear4bit(columns, rows, bias=False, compute_dtype=dtype, quant_type="nf4", device="meta")

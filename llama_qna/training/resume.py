@@ -10,7 +10,6 @@ anew (`project.stage`): a launcher such as torchrun kills them together, at a st
 from __future__ import annotations
 
 import gc
-import json
 import math
 import os
 import shutil
@@ -33,7 +32,7 @@ from llama_qna import Stopped, UserError
 from llama_qna.models import lineage
 from llama_qna.models.device import is_out_of_memory
 from llama_qna.project import processes
-from llama_qna.project.files import need, write_json
+from llama_qna.project.files import need, read_json, write_json
 from llama_qna.project.stage import note
 from llama_qna.training import checkpoints
 
@@ -92,13 +91,13 @@ class Resumable:
     def go(self, start: Path | None, signals: Signals):
         """Train from a checkpoint, or from the first step, and return what the library's `train` does."""
         self.resumed_from, self.signals, self.begun = start, signals, time.perf_counter()
-        if start and (state := _read(start / "trainer_state.json"))["global_step"] >= state["max_steps"]:
+        if start and (state := read_json(start / "trainer_state.json"))["global_step"] >= state["max_steps"]:
             return self._finished(start)
         return self.train(resume_from_checkpoint=str(start) if start else None)
 
     def _finished(self, start: Path) -> TrainOutput:
         """What `train` returned when this checkpoint, the last one, was made."""
-        self.state, kept = self.state.load_from_json(str(start / "trainer_state.json")), _read(start / PROGRESS)
+        self.state, kept = self.state.load_from_json(str(start / "trainer_state.json")), read_json(start / PROGRESS)
         self.seconds_before = kept["seconds"]
         mean = (kept["loss_logged"] + kept["loss_since_log"]) / self.state.global_step
         return TrainOutput(self.state.global_step, mean, {})
@@ -131,7 +130,7 @@ class Resumable:
     def take_up_progress(self) -> None:
         if not self.resumed_from:
             return
-        kept = _read(self.resumed_from / PROGRESS)
+        kept = read_json(self.resumed_from / PROGRESS)
         self._tr_loss += kept["loss_since_log"]
         self._total_loss_scalar, self._globalstep_last_logged = kept["loss_logged"], kept["last_log"]
         self._initial_global_step = 0  # the mean loss is that of all steps
@@ -267,7 +266,7 @@ def with_enough_memory(
         start = checkpoints.newest(folder, note(folder)["key"]) if alone else None
         if start:
             print(f"{what}: going on from {start.name}")
-            rows = min(rows, _read(start / PROGRESS)["rows_at_once"])
+            rows = min(rows, read_json(start / PROGRESS)["rows_at_once"])
         try:
             return attempt(start, rows)
         except OutOfMemory as error:
@@ -311,7 +310,3 @@ def check_disk(model, folder: Path, what: str, saves: int, merged: int) -> None:
     needed = saves * adapter + (checkpoints.RESUMABLE + 1) * 2 * adapter + 2 * merged + 10**6
     there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     need(folder, needed - there, f"{what}: its {saves} checkpoints{' and the merged model' if merged else ''}")
-
-
-def _read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
