@@ -1,4 +1,4 @@
-"""The cache with room holds what transformers' own holds, whatever is written to it and whichever rows leave."""
+"""`models.caches`: the cache with room holds what transformers' own holds, whatever is written and which rows leave."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Machines that lack something: memory, AVX512, bfloat16, a GPU that is new enough."""
+"""`models.device`: machines that lack something: memory, AVX512, bfloat16, a GPU that is new enough."""
 
 import os
 import subprocess

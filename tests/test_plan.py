@@ -1,4 +1,4 @@
-"""The plan of a training stage: shapes, memory by part, what is chosen, and what it refuses."""
+"""`models.plan` and `models.shapes`: memory by part, what is chosen, and what is refused."""
 
 import json
 from dataclasses import replace

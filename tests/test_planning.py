@@ -1,4 +1,4 @@
-"""The plan before a stage: the stage keeps to it, and the terminal prints it."""
+"""`models.planning`: the plan before a stage: the stage keeps to it, and the terminal prints it."""
 
 import json
 from dataclasses import replace
@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from llama_qna import UserError
-from llama_qna.models import base, device, plan, planning, shapes
+from llama_qna.models import device, plan, planning, shapes
 from llama_qna.models.device import GIB, available_memory
 from llama_qna.models.plan import Batch, memory, plan_stage
 from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.training import stages
 from llama_qna.training.stages import finetune, pretrain
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture  # noqa: F401
@@ -47,7 +48,7 @@ def test_stage_in_little_memory_takes_the_same_steps(shallow_variant, monkeypatc
 
 def test_stage_that_does_not_fit_is_refused_before_loading(shallow_variant, monkeypatch):
     monkeypatch.setattr(device, "main_memory", lambda: 2**28)
-    monkeypatch.setattr(base, "load_base", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(stages, "load_base", lambda *_, **__: pytest.fail("loaded"))
     for stage in (pretrain, lambda variant: finetune(variant, only=True)):
         with pytest.raises(UserError, match="does not fit"):
             stage(shallow_variant)
@@ -83,20 +84,16 @@ def test_processes_on_one_machine_share_its_memory(monkeypatch):
 
 
 def test_report_of_another_machine_needs_nothing_of_this_one(monkeypatch):
-    from llama_qna.models.planning import report
-
-    monkeypatch.setattr(device, "measure", lambda *_: pytest.fail("measured"))
-    text = report(Variant.load("paper_13b"), 22 * GIB, "cuda")
+    monkeypatch.setattr(planning, "measure", lambda *_: pytest.fail("measured"))
+    text = planning.report(Variant.load("paper_13b"), 22 * GIB, "cuda")
     assert "13.0 billion weights, 40 layers, by the shapes known by that name" in text
     assert "cache of keys and values" in text and "plan: finetuning: 4 rows of up to 1024 tokens at once" in text
 
 
 def test_report_measures_the_limit_here(monkeypatch):
-    from llama_qna.models.planning import report
-
     found = Variant.load("paper_135m")
     monkeypatch.setattr(shapes, "EMBEDDED_FOLDER", REPOSITORY / "nowhere")  # not even the model has to be there
-    text = report(found, 24 * GIB, seconds=0.1)
+    text = planning.report(found, 24 * GIB, seconds=0.1)
     assert "TFLOP/s in matrix products" in text and "8 rows of up to" in text
 
 

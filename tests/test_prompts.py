@@ -1,4 +1,4 @@
-"""Tests of llama_qna/models/prompts.py with the embedded model's tokenizer."""
+"""`models.prompts`, with the embedded model's tokenizer."""
 
 import pytest
 

@@ -138,10 +138,10 @@ def test_says_nothing_writes_nothing_and_is_the_same_in_every_run(tmp_path):
     """The order of sets differs between runs; the logger of `bm25s` is at DEBUG and speaks once logging is set up."""
     code = (
         "import logging, sys; logging.basicConfig()\n"
-        "from llama_qna.text.search import Retriever\n"
+        "from llama_qna.text.search import Search\n"
         "assert not {'bm25s', 'numpy'} & set(sys.modules)\n"
         "texts = [f'stage {n % 7} early-exit traffic of {n % 5} low-power camera-traps' for n in range(60)]\n"
-        "retriever = Retriever([str(n) for n in range(60)], texts)\n"
+        "retriever = Search([str(n) for n in range(60)], texts)\n"
         "print(retriever.search(['Early-exit camera-traps at stage 3 of low-power traffic 4?', ''], k=60))\n"
     )
     runs = [

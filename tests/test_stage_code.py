@@ -44,7 +44,7 @@ def undone_by(path, change) -> set[str]:
         ("training/cpu/attention", TRAINED),
         ("evaluation/intervals", {"evaluate", "repeat"}),
         ("evaluation/protocols", {"evaluate", "repeat"}),
-        ("answering/answerer", {"evaluate", "repeat"}),
+        ("answering/retrieval", {"evaluate", "repeat"}),
         ("reporting/plot", {"figures"}),
         ("serving/page", set()),
         ("cli", set()),

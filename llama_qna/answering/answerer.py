@@ -7,30 +7,23 @@ The prompts are those of evaluation and of training (`prompts`), decoding is gre
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from llama_qna import UserError
+from llama_qna.answering.retrieval import Passages, Source, fitted_prompt
+from llama_qna.models import adapters, nf4
+from llama_qna.models.base import load_base, load_tokenizer
 from llama_qna.models.lineage import trained
+from llama_qna.project.data import read_chunks
 from llama_qna.project.variant import Variant
 
 SYSTEMS = ("base", "pretrained", "qna", "rag", "qna+rag")
 
 # the model behind each system; those with retrieval are given passages as well
 MODELS = {"base": "base", "pretrained": "pretrained", "qna": "qna", "rag": "base", "qna+rag": "qna"}
-
-
-@dataclass(frozen=True)
-class Source:
-    """A passage of the corpus that retrieval found for a question."""
-
-    chunk_id: str
-    document: str
-    page: int  # counts from 1
-    section: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -49,8 +42,6 @@ class Prompter:
     """
 
     def __init__(self, variant: Variant):
-        from llama_qna.models.base import load_tokenizer
-
         self.variant = variant
         self.tokenizer = load_tokenizer(variant.recipe.base_model)
 
@@ -60,12 +51,10 @@ class Prompter:
         Raises:
             UserError: the variant has no chunks on this machine.
         """
-        chunks, retriever = self._library
-        found = retriever.search([question], self.variant.recipe.evaluation.retrieved_chunks)[0]
-        return [chunks[chunk_id] for chunk_id, _ in found]
+        return self._passages.find([question], self.variant.recipe.evaluation.retrieved_chunks)[0]
 
-    def prompt_ids(self, question: str, sources: Iterable[Source] = ()) -> list[int]:
-        """`input_ids` of a question, ready for the answer: (T,), T <= measuring.CONTEXT_TOKENS.
+    def prompt_ids(self, question: str, sources: Sequence[Source] = ()) -> list[int]:
+        """`input_ids` of a question, ready for the answer: (T,), T <= CONTEXT_TOKENS.
 
         Args:
             sources: the passages to answer from, the best first.
@@ -73,32 +62,18 @@ class Prompter:
         Raises:
             UserError: the question is empty, or longer than a prompt may be.
         """
-        from llama_qna.models import prompts
-        from llama_qna.models.prompts import CONTEXT_TOKENS
-
         if not question.strip():
             raise UserError("the question is empty")
-        texts = [source.text for source in sources]
-        return prompts.context_question_ids(self.tokenizer, question, texts, CONTEXT_TOKENS)
+        return fitted_prompt(self.tokenizer, question, sources)[0]
 
     def ask_for(self, question: str, system: str) -> tuple[list[int], tuple[Source, ...]]:
-        """The prompt of a system, as `prompt_ids`, and the passages in it."""
+        """The prompt of a system, as `prompt_ids`, and the passages that were found for it."""
         sources = tuple(self.sources(question)) if uses_retrieval(system) else ()
         return self.prompt_ids(question, sources), sources
 
     @cached_property
-    def _library(self):
-        """The body chunks by id, and the index over them: what evaluation searches."""
-        from llama_qna.project.data import read_chunks
-        from llama_qna.text.search import Search
-
-        table = read_chunks(self.variant)
-        table = table[table.kind == "body"]
-        chunks = {
-            row.chunk_id: Source(row.chunk_id, row.document, int(row.page), row.section, row.text)
-            for row in table.itertuples()
-        }
-        return chunks, Search(list(chunks), [chunk.text for chunk in chunks.values()])
+    def _passages(self) -> Passages:
+        return Passages(read_chunks(self.variant))
 
 
 def uses_retrieval(system: str) -> bool:
@@ -205,8 +180,6 @@ class Answerer(Prompter):
 
     def _load(self, name: str):
         """The model behind a system, with the adapter that it needs, or with none. Hold the lock."""
-        from llama_qna.models.base import load_base
-
         weights, adapter = trained(self.variant, name)
         recipe = self.variant.recipe
         if weights not in self._models:
@@ -222,8 +195,6 @@ class Answerer(Prompter):
 def _with_adapter(model, adapter: Path | None, dequantized: bool):
     """The model with another adapter on it, or, with None, without the one that it has."""
     from safetensors import SafetensorError
-
-    from llama_qna.models import adapters, nf4
 
     if adapter is None and dequantized:  # the adapter is in the 16-bit copies: make them anew
         nf4.dequantize_once(model)

@@ -6,15 +6,14 @@ import hashlib
 
 import pandas as pd
 
+from llama_qna.answering.retrieval import Passages, fitted_prompt
 from llama_qna.models import adapters, prompts
 from llama_qna.models.base import load_base, load_tokenizer
 from llama_qna.models.lineage import Point
-from llama_qna.models.prompts import CONTEXT_TOKENS
 from llama_qna.project.data import read_chunks
 from llama_qna.project.gold import references
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.text.scores import rouge, score
-from llama_qna.text.search import Search
 
 GENERAL_TEXT = REPOSITORY / "data" / "general" / "everyday.txt"
 
@@ -68,22 +67,19 @@ class Bench:
     """
 
     def __init__(self, variant: Variant, pairs: pd.DataFrame, questions: pd.DataFrame | None, texts: dict[str, str]):
-
         self.recipe, self.settings = variant.recipe, variant.recipe.evaluation
         self.questions, self.texts = questions, texts
         self.trained_pairs = pairs[pairs.split == "train"]
         self.tokenizer = load_tokenizer(variant.recipe.base_model)
         chunks = read_chunks(variant)
         self.trained_chunks = list(chunks[chunks.split == "train"].text)
-        body = chunks[chunks.kind == "body"]
-        self.chunks = dict(zip(body.chunk_id, body.text, strict=True))
+        self.passages = Passages(chunks)
         self.predictions, self.published_perplexity = [], {}
         self._loaded = self._model = None
         self._asked = {}  # (fold, context) -> rows with their prompts: the same for every model
 
     def load(self, point: Point):
         """The model of a point; weights are loaded once for all points that share them, and adapters are swapped."""
-
         if point == self._loaded:
             return self._model
         if self._model is None or point.weights != self._loaded.weights:
@@ -125,35 +121,22 @@ class Bench:
         if self.questions is None:
             return []
         asked = self.questions[self.questions.fold == fold]
-        given, found = [[]] * len(asked), [[]] * len(asked)
+        found = given = [[]] * len(asked)
         if context == "retrieved":
-            retriever = Search(list(self.chunks), list(self.chunks.values()))
-            searched = retriever.search(list(asked.Question), max(RECALLED, self.settings.retrieved_chunks))
-            found = [[chunk_id for chunk_id, _ in chunks] for chunks in searched]
-            given = [chunk_ids[: self.settings.retrieved_chunks] for chunk_ids in found]
+            found = self.passages.find(list(asked.Question), max(RECALLED, self.settings.retrieved_chunks))
+            given = [sources[: self.settings.retrieved_chunks] for sources in found]
         elif context == "right chunk":
-            given = [chunk_ids[:1] for chunk_ids in asked.chunk_ids]
+            given = [[self.passages.sources[ids[0]]] for ids in asked.chunk_ids]
         rows = []
-        for row, retrieved, chunk_ids in zip(asked.itertuples(), found, given, strict=True):
-            shown, ids = self._prompt(row.Question, chunk_ids)
-            rows.append(
-                ({"question_id": row.question_id, "section": f"{row.document}: {row.section}", "kind": row.kind,
-                  "split": row.chunk_split, "question": row.Question, "reference": row.Answer,
-                  "variants": references(row)[1:], "chunk_ids": row.chunk_ids, "retrieved": retrieved,
-                  "shown": shown}, ids)
-            )  # fmt: skip
+        for row, retrieved, sources in zip(asked.itertuples(), found, given, strict=True):
+            input_ids, shown = fitted_prompt(self.tokenizer, row.Question, sources)
+            about = {"question_id": row.question_id, "section": f"{row.document}: {row.section}", "kind": row.kind}
+            about |= {"split": row.chunk_split, "question": row.Question, "reference": row.Answer}
+            about |= {"variants": references(row)[1:], "chunk_ids": row.chunk_ids}
+            about |= {"retrieved": [source.chunk_id for source in retrieved]}
+            about |= {"shown": [source.chunk_id for source in shown]}
+            rows.append((about, input_ids))
         return rows
-
-    def _prompt(self, question: str, chunk_ids: list[str]) -> tuple[list[str], list[int]]:
-        """The prompt with as many of the chunks as fit, of the first perhaps a part, and the ids of those in it."""
-
-        def prompt(count):
-            texts = [self.chunks[chunk_id] for chunk_id in chunk_ids[:count]]
-            return prompts.context_question_ids(self.tokenizer, question, texts, CONTEXT_TOKENS)
-
-        ids = prompt(len(chunk_ids))
-        shown = next(count for count in range(len(chunk_ids) + 1) if prompt(count) == ids)
-        return chunk_ids[:shown], ids
 
     def likelihoods(self, model, asked: Asked) -> Asked:
         """What is asked, and beside it how likely the reference answer is: its mean log-probability per token, in nats.
@@ -204,7 +187,7 @@ class Bench:
             seeds=[f"{self.recipe.seed} {row['question']}" for row, _ in asked],
             done=lambda count: None,
         )
-        texts = list(self.chunks.values())
+        texts = [source.text for source in self.passages.sources.values()]
         for (row, ids), (answer, ended) in zip(asked, answers, strict=True):
             if row["protocol"] == "published":
                 scores = rouge(answer, row["reference"], strip=False)

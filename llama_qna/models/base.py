@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llama_qna import UserError
 from llama_qna.models.device import compute_dtype, device
-from llama_qna.models.nf4 import dequantize_once, keep_gradients_on_cpu, quiet_bitsandbytes
+from llama_qna.models.nf4 import dequantize_once, keep_gradients_on_cpu
 from llama_qna.models.safety import from_pretrained, whole_model
 from llama_qna.project import processes
 from llama_qna.project.files import sha256
@@ -122,7 +122,6 @@ def load_base(base_model: str, quantization: Quantization | None, weights: Path 
     on = on or ("cpu" if processes.sharded() else device())  # FSDP moves each card's part to it
     options = {"dtype": dtype, "device_map": {"": on}}
     if quantization:
-        quiet_bitsandbytes()
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",

@@ -202,50 +202,40 @@ class Words:
 
     def __init__(self, tokenizer, words: list[tuple[str, ...]]):
         self.question_mark = tokenizer("?", add_special_tokens=False)["input_ids"][-1]
-        self.ids = [
-            dict(zip(row, tokenizer([f" {word}" for word in row], add_special_tokens=False)["input_ids"], strict=True))
-            for row in words
-        ]
-        self.uses = [{word: 1 if len(word) > 3 else 3 for word in row} for row in words]
-        self.trees = [self._tree(ids) for ids in self.ids]
-        self.reached = list(self.trees)  # where in its tree each row stands; None when it has ended
-        used = {token for ids in self.ids for tokens in ids.values() for token in tokens}
+        self.uses: list[dict[tuple[int, ...], int]] = []  # of each row: the tokens of a word -> uses that are left
+        for row in words:
+            ids = tokenizer([f" {word}" for word in row], add_special_tokens=False)["input_ids"]
+            self.uses.append({tuple(tokens): 1 if len(word) > 3 else 3 for word, tokens in zip(row, ids, strict=True)})
+        self.begun: list[tuple[int, ...] | None] = [()] * len(words)  # the tokens of each row's last word; None: ended
+        used = {token for uses in self.uses for tokens in uses for token in tokens}
         self.vocabulary = sorted(used | {self.question_mark})  # the tokens that any row may use
         self.places = {token: place for place, token in enumerate(self.vocabulary)}
 
-    @staticmethod
-    def _tree(ids: dict[str, list[int]]) -> dict:
-        """The tokens of the words as a tree; the key None holds the word that ends there."""
-        tree = {}
-        for word, tokens in ids.items():
-            place = tree
-            for token in tokens:
-                place = place.setdefault(token, {})
-            place[None] = word
-        return tree
+    def _going_on(self, row: int) -> set[int]:
+        """The tokens by which the last word may go on."""
+        begun = self.begun[row]
+        length = len(begun)
+        return {tokens[length] for tokens in self.uses[row] if len(tokens) > length and tokens[:length] == begun}
 
     def allowed(self, row: int) -> list[int]:
         """The tokens that may come next."""
-        place = self.reached[row]
-        allowed = set(place) - {None}
-        if None in place:  # the word may end here, and the next one begin
-            uses = self.uses[row] | {place[None]: self.uses[row][place[None]] - 1}
-            allowed |= {ids[0] for word, ids in self.ids[row].items() if uses[word] > 0}
+        allowed, begun = self._going_on(row), self.begun[row]
+        if begun in self.uses[row]:  # the word may end here, and the next one begin
+            left = self.uses[row] | {begun: self.uses[row][begun] - 1}
+            allowed |= {tokens[0] for tokens, uses in left.items() if uses}
             allowed.add(self.question_mark)
         return sorted(allowed)
 
     def take(self, row: int, token: int) -> None:
         """Note that a row goes on with a token."""
-        place = self.reached[row]
-        if token in place:  # goes on with the word
-            self.reached[row] = place[token]
+        if token in self._going_on(row):
+            self.begun[row] += (token,)
             return
-        word = place[None]
-        self.uses[row][word] -= 1
-        if not self.uses[row][word]:
-            del self.ids[row][word]
-            self.trees[row] = self._tree(self.ids[row])
-        self.reached[row] = None if token == self.question_mark else self.trees[row][token]
+        uses, word = self.uses[row], self.begun[row]
+        uses[word] -= 1
+        if not uses[word]:
+            del uses[word]
+        self.begun[row] = None if token == self.question_mark else (token,)
 
     def ended(self, row: int) -> bool:
-        return self.reached[row] is None
+        return self.begun[row] is None

@@ -27,47 +27,51 @@ def candidate_log_likelihoods(model, prompts: list[list[int]], candidates: list[
         return []
     heads = [prompt[:-1] for prompt in prompts]  # the last token is computed with the text that it tells
     prefix, shared = shared_beginning(model, heads)
-    branches: dict[tuple[int, ...], list[int]] = {}  # the rest of a prompt -> the numbers of the texts after it
-    for i, head in enumerate(heads):
-        branches.setdefault(tuple(head[prefix:]), []).append(i)
+    texts_after: dict[tuple[int, ...], list[int]] = {}  # the rest of a prompt -> the numbers of its texts
+    for number, head in enumerate(heads):
+        texts_after.setdefault(tuple(head[prefix:]), []).append(number)
     likelihoods = [0.0] * len(heads)
-    for trees in _packed(branches, candidates):
-        input_ids, position_ids, tree, branch = _laid_out(trees, prompts, candidates, prefix).to(model.device)  # (T,)
-        seen = (tree[:, None] == tree) & ((branch < 0) | (branch[:, None] == branch))  # (T, T), before causality
-        mask = torch.cat([seen.new_ones(len(seen), prefix), seen.tril()], 1)[None, None]  # (1, 1, T, prefix + T)
+    for batch in _packed(texts_after, candidates):
+        input_ids, position_ids, prompt_of, text_of = _laid_out(batch, prompts, candidates, prefix).to(model.device)
+        same_prompt = prompt_of[:, None] == prompt_of  # (T, T), of the T tokens of the batch
+        own_text = (text_of < 0) | (text_of[:, None] == text_of)  # (T, T): the prompt itself is no text, -1
+        seen = (same_prompt & own_text).tril()  # (T, T): of all that, what stands before
+        mask = torch.cat([seen.new_ones(len(seen), prefix), seen], 1)[None, None]  # (1, 1, T, prefix + T)
         cache = caches.expanded(shared, 1) if shared else caches.roomy()
         hidden = model.get_decoder()(
             input_ids[None], attention_mask=mask, position_ids=position_ids[None], past_key_values=cache
         ).last_hidden_state[0]  # (T, D)
-        logits = model.lm_head(hidden[branch >= 0])  # (tokens of the texts, V)
-        rows = [i for _, rows in trees for i in rows]
-        target = torch.tensor([token for i in rows for token in candidates[i]], device=logits.device)
-        scores = -nats(logits, target)  # (tokens of the texts,)
-        for i, part in zip(rows, scores.split([len(candidates[i]) for i in rows]), strict=True):
-            likelihoods[i] = part.mean().item()
+        logits = model.lm_head(hidden[text_of >= 0])  # (tokens of the texts, V)
+        numbers = [number for _, numbers in batch for number in numbers]
+        targets = torch.tensor([token for number in numbers for token in candidates[number]], device=logits.device)
+        scores = -nats(logits, targets)  # (tokens of the texts,)
+        lengths = [len(candidates[number]) for number in numbers]
+        for number, of_text in zip(numbers, scores.split(lengths), strict=True):
+            likelihoods[number] = of_text.mean().item()
     return likelihoods
 
 
-def _packed(branches: dict[tuple[int, ...], list[int]], candidates: list[list[int]]) -> list[list[tuple]]:
-    """Prompts, each with the numbers of its texts, in batches of about `PACKED` tokens."""
+def _packed(texts_after: dict[tuple[int, ...], list[int]], candidates: list[list[int]]) -> list[list[tuple]]:
+    """Rests of prompts, each with the numbers of its texts, in batches of about `PACKED` tokens."""
     batches, size = [], PACKED
-    for stem, rows in branches.items():
+    for rest, numbers in texts_after.items():
         if size >= PACKED:
             batches.append([])
             size = 0
-        batches[-1].append((stem, rows))
-        size += len(stem) + sum(len(candidates[i]) for i in rows)
+        batches[-1].append((rest, numbers))
+        size += len(rest) + sum(len(candidates[number]) for number in numbers)
     return batches
 
 
-def _laid_out(trees: list[tuple], prompts: list[list[int]], candidates: list[list[int]], prefix: int) -> torch.Tensor:
+def _laid_out(batch: list[tuple], prompts: list[list[int]], candidates: list[list[int]], prefix: int) -> torch.Tensor:
     """Of every token of a batch its id, its position, the number of its prompt, and of its text, or -1: (4, T)."""
     tokens = []
-    for number, (stem, rows) in enumerate(trees):
-        tokens += [(token, prefix + place, number, -1) for place, token in enumerate(stem)]
-        for i in rows:
-            told = prompts[i][-1:] + candidates[i][:-1]
-            tokens += [(token, prefix + len(stem) + place, number, i) for place, token in enumerate(told)]
+    for of_prompt, (rest, numbers) in enumerate(batch):
+        tokens += [(token, prefix + place, of_prompt, -1) for place, token in enumerate(rest)]
+        for number in numbers:
+            telling = prompts[number][-1:] + candidates[number][:-1]  # each tells the next token of the text
+            first = prefix + len(rest)
+            tokens += [(token, first + place, of_prompt, number) for place, token in enumerate(telling)]
     return torch.tensor(tokens).T
 
 

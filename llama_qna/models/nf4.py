@@ -39,15 +39,3 @@ def dequantize(layer):
     from bitsandbytes.functional import dequantize_4bit
 
     return dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(layer.compute_dtype)
-
-
-def quiet_bitsandbytes() -> None:
-    """Its import warns that a CPU kernel could not be fetched from the hub; ours never asks the hub for one."""
-    import logging
-
-    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    import bitsandbytes  # noqa: F401
-
-    logger.setLevel(level)

@@ -127,7 +127,7 @@ def activations(shapes: Shapes, recipe: Recipe, batch: Batch, device: str) -> in
 
 
 def _short_attention(shapes: Shapes, length: int) -> float:
-    """Values a token that `training.cpu.attention` keeps: queries, keys, values, and what queries take of the keys before."""
+    """Values a token that `training.cpu.attention` keeps: queries, keys, values, and the shares of the keys before."""
     starts = range(0, length, ATTENTION_QUERIES)
     ends = [min(start + ATTENTION_QUERIES, length) for start in starts]
     seen = sum((end - start) * end for start, end in zip(starts, ends, strict=True)) / length  # keys of a query

@@ -27,34 +27,43 @@ def question_ids(tokenizer, question: str) -> list[int]:
 
 
 def context_question_ids(tokenizer, question: str, chunks: list[str], max_tokens: int) -> list[int]:
-    """`input_ids` of a question with the chunks that may answer it, the best first; (T,), T <= max_tokens.
+    """`input_ids` of a question with the chunks that may answer it, as `fit_chunks` makes them; (T,)."""
+    return fit_chunks(tokenizer, question, chunks, max_tokens)[0]
+
+
+def fit_chunks(tokenizer, question: str, chunks: list[str], max_tokens: int) -> tuple[list[int], int]:
+    """`input_ids` of a question with the chunks that may answer it, the best first; and how many chunks are in it.
 
     Whole chunks are left out from the end until the rest fits; if not even the first fits, its end is cut off between
     two words. Without any chunk this is `question_ids`.
+
+    Returns:
+        (T,), T <= max_tokens; and a number from 0 to that of the chunks.
 
     Raises:
         UserError: the question alone is longer than that.
     """
 
-    fitting, shown = question_ids(tokenizer, question), 0
-    if len(fitting) > max_tokens:
+    def with_texts(texts: list[str]) -> list[int]:
+        parts = [f"Text: {text}" for text in texts]
+        return question_ids(tokenizer, "\n\n".join([*parts, f"Question: {question}"]))
+
+    alone = question_ids(tokenizer, question)
+    if len(alone) > max_tokens:
         raise UserError(f"the question {question[:60]!r} is longer than the {max_tokens} tokens of a prompt")
-
-    def asked(texts: list[str]) -> list[int]:
-        return question_ids(tokenizer, "\n\n".join([*(f"Text: {text}" for text in texts), f"Question: {question}"]))
-
+    fitting, fitted = alone, 0  # with as many whole chunks as fit
     for count in range(1, len(chunks) + 1):
-        input_ids = asked(chunks[:count])
+        input_ids = with_texts(chunks[:count])
         if len(input_ids) > max_tokens:
             break
-        fitting, shown = input_ids, count
-    if shown or not chunks:
-        return fitting
-    for word in reversed(list(re.finditer(r"\S+", chunks[0]))):
-        input_ids = asked([chunks[0][: word.end()]])
+        fitting, fitted = input_ids, count
+    if fitted or not chunks:
+        return fitting, fitted
+    for word in reversed(list(re.finditer(r"\S+", chunks[0]))):  # of the first chunk less and less
+        input_ids = with_texts([chunks[0][: word.end()]])
         if len(input_ids) <= max_tokens:
-            return input_ids
-    return fitting
+            return input_ids, 1
+    return alone, 0
 
 
 def training_row(tokenizer, question: str, answer: str, max_length: int) -> dict[str, list[int]]:

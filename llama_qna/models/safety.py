@@ -42,10 +42,11 @@ def _what_is_wrong(error: Exception, base_model: str, name: str) -> str:
     """The end of the line that begins with the model's name, from what transformers and the hub's client raised."""
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
-        chain.append(cause)
-    if any(isinstance(link, GatedRepoError) for link in chain) or "gated repo" in str(error):
+    causes, cause = [], error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    if any(isinstance(cause, GatedRepoError) for cause in causes) or "gated repo" in str(error):
         return f" is gated: ask for access at https://huggingface.co/{base_model}, then run `hf auth login`"
     if "trust_remote_code" in str(error):
         return (

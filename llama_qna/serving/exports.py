@@ -13,8 +13,9 @@ from pathlib import Path
 
 from llama_qna import UserError
 from llama_qna.models import prompts
-from llama_qna.models.adapters import stack
+from llama_qna.models.adapters import delta, stack
 from llama_qna.models.lineage import checkpoints, shipped_checkpoint, start_of_finetuning
+from llama_qna.models.nf4 import dequantize
 from llama_qna.project.files import sha256, write_json
 from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import Variant
@@ -169,7 +170,6 @@ def merged_model(variant: Variant, measured):
     Args:
         measured: the quantized base with the adapter attached.
     """
-    from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn import Linear4bit
     from peft.tuners.lora import LoraLayer
 
@@ -187,10 +187,9 @@ def merged_model(variant: Variant, measured):
             continue
         weight = base.weight.data
         if isinstance(base, Linear4bit):
-            weight = dequantize_4bit(weight, base.weight.quant_state).to(base.compute_dtype)
+            weight = dequantize(base)
         if lora:
-            a, b = lora.lora_A["default"].weight.float(), lora.lora_B["default"].weight.float()
-            weight = weight.float() + b @ a * lora.scaling["default"]
+            weight = weight.float() + delta(lora)
         plain.get_submodule(name).weight.data = weight.to(device="cpu", dtype=plain.dtype)
     return plain
 

@@ -1,4 +1,4 @@
-"""Model folders and adapters of strangers: code and pickles in them are never run, what does not fit is one line."""
+"""`models.safety`: code and pickles in folders of strangers are never run, what does not fit is one line."""
 
 import ast
 import json
