@@ -24,8 +24,8 @@ from benchmarks import marked
 from llama_qna.project import provenance
 from llama_qna.project.files import write_json
 from llama_qna.project.variant import REPOSITORY, Variant
-from llama_qna.serving.conversation import Desk
-from llama_qna.serving.page_layout import LABELS
+from llama_qna.serving.desk import Desk
+from llama_qna.serving.page import LABELS
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "page.json"
 PICTURES = REPOSITORY / "docs" / "page"

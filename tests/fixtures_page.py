@@ -13,7 +13,7 @@ from llama_qna.answering.answerer import MODELS, Source, uses_retrieval
 from llama_qna.project import gold
 from llama_qna.project.data import CHUNK_COLUMNS
 from llama_qna.project.variant import REPOSITORY
-from llama_qna.serving.conversation import Desk
+from llama_qna.serving.desk import Desk
 
 HOSTILE = (
     "The lid weighs three kilograms. <script>window.hit = 1</script><img src=x onerror='window.hit = 2'> "
@@ -75,15 +75,14 @@ def manual_root(tmp_path, monkeypatch):
 @pytest.fixture
 def desk(manual_root, monkeypatch):
     """A desk at which every system is there and stand-ins answer; `desk.answerer(name)` is the stand-in."""
-    monkeypatch.setattr("llama_qna.serving.conversation.trained", lambda variant, name: (None, None))
+    monkeypatch.setattr("llama_qna.serving.desk.trained", lambda variant, name: (None, None))
     return Desk(manual_root, StandIn)
 
 
 @contextmanager
 def serve(desk, name):
     """Serve the page of a desk on a free port; yields its address."""
-    from llama_qna.serving.page import launch_options, stay_offline
-    from llama_qna.serving.page_layout import build
+    from llama_qna.serving.page import build, launch_options, stay_offline
 
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]

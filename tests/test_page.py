@@ -1,9 +1,8 @@
-"""Tests of the page without a browser: llama_qna/serving/page.py, page.py and page_layout.py.
+"""Tests of the page without a browser: llama_qna/serving/page.py, page.py and page.py.
 
 A stand-in answers, and in one test the real model.
 """
 
-import json
 import socket
 import threading
 
@@ -14,8 +13,8 @@ import pytest
 from llama_qna import UserError
 from llama_qna.answering.answerer import SYSTEMS
 from llama_qna.documents.chunks import load
-from llama_qna.serving import page, page_layout
-from llama_qna.serving.conversation import MAX_CHARACTERS, Desk, as_json, as_markdown, messages
+from llama_qna.serving import page
+from llama_qna.serving.desk import MAX_CHARACTERS, Desk, messages
 from llama_qna.serving.page import answerer_at, serve_page
 from llama_qna.text.scores import score
 from tests.fixtures_models import write_variant
@@ -30,7 +29,7 @@ def last(replies):
 
 
 def test_trained_variant_offers_every_system_and_its_gold_questions(desk):  # noqa: F811
-    system, gold, notice = page_layout.choose(desk, "manual", "rag")
+    system, gold, notice = page.choose(desk, "manual", "rag")
     assert [key for _, key in system.choices] == list(SYSTEMS) and system.value == "rag"
     assert gold.choices == [(f"{QUESTION} (lid-1, test)", QUESTION)] and gold.visible
     assert not notice.visible
@@ -38,7 +37,7 @@ def test_trained_variant_offers_every_system_and_its_gold_questions(desk):  # no
 
 def test_variant_on_which_nothing_has_run_offers_the_base_and_says_what_to_run(manual_root):  # noqa: F811
     desk = Desk(manual_root, StandIn)  # noqa: F811
-    system, gold, notice = page_layout.choose(desk, "fresh", "qna+rag")
+    system, gold, notice = page.choose(desk, "fresh", "qna+rag")
     assert [key for _, key in system.choices] == ["base"] and system.value == "base"
     assert not gold.visible
     for stage in ("load", "pretrain", "run"):
@@ -51,10 +50,10 @@ def test_variant_on_which_nothing_has_run_offers_the_base_and_says_what_to_run(m
 def test_broken_recipe_or_gold_file_is_a_notice(desk, manual_root):  # noqa: F811
     gold = manual_root / "data/paper/gold.csv"
     gold.write_text(gold.read_text().replace(",test,", ",exam,"))
-    assert "fold is 'exam'" in page_layout.choose(desk, "manual", "qna")[2].value
+    assert "fold is 'exam'" in page.choose(desk, "manual", "qna")[2].value
     assert last(desk.reply(QUESTION, "manual", "qna")).text, "the answer stands, without scores"
     (manual_root / "manual/variant.yaml").write_text("nonsense: 1")
-    assert "unknown key `nonsense`" in page_layout.choose(desk, "manual", "qna")[2].value
+    assert "unknown key `nonsense`" in page.choose(desk, "manual", "qna")[2].value
     assert {reply.problem[:20] for _, reply in desk.side_by_side("Why?", "manual")} == {"manual/variant.yaml:"}
 
 
@@ -84,7 +83,7 @@ def test_each_question_is_asked_of_each_system_once(desk):  # noqa: F811
     done = {system: reply for system, reply in desk.side_by_side(QUESTION, "manual") if reply.done}
     assert set(done) == set(SYSTEMS)
     assert sorted(system for _, system in desk.answerer("manual").asked) == sorted(SYSTEMS)
-    table = page_layout.scores_table(done).splitlines()
+    table = page.scores_table(done).splitlines()
     assert len(table) == 2 + len(SYSTEMS)
     assert table[-1].startswith(f"| qna+rag | {done['qna+rag'].scores['rougeL']:.3f} |")
 
@@ -140,27 +139,14 @@ def test_many_at_once_get_their_own_answers_from_the_real_model(tmp_path, monkey
 
 
 def test_chatbot_sends_no_tag_and_no_entity_and_gets_the_text_back():
-    chatbot, text = page_layout.show_as_text(gr.Chatbot(render_markdown=False)), f"{HOSTILE} R&D &lt; 1 < 2 <b>&#60;"
+    chatbot, text = page.show_as_text(gr.Chatbot(render_markdown=False)), f"{HOSTILE} R&D &lt; 1 < 2 <b>&#60;"
     sent = chatbot.postprocess([{"role": "assistant", "content": text, "metadata": {"title": "Passages"}}])
     (content,) = sent.root[0].content
     for tag in ("<script", "</script", "<img", "<b", "&lt", "&#"):
         assert tag in text and tag not in content.text
     assert "1 < 2" in content.text
-    assert as_json(chatbot.preprocess(sent)) == as_json([{"role": "assistant", "content": text}]).replace(
-        '"title": ""', '"title": "Passages"'
-    )
-
-
-def test_conversation_as_files():
-    conversation = [
-        {"role": "user", "content": [{"type": "text", "text": "Why?"}]},
-        {"role": "assistant", "content": f"```\n{HOSTILE}", "metadata": {"title": "rag: 1 passage"}},
-    ]
-    written = json.loads(as_json(conversation))
-    assert [message["text"] for message in written["messages"]] == ["Why?", f"```\n{HOSTILE}"]
-    markdown = as_markdown(conversation)
-    assert "## Question\n\n```text\nWhy?\n```" in markdown
-    assert f"### rag: 1 passage\n\n````text\n```\n{HOSTILE}\n````" in markdown, "the fence is longer than what it holds"
+    (back,) = chatbot.preprocess(sent)
+    assert back["content"][0]["text"] == text
 
 
 # --- the server ------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 Every test fails if the browser's console has an error, or if the page asks for anything beyond this machine.
 """
 
-import json
 import os
 import re
 import shutil
@@ -17,8 +16,8 @@ import pytest
 
 from llama_qna.answering.answerer import SYSTEMS
 from llama_qna.project.variant import REPOSITORY
-from llama_qna.serving.conversation import Desk
-from llama_qna.serving.page_layout import LABELS
+from llama_qna.serving.desk import Desk
+from llama_qna.serving.page import LABELS
 from tests.fixtures_models import small_run_fixture  # noqa: F401
 from tests.fixtures_page import HOSTILE, QUESTION, REFERENCE, StandIn, desk, manual_root, serve  # noqa: F401
 
@@ -166,19 +165,10 @@ def test_stop_ends_the_writing(desk, url, open_page):  # noqa: F811
     assert desk.answerer("manual").left == 1
 
 
-def test_conversation_is_copied_and_saved(url, open_page):
+def test_conversation_is_copied(url, open_page):
     page = open_page(url)
     ask(page, "Why, R&D?")
     expect(bot(page)).to_have_count(2)
-    saved = {}
-    for kind in ("Markdown", "JSON"):
-        with page.expect_download() as download:
-            page.get_by_role("button", name=f"Save as {kind}").click()
-        saved[download.value.suggested_filename] = Path(download.value.path()).read_text(encoding="utf-8")
-    written = json.loads(saved["conversation.json"])["messages"]
-    assert [message["role"] for message in written] == ["user", "assistant", "assistant"]
-    assert written[0]["text"] == "Why, R&D?" and HOSTILE in written[2]["text"]
-    assert "```text\nWhy, R&D?\n```" in saved["conversation.md"] and HOSTILE in saved["conversation.md"]
     page.get_by_role("button", name="Copy message").nth(1).click()
     copied = page.evaluate("navigator.clipboard.readText()")
     assert f"qna says of 'Why, R&\u2060D?': {REFERENCE}" in copied or REFERENCE in copied
@@ -259,9 +249,6 @@ def test_everything_is_reached_with_the_keyboard_alone(url, open_page):
     page.keyboard.press("Enter")
     expect(bot(page)).to_have_count(2)
     expect(bot(page).first).to_contain_text("base says of 'Why?'")
-    with page.expect_download():
-        tab_to("Save as JSON")
-        page.keyboard.press("Enter")
     page.get_by_role("heading", name="Ask").click()
     tab_to("Side by side")
     page.keyboard.press("Enter")

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llama_qna import UserError
-from llama_qna.models import base, lineage, prompts
+from llama_qna.models import lineage, prompts
 from llama_qna.models.adapters import attach_adapter, read_adapter_config, stack
 from llama_qna.models.base import EMBEDDED, load_base, load_tokenizer
 from llama_qna.project.recipe import Quantization, Serving
@@ -172,7 +172,7 @@ def test_a_bare_question_gets_the_prompt_of_training(served, chat_template):
     if not chat_template:
         tokenizer.chat_template = None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base, "load_tokenizer", lambda base: tokenizer)
+        patch.setattr(engine, "load_tokenizer", lambda base: tokenizer)
         template = engine._write_template(served, served.recipe.base_model).read_text()
 
     def rendered(*messages):
@@ -193,7 +193,7 @@ def test_a_bare_question_gets_the_prompt_of_training(served, chat_template):
 
 
 def test_the_served_base_is_the_one_that_was_measured(served, shallow_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "EMBEDDED_FOLDER", tmp_path / "models" / "embedded")
+    monkeypatch.setattr(engine, "EMBEDDED_FOLDER", tmp_path / "models" / "embedded")
     served = replace(served, recipe=served.recipe.model_copy(update={"base_model": str(shallow_folder)}))
     folder = engine.measured_base(served)
     assert folder.parent == tmp_path / "models" and folder.name.startswith(f"{shallow_folder.name}-nf4-")
@@ -279,3 +279,12 @@ def test_adapters_that_cannot_be_stacked(served):
     with pytest.raises(UserError, match="adapter_config.json cannot be read"):
         stack(first, second, served.run / "both")
     assert not (served.run / "both").exists()
+
+
+def test_plugin_leaves_an_engine_alone_that_we_did_not_start(monkeypatch):
+    """vLLM is not in this environment, so replacing anything of it fails with ImportError."""
+    monkeypatch.delenv(lora_on_cpu.OURS, raising=False)
+    lora_on_cpu.register()
+    monkeypatch.setenv(lora_on_cpu.OURS, "1")
+    with pytest.raises(ImportError):
+        lora_on_cpu.register()

@@ -19,9 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_qna import UserError
+from llama_qna.models import prompts
 from llama_qna.models.adapters import read_adapter_config, stack
+from llama_qna.models.base import EMBEDDED_FOLDER, load_base, load_tokenizer, model_identity
+from llama_qna.models.device import device
 from llama_qna.models.lineage import checkpoints, trained
 from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.serving.lora_on_cpu import OURS
 
 ENVIRONMENT = REPOSITORY / ".venv-serve"
 
@@ -86,7 +90,6 @@ def command(variants: list[Variant], host: str = HOST, port: int = PORT) -> Comm
     Raises:
         UserError: a variant is not trained on this machine, they do not share a base, or the host is not this machine.
     """
-    from llama_qna.models.device import device
 
     _check_loopback(host)
     recipes = [variant.recipe for variant in variants]
@@ -156,7 +159,6 @@ def measured_base(variant: Variant) -> Path:
     Raises:
         UserError: the base model cannot be had.
     """
-    from llama_qna.models.base import EMBEDDED_FOLDER, load_base, load_tokenizer, model_identity
 
     recipe = variant.recipe
     rounding = recipe.quantization.model_dump(include={"double_quantization", "compute_dtype"})
@@ -200,8 +202,6 @@ def _rank(adapters) -> int:
 
 
 def _write_template(variant: Variant, base: str) -> Path:
-    from llama_qna.models import prompts
-    from llama_qna.models.base import load_tokenizer
 
     tokenizer = load_tokenizer(base)
     start = TEMPLATE_START.replace("SYSTEM", json.dumps(prompts.SYSTEM))
@@ -221,6 +221,7 @@ def _environment(cache_gb: int) -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_CPU_KVCACHE_SPACE": str(cache_gb),
+        OURS: "1",
     }
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from llama_qna import UserError
-from llama_qna.answering.answerer import MODELS, Answer, Prompter, stripped, uses_retrieval
+from llama_qna.answering.answerer import MODELS, Answer, Answerer, Prompter, stripped, uses_retrieval
 from llama_qna.project.variant import Variant
 from llama_qna.serving.engine import HOST, KEY_VARIABLE, PORT, model_name
 
@@ -109,7 +109,6 @@ class EngineAnswerer(Prompter):
 
 def answerer_for(variant: Variant, url: str = URL):
     """The answerer over a running engine where one serves the variant with our key, or else one in this process."""
-    from llama_qna.answering.answerer import Answerer
 
     try:
         return EngineAnswerer(variant, url)

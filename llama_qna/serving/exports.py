@@ -12,16 +12,21 @@ import shutil
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.models import prompts
-from llama_qna.models.adapters import delta, stack
+from llama_qna.models import adapters, prompts
+from llama_qna.models.adapters import delta, name_base_in_adapter, stack
+from llama_qna.models.base import load_base, load_tokenizer
+from llama_qna.models.device import compute_dtype
 from llama_qna.models.lineage import checkpoints, shipped_checkpoint, start_of_finetuning
 from llama_qna.models.nf4 import dequantize
+from llama_qna.project.data import read_qna
 from llama_qna.project.files import sha256, write_json
 from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import Variant
 from llama_qna.reporting.card import check_line, exported_card
 from llama_qna.reporting.card_metadata import hub_name
+from llama_qna.serving import gguf
 from llama_qna.serving.engine import TEMPLATE_START
+from llama_qna.serving.gguf import modelfile
 from llama_qna.text import scores
 
 FORMATS = ("merged", "adapter", "gguf", "ollama")
@@ -91,8 +96,6 @@ def _is_whole(folder: Path, source: dict) -> bool:
 
 
 def _write(variant: Variant, adapter: Path, to: str, source: dict, folder: Path) -> None:
-    from llama_qna.models import adapters
-    from llama_qna.models.base import load_base, load_tokenizer
 
     recipe, weights = variant.recipe, start_of_finetuning(variant)[0]
     tokenizer = load_tokenizer(recipe.base_model)
@@ -115,7 +118,6 @@ def _write(variant: Variant, adapter: Path, to: str, source: dict, folder: Path)
 
 
 def _merged(variant, adapter, measured, tokenizer, questions, folder: Path) -> list:
-    from llama_qna.models.base import load_base
 
     merged_model(variant, measured).save_pretrained(folder)
     save_tokenizer(tokenizer, folder)
@@ -124,8 +126,6 @@ def _merged(variant, adapter, measured, tokenizer, questions, folder: Path) -> l
 
 
 def _adapter(variant, adapter, measured, tokenizer, questions, folder: Path) -> list:
-    from llama_qna.models import adapters
-    from llama_qna.models.base import load_base
 
     recipe = variant.recipe
     save_adapter(variant, adapter, folder)
@@ -138,7 +138,6 @@ def _adapter(variant, adapter, measured, tokenizer, questions, folder: Path) -> 
 
 
 def _gguf(variant, adapter, measured, tokenizer, questions, folder: Path) -> list:
-    from llama_qna.serving import gguf
 
     plain, path, limit = (
         folder / "plain",
@@ -153,7 +152,6 @@ def _gguf(variant, adapter, measured, tokenizer, questions, folder: Path) -> lis
 
 
 def _ollama(variant, adapter, measured, tokenizer, questions, folder: Path) -> list:
-    from llama_qna.serving.gguf import modelfile
 
     checks = _gguf(variant, adapter, measured, tokenizer, questions, folder)
     tokenizer.chat_template = chat_template(tokenizer)
@@ -172,9 +170,6 @@ def merged_model(variant: Variant, measured):
     """
     from bitsandbytes.nn import Linear4bit
     from peft.tuners.lora import LoraLayer
-
-    from llama_qna.models.base import load_base
-    from llama_qna.models.device import compute_dtype
 
     recipe = variant.recipe
     # in main memory, as `models.merge_adapter`
@@ -200,7 +195,6 @@ def save_adapter(variant: Variant, adapter: Path, folder: Path) -> None:
     With `stacking: merge` fine-tuning began from a base with the pretraining adapter merged into it; the adapter saved
     is then both in one (`stacking.stack`).
     """
-    from llama_qna.models.adapters import name_base_in_adapter
 
     stacked = folder / "stacked"
     if start_of_finetuning(variant)[0] is not None:
@@ -243,14 +237,12 @@ def _questions(variant: Variant) -> list[str]:
 
         questions = read_gold(variant.gold, read_chunks(variant))
         return list(questions[questions.fold == "test"].Question.head(QUESTIONS))
-    from llama_qna.project.data import read_qna
 
     return list(read_qna(variant).Question.head(QUESTIONS))
 
 
 def _answers(variant: Variant, model, questions: list[str]) -> list[str]:
     """Greedy answers, in the template that fine-tuning used."""
-    from llama_qna.models.base import load_tokenizer
     from llama_qna.models.generate import generate_texts
 
     tokenizer, settings = load_tokenizer(variant.recipe.base_model), variant.recipe.evaluation

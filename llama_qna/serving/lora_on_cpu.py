@@ -2,15 +2,22 @@
 
 vLLM's own way (`vllm.lora.ops.torch_ops`) copies the adapter's matrices once for every token, so that a batch costs as
 much as its tokens one by one; and where requests for the base and for an adapter share a batch, the base's tokens,
-marked -1, get the last adapter. vLLM loads this module by its entry point, in the engine's environment; see
+marked -1, get the last adapter. vLLM loads this module by its entry point, in any environment that has this package; it
+acts only in the engine that `engine.serve` starts. See
 https://docs.vllm.ai/en/stable/design/plugin_system/.
 """
 
 from __future__ import annotations
 
+import os
+
+OURS = "LLAMA_QNA_ENGINE"  # in the environment of an engine that we start
+
 
 def register() -> None:
-    """Put the functions of this module in the place of vLLM's; nothing happens where they are not used, on a GPU."""
+    """Put the functions of this module in the place of vLLM's, in our own engine; on a GPU nobody calls them."""
+    if OURS not in os.environ:
+        return
     from vllm.lora.ops.torch_ops import lora_ops
     from vllm.lora.punica_wrapper import punica_cpu
 

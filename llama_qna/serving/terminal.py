@@ -9,9 +9,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tqdm import tqdm
+
 from llama_qna import UserError
 from llama_qna.answering.answerer import MODELS, SYSTEMS, Answer, Prompter, Source, uses_retrieval
 from llama_qna.models.lineage import trained
+from llama_qna.project.files import sha256
 
 COLUMNS = ["question", "system", "model", "answer", "sources"]
 
@@ -42,7 +45,6 @@ def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int
     Raises:
         UserError: a file cannot be read or written, the target is damaged, or a question is empty or too long.
     """
-    from tqdm import tqdm
 
     questions = _questions(source, answerer)
     rows = _answered(target)
@@ -65,7 +67,6 @@ def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int
 
 def model_label(answerer: Prompter, system: str) -> str:
     """What answers, such as `qna checkpoint-128 1713ce5c, transformers`: answers of another training are not kept."""
-    from llama_qna.project.files import sha256
 
     uses_retrieval(system)  # refuses a system that is not there
     name = MODELS[system]

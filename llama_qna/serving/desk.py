@@ -1,4 +1,4 @@
-"""What the page says, without the page: who answers, what is shown beside an answer, and a conversation as a file.
+"""What the page says, without the page: who answers, and what is shown beside an answer.
 
 Texts of documents and of models are handed over as plain text; nothing here makes HTML or Markdown of them that a
 browser would run.
@@ -6,19 +6,22 @@ browser would run.
 
 from __future__ import annotations
 
-import json
-import re
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llama_qna import UserError, __version__
+from llama_qna import UserError
 from llama_qna.answering.answerer import MODELS, SYSTEMS, Answerer, Source, uses_retrieval
 from llama_qna.models.lineage import trained
+from llama_qna.project.data import read_chunks
+from llama_qna.project.gold import read_gold, references
 from llama_qna.project.variant import Variant, variant_names
+from llama_qna.text.scores import score
 
+HOST = "127.0.0.1"
 MAX_CHARACTERS = 8000  # of a question; what a prompt takes is counted in tokens, and a book would be long to count
 
 SHOWN_SCORES = {"rougeL": "ROUGE-L", "f1": "F1", "exact_match": "exact match", "supported": "supported"}
@@ -86,7 +89,6 @@ class Desk:
 
     def missing(self, name: str) -> dict[str, str]:
         """The systems that cannot answer yet on this machine, each with what to run."""
-        from llama_qna.project.data import read_chunks
 
         variant, missing = Variant.load(name), {}
         for system in SYSTEMS:
@@ -145,7 +147,6 @@ class Desk:
 
     def _scored(self, question: str, text: str, name: str) -> tuple[GoldQuestion | None, dict[str, float]]:
         """The gold question that this is, and the scores of the answer, as evaluation computes them."""
-        from llama_qna.text.scores import score
 
         try:
             gold, chunks = self._gold_and_chunks(name)
@@ -156,8 +157,6 @@ class Desk:
         return found, score(text, found.answer, list(found.variants), chunks) if found else {}
 
     def _gold_and_chunks(self, name: str) -> tuple[list[GoldQuestion], list[str]]:
-        from llama_qna.project.data import read_chunks
-        from llama_qna.project.gold import read_gold, references
 
         variant = Variant.load(name)
         if not variant.gold.is_file() or not (variant.chunks / "chunks.csv").is_file():
@@ -208,30 +207,9 @@ def scores_line(scores: dict[str, float]) -> str:
     return ", ".join(f"{label} {scores[name]:.3f}" for name, label in SHOWN_SCORES.items())
 
 
-def as_markdown(conversation: list[dict]) -> str:
-    """A conversation as a Markdown file; every text stands in a fence, so that a viewer shows it as it is.
-
-    Args:
-        conversation: messages as Gradio's chatbot hands them over.
-    """
-    parts = ["# Conversation\n"]
-    for turn in _turns(conversation):
-        ticks = max([2, *(len(run) for run in re.findall("`+", turn["text"]))]) + 1
-        heading = turn["title"] or {"user": "Question", "assistant": "Answer"}[turn["role"]]
-        level = "###" if turn["title"] else "##"
-        parts.append(f"{level} {heading}\n\n{'`' * ticks}text\n{turn['text']}\n{'`' * ticks}\n")
-    return "\n".join(parts)
-
-
-def as_json(conversation: list[dict]) -> str:
-    """A conversation as a JSON file: `role`, `title` and `text` of every message."""
-    content = {"written_by": f"llama-qna {__version__}", "messages": list(_turns(conversation))}
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-
-
-def _turns(conversation: list[dict]) -> Iterator[dict[str, str]]:
-    for message in conversation:
-        content = message["content"]
-        pieces = [content] if isinstance(content, str) else [piece.get("text", "") for piece in content]
-        title = (message.get("metadata") or {}).get("title") or ""
-        yield {"role": message["role"], "title": title, "text": "\n".join(pieces)}
+def stay_offline() -> None:
+    """No analytics, no hub, no proxy between this machine and itself; to be called before Gradio is imported."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), HOST, "localhost"]))
