@@ -6,15 +6,13 @@ each answer as it arrives, and turns what can go wrong into one line that says w
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import os
-import threading
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -65,60 +63,46 @@ def complete_all(
         raise UserError(f"generation.endpoint.url: {endpoint.url!r} does not begin with http:// or https://")
     options = {"model": endpoint.model, "max_tokens": max_tokens, "temperature": temperature, "stop": stop or None}
     waiting = iter(list(enumerate(zip(requests, seeds, strict=True))))
-    with _client(endpoint) as (client, submit):
+    arrived: SimpleQueue[Completion | Exception] = SimpleQueue()
+    client, in_flight = _client(endpoint), 0
 
-        def send(count: int) -> set[Future]:
-            return {
-                submit(_complete(client, endpoint, index, options | {"messages": messages, "seed": seed}))
-                for index, (messages, seed) in islice(waiting, count)
-            }
+    def work(index: int, more: dict) -> None:
+        try:
+            arrived.put(_complete(client, endpoint, index, options | more))
+        except Exception as error:  # it belongs to the caller's thread
+            arrived.put(error)
 
-        running = send(endpoint.concurrency)
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            failed = [future for future in done if future.exception()]
-            if not failed:
-                running |= send(endpoint.concurrency - len(running))
-            yield from (future.result() for future in done.difference(failed))
+    try:
+        while True:
+            for index, (messages, seed) in islice(waiting, endpoint.concurrency - in_flight):
+                # a daemon: one that waits for its next try must not keep the process alive
+                Thread(target=work, args=(index, {"messages": messages, "seed": seed}), daemon=True).start()
+                in_flight += 1
+            if not in_flight:
+                return
+            done = [arrived.get()]
+            while not arrived.empty():
+                done.append(arrived.get())
+            in_flight -= len(done)
+            failed = [answer for answer in done if isinstance(answer, Exception)]
+            yield from (answer for answer in done if answer not in failed)
             if failed:
-                raise failed[0].exception()
+                raise failed[0]
+    finally:
+        client.close()  # ends the requests that are still in flight
 
 
-@contextmanager
 def _client(endpoint: Endpoint):
-    """A client, and the function that starts its coroutines; whatever still runs at the end is cancelled.
-
-    The event loop has a thread of its own, because a notebook runs a loop in the main thread already. Requests in
-    threads could not be cancelled: one that waits for its next try would keep the process alive for minutes.
-    """
     import openai
 
-    client = openai.AsyncOpenAI(
+    return openai.OpenAI(
         base_url=endpoint.url,
         api_key=os.environ.get(endpoint.api_key_variable, "").strip() or "none",  # local servers want something
         timeout=endpoint.timeout_seconds,
         max_retries=endpoint.max_retries,
         # a proxy for the internet knows no server on this machine
-        http_client=openai.DefaultAsyncHttpxClient(trust_env=not _is_loopback(endpoint.url)),
+        http_client=openai.DefaultHttpxClient(trust_env=not _is_loopback(endpoint.url)),
     )
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        yield client, lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop)
-    finally:
-        asyncio.run_coroutine_threadsafe(_end(client), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-
-async def _end(client) -> None:
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await client.close()
 
 
 def _is_loopback(url: str) -> bool:
@@ -130,12 +114,12 @@ def _is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
-async def _complete(client, endpoint: Endpoint, index: int, options: dict) -> Completion:
+def _complete(client, endpoint: Endpoint, index: int, options: dict) -> Completion:
     """One request with its retries."""
     import openai
 
     try:
-        answer = await client.chat.completions.create(**options)
+        answer = client.chat.completions.create(**options)
         choice = answer.choices[0]
         text = (choice.message.content or "").encode("utf-8", "replace").decode()  # JSON can hold half a character
         tokens = answer.usage.completion_tokens if answer.usage else 0

@@ -75,14 +75,14 @@ class TwoStep:
         self.engine, self.settings = engine, settings
 
     def __call__(self, passages: list[Passage], attempt: int) -> list[Written]:
-        asked = [
-            (index, sentence, form)
-            for index, passage in enumerate(passages)
-            for sentence in sentences_of(passage.text)[passage.continued :]
-            if stands_alone(sentence)
-            for form in forms(sentence)
-            if form.words or attempt == 1
-        ]
+        asked = []
+        for index, passage in enumerate(passages):
+            sentences = sentences_of(passage.text)
+            if passage.continued:
+                sentences = sentences[1:]  # its beginning stands in the chunk before
+            for sentence in filter(stands_alone, sentences):
+                # a complete question is the same at every attempt
+                asked += [(index, sentence, form) for form in forms(sentence) if form.words or attempt == 1]
         questions, tokens = self._questions(passages, asked, attempt)
         found = dict.fromkeys(
             (index, sentence, question, bool(form.words))
