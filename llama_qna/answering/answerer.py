@@ -21,7 +21,6 @@ from llama_qna.project.data import read_chunks
 from llama_qna.project.variant import Variant
 
 SYSTEMS = ("base", "pretrained", "qna", "rag", "qna+rag")
-
 # the model behind each system; those with retrieval are given passages as well
 MODELS = {"base": "base", "pretrained": "pretrained", "qna": "qna", "rag": "base", "qna+rag": "qna"}
 

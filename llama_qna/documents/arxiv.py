@@ -12,9 +12,7 @@ from llama_qna import UserError, __version__
 from llama_qna.project.files import write_bytes, write_json
 
 NUMBER = re.compile(r"(\d{4}\.\d{4,5}|[a-z-]+(\.[A-Z]{2})?/\d{7})(v\d+)?")
-
 BACKOFF_SECONDS = 3.0  # arXiv asks for at most one request in three seconds (info.arxiv.org/help/api/tou.html)
-
 TIMEOUT_SECONDS = (10.0, 60.0)  # to connect, and between two pieces of an answer
 
 

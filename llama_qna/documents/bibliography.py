@@ -9,21 +9,15 @@ from llama_qna.documents.hyphens import Vocabulary, join_lines
 from llama_qna.text.titles import INITIALS, SURNAME
 
 HEADING = re.compile(r"(\d+\.?\s+)?(references|bibliography|works cited|literature cited)", re.IGNORECASE)
-
 LIST_END = re.compile(
     r"(?i:(\d+\.?\s+)?(appendix|appendices|supplement(ary|al)?|index|glossary|about the authors?|acknowledge?ments?))"
     r"(\s+[A-Z](?=[\s.:]|$))?(\s+(?i:materials?|information))?([.:]?\s+[A-Z][^.,;]{2,60})?"
     r"|A\.?\s+[A-Z][a-z]+(\s\w[^.,;]{2,60})?"
 )
-
 NUMBERED = (r"\[(\d{1,3})\]\s*", r"\((\d{1,3})\)\s+", r"(\d{1,3})[.)]\s+")
-
 AUTHOR = re.compile(rf"{SURNAME},\s+(?:{INITIALS}|[^\W\d_a-z]\w+)|{INITIALS}\s+{SURNAME}[,. ]")
-
 ENTRY_END = re.compile(r"[.\]](?:[”\")])?$|https?://\S+$")
-
 ABBREVIATION_END = re.compile(r"\b(?:[^\W\d_a-z]|(?i:al|eds?|vol|no|pp|proc|conf|int|trans|univ|st|jr))\.$")
-
 Line = tuple[str, int]  # text and page
 
 

@@ -14,17 +14,11 @@ from llama_qna.documents.page_headers import drop_page_furniture
 from llama_qna.documents.sections import Headings, heading_key
 
 __all__ = ["HYPHEN", "Document", "Paragraph", "clean", "clean_line", "heading_key"]
-
 LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "ft", "ﬆ": "st"}
-
 LIGATURE = re.compile("[ﬀ-ﬆ]")
-
 FORMULA_LETTER = re.compile("[\U0001d400-\U0001d7ff\u210e\u2112]")
-
 NO_BREAK_SPACE = re.compile("[\u00a0\u2007\u202f]")
-
 SOFT_LINE_END_HYPHEN = re.compile("(?<=\\w)\u00ad(?=[ ]*[\r\n])")
-
 DROPPED = {  # joiners (U+200C, U+200D) are spared: some scripts spell with them; U+FFFE is HYPHEN
     "control characters": "\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f",
     "private-use glyphs": "\ue000-\uf8ff\U000f0000-\U0010ffff",
@@ -33,11 +27,8 @@ DROPPED = {  # joiners (U+200C, U+200D) are spared: some scripts spell with them
     "soft hyphens": "\u00ad",
     "unreadable characters": "\ufffd\uffff\ud800-\udfff",
 }
-
 DROPPED_KINDS = {kind: re.compile(f"[{characters}]") for kind, characters in DROPPED.items()}
-
 ANY_DROPPED = re.compile(f"[{''.join(DROPPED.values())}]")
-
 PARAGRAPH_END = re.compile(r"[.!?:][\"'”’)\]]*$")
 
 

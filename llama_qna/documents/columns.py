@@ -11,11 +11,8 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 
 GUTTER = 6  # points; the least gap between columns, wider than a space between words
-
 ROWS = 6  # so many lines of both columns must stand interleaved
-
 LINE_END_HYPHEN = "\x02"  # pdfium's own mark
-
 Box = tuple[float, float, float, float]  # left, bottom, right, top in points, y upwards
 
 

@@ -23,10 +23,8 @@ from llama_qna.documents.columns import page_text
 from llama_qna.documents.hyphens import Vocabulary, join_lines
 
 OUT_OF_MEMORY = 3  # exit status of the child
-
 # YAML at the top of a Markdown file, whose last line would be taken for a heading
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-
 CONTROL = re.compile("[\x00-\x08\x0e-\x1f]")
 
 

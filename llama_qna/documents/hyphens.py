@@ -11,28 +11,18 @@ from itertools import accumulate, pairwise
 from llama_qna.text.words import english
 
 HYPHEN = "\ufffe"  # how a hyphen at a line's end is marked until `join_lines` decides what it was
-
 PAGE_BREAK = "\f"  # stands before the first line of a page while lines are joined
-
 _HEAD = rf"(?<!\w)(\w++)(?:{HYPHEN}(\s*)|-(\n\s*))"
-
 BROKEN_WORD = re.compile(rf"{_HEAD}(?=(\w+))")  # the tail may be broken itself
-
 WHOLE_BROKEN_WORD = re.compile(rf"{_HEAD}\w+")
-
 TOKEN = re.compile(r"[\w-]+")
-
 CAPITAL = "[A-ZÀ-ÖØ-Þ]"
-
 SPACED_CAPITALS = re.compile(rf"(?<!\S)(?:{CAPITAL}\s+){{3,}}{CAPITAL}(?!\S)")
-
 ENDINGS = ("s", "es", "ed", "d", "ing", "er", "ers", "ly", "ness", "ization", "izing")
-
 BRITISH = (  # pyspellchecker's list is American
     (re.compile("our"), "or"), (re.compile("is(?=e|ation|ing)"), "iz"), (re.compile("ys(?=e|ing)"), "yz"),
     (re.compile("tre(?=s?$|d$)"), "ter"), (re.compile("ence(?=s?$)"), "ense"), (re.compile("mme(?=s?$)"), "m"),
 )  # fmt: skip
-
 DASHED_LINE_END = re.compile(r"(?<=\w[–—])\n(?=\w)")
 
 

@@ -8,19 +8,13 @@ from collections import Counter, defaultdict
 from llama_qna.documents.sections import heading_key, numbered_heading
 
 EDGE = 3  # so many repeating lines at the top and at the bottom of a page may be furniture
-
 _ROMAN = r"(?=[ivxlc])c{0,3}(?:xc|xl|l?x{0,3})(?:ix|iv|v?i{0,3})"
-
 NUMBER = re.compile(rf"\d+|\b{_ROMAN}\b", re.IGNORECASE)
-
 PAGE_NUMBER = re.compile(
     rf"[-–—\s\[(|]*(?:(?:page|p\.)\s*)?(?:\d{{1,4}}|{_ROMAN})(?:\s*(?:/|of)\s*\d{{1,4}})?[-–—\s\])|.]*", re.IGNORECASE
 )
-
 CONTENTS_LINE = re.compile(r"(?:\.\s*){5,}[\divxlc]*$")
-
 CONTENTS_TITLE = re.compile(r"(?:table of )?contents", re.IGNORECASE)
-
 SENTENCE = re.compile(r"\S+(?:\s+\S+){2,}[.!?]|(?:figure|fig\.|table|algorithm|equation)\s.*", re.IGNORECASE)
 
 

@@ -22,7 +22,6 @@ from llama_qna.project.recipe import ReadLimits
 from llama_qna.project.variant import REPOSITORY
 
 SUFFIXES = (".pdf", ".txt", ".md")
-
 DEFAULT_LIMITS = ReadLimits()
 
 

@@ -7,9 +7,7 @@ import re
 from llama_qna.documents import bibliography
 
 NUMBERED = re.compile(r"(\d{1,2}(?:\.\d{1,2}){0,2})\.?\s+([A-Z][^.!?]{2,80}\??)")
-
 NAMED = re.compile(r"abstract|introduction|conclusions?|acknowledge?ments?", re.IGNORECASE)
-
 MOST_WORDS = 12
 
 

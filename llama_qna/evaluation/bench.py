@@ -16,13 +16,9 @@ from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.text.scores import rouge, score
 
 GENERAL_TEXT = REPOSITORY / "data" / "general" / "everyday.txt"
-
 WIKITEXT2 = ("Salesforce/wikitext", "wikitext-2-raw-v1")  # on the Hugging Face hub
-
 RECALLED = 5  # chunks at least that retrieval is asked for, so that recall@5 can be told
-
 PUBLISHED = {"questions": 256, "max_new_tokens": 200, "temperature": 0.6}  # the study's
-
 Asked = list[tuple[dict, list[int]]]  # what is known of each answer before it is given, and its prompt's `input_ids`
 
 

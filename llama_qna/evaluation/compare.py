@@ -20,13 +20,9 @@ SYSTEMS = {
     "finetuned_retrieval": "fine-tuned with retrieval",
     "base_right_chunk": "base given the right chunk",
 }
-
 SCORES = [*ROUGE_NAMES, "exact_match", "f1", "supported", "empty", "run_on"]
-
 COMPARED = ["rougeL", "f1"]  # the scores whose differences are tested
-
 LIKELIHOOD = "log_likelihood"  # of the reference answer; for systems without context alone, and tested likewise
-
 AGAINST = ["base", "base_retrieval", "finetuning_only"]
 
 

@@ -17,9 +17,7 @@ from llama_qna.project.recipe import EMBEDDED, Quantization
 from llama_qna.project.variant import REPOSITORY
 
 EMBEDDED_FOLDER = REPOSITORY / "models" / "smollm2-135m-instruct"
-
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
-
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 

@@ -20,21 +20,16 @@ from llama_qna.project.variant import Variant
 # Bytes of Python with torch, transformers, bitsandbytes, peft, trl and datasets imported, before any weight. On a GPU
 # only what lies in its memory: the CUDA context and the workspace of cuBLAS (assumed, not measured).
 LIBRARIES = {"cpu": 585 * 2**20, "cuda": 700 * 2**20}
-
 # Bytes a logit takes in a tile at the peak: 16 bits, its slope in its place, and the base's of replayed text. On a GPU,
 # in backward: 16-bit, float32, log-softmax, and a gradient of the last two (assumed).
 LOGIT = {"cpu": 4, "cuda": 18}
-
 # The C library up to glibc 2.37 cannot use a freed aligned block again for one of the same size (its bug 14581). So on
 # a CPU the heap grows by a share of what all layers make, whether an adapter keeps it or not: with a kept copy of the
 # weights (KEPT), without one (TAKEN), with checkpointing (RECOMPUTED). Newer libraries should take less.
 HEAP_KEPT, HEAP_TAKEN, HEAP_RECOMPUTED = 0.24, 0.60, 0.12
-
 # Values a layer makes and frees, in units of those that it keeps for backward; they exist for one layer at a time.
 PASSING = 3
-
 SHARE = {"cpu": 0.18, "cuda": 0.45}  # of the limit of products that a training step reaches: paper_135m; assumed
-
 WHOLE_ENOUGH = 1024  # tokens of a micro-batch from which a larger one is hardly faster
 
 

@@ -11,9 +11,7 @@ import re
 from llama_qna import UserError
 
 CONTEXT_TOKENS = 900  # of a prompt with chunks: the 135M model was trained on 2,048 tokens, and long prompts are slow
-
 SYSTEM = "Answer the question briefly and precisely."
-
 # For base models that come without a chat template.
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ '### ' + message['role'] | capitalize + ':\n' + message['content'] + '\n' }}"

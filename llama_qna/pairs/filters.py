@@ -12,22 +12,17 @@ POINTS_AT_TEXT = re.compile(
     r"\b(the|this|that) (text|passage|author|authors|article|excerpt|paragraph|above|sentence)\b|\b(above|below)\b",
     re.I,
 )
-
 QUESTION_WORD = re.compile(
     r"\b(what|when|where|who|whom|whose|why|which|how)\b|^(is|are|was|were|do|does|did|can|could|has|have|will|would)\b",
     re.I,
 )
-
 # a pronoun, or "the" with one common noun: the reader has not met what it stands for
 VAGUE = re.compile(
     r"\b([Ii]t|[Tt]hey|[Tt]heir|[Ii]ts|[Tt]hese|[Tt]his)\b|^(?!Who).*\b([Hh]is|[Hh]er)\b"
     r"|^(What|Why) [a-z]+ (to )?the [a-z-]+( [a-z]+)?\?$"
 )
-
 AFTER_NOUN = "and|or|to|in|on|at|by|from|with|into|through|is|was|are|were|be|have|has|can|when|while|under|over|after"
-
 FORMED = 1.6  # how much less likely a question may be of which a form left no word to the model
-
 # Every reason to reject a pair, in the order in which it is looked for: the cheap ones first.
 REASONS = [
     "no pair in the response",

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Format = Literal["messages", "alpaca", "sharegpt"]
-
 PROVENANCE = ["chunk_id", "document", "page", "split", "recipe", "model"]
 
 

@@ -19,29 +19,20 @@ FUNCTION_WORDS = (
     "with as than that which into over under between through during after before per about and or not be been when "
     "while where how much many long no only"
 ).split()
-
 BE = ("is", "are", "was", "were")
-
 # a question has these only where its sentence has them: "surveyed" must not become "was surveyed", nor be denied
 AUXILIARIES = (*BE, *"has have had can could would will must may should be been not no only".split())
-
 NO_SUBJECT = (*(word for word in FUNCTION_WORDS if word not in ("a", "an", "the")), "nobody", "nothing", "few")
-
 COUNTS = (
     "two three four five six seven eight nine ten eleven twelve fifteen twenty thirty forty fifty sixty ninety".split()
 )
-
 THING = "§"  # stands for an object that was taken out of a statement
-
 OBJECTS = (
     "a an the its their his her no both all each every some any one that how what when where why whether about nearly "
     "only almost more less another other many most several up out off"
 ).split() + [*COUNTS, THING]
-
 INTRANSITIVE = "depends consists comes falls rises belongs leads refers relies works rides travels starts goes".split()
-
 MODALS = ("can", "could", "must", "will", "would", "should", "may", "might", "do", "does", "did")
-
 BASE_FORMS = dict(
     pair.split(":")
     for pair in (
@@ -56,9 +47,7 @@ BASE_FORMS = dict(
         "does:do did:do put:put"
     ).split()
 )
-
 TIES = "then thus therefore also later merely typically often".split()
-
 RELATIVE = re.compile(r"\b(that|which|who|whose|when|while|if|as|where)\b", re.IGNORECASE)
 
 
@@ -162,19 +151,12 @@ LEANS_BACK = re.compile(
     r"\bthen\b|\bboth \w+\b(?! (?:\w+ )?and\b)|\bthe (?:two|same|other)\b(?! \w)|\bthere\b(?! (?:is|are|was|were))"
     r"|\b(?:at|around|of|in|for|from|by|with|to|on|over) that\b"
 )
-
 MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
-
 YEAR = r"(?:1[4-9]\d\d|20\d\d)"
-
 _WORDS = "|".join(COUNTS)
-
 _LARGE = "(?:hundred|thousand|million|billion|trillion)"
-
 NUMBER = rf"(?:\d[\d,.]*\d|\d|{_WORDS}|(?:a|one) {_LARGE})(?: {_LARGE})*"
-
 HEDGE = "(?:about|some|only|nearly|roughly|almost|around|up to|over|at least|at most|more than|less than|just)"
-
 # What a sentence begins with that leans on the sentence before it, and words that point out of a sentence anywhere. A
 # pronoun further on usually stands for something in its own sentence.
 LEANS = re.compile(
@@ -184,31 +166,22 @@ LEANS = re.compile(
     "effect|figure|whole|latter|program|method|treatment|group|team|burst|event|comparison|device|machine|excess|"
     "advantage|question|trick|test|particle))\\b"
 )
-
 POINTS_OUTSIDE = re.compile(
     r"(?:\S+ ){0,7}?(?:it|they|them|he|she|him|its|his|her|their)\b|.*\b(?:this|these|those|we|us|you|your|our|I|my|"
     r"here|such|former|latter|another|respectively|above|below)\b",
     re.IGNORECASE,
 )
-
 LONGEST_ANSWER = 40  # words; a longer "sentence" is mostly a list or a table
-
 TIME_UNIT = r"(?:\w*seconds?|ms|minutes?|hours?|days?|weeks?|months?|years?)"
-
 LASTING = {"take", "last", "need", "require", "spend", "run"}
-
 # "What happens to" is asked where something does, and "What does ... have" or "let" would leave the question open
 CHANGES = (
     "removed replaced added merged dropped mixed destroyed absorbed released lost converted divided split spoiled "
     "reduced lowered raised moved bent heated cooled emitted closed opened copied erased stopped doubled frozen melted"
 ).split()
-
 REPORTING = "argue find show say suggest notice report conclude predict propose discover state claim".split()
-
 LIGHT = ("have", "let", "make", "treat", "put")
-
 PARTICLES = ("on", "to", "from", "for", "with", "of", "into", "out", "up", "off")
-
 NO_OBJECT = (*"by one in at as between along only over through under while because when and less far".split(), "than")
 
 

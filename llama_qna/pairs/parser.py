@@ -15,20 +15,13 @@ from collections import namedtuple
 from itertools import groupby, zip_longest
 
 _FLAGS = re.IGNORECASE | re.MULTILINE
-
 # Places of a label: the start of a line, behind a sentence, and anywhere for "Question:" and "Answer:" themselves.
 _MARKS, _ITEM = r"^[^\w\n]*_{0,2}", r"\d{1,3}[.)](?!\d)[^\w\n]*"
-
 _SENTENCE_END = r'(?:(?<=[.?!])|(?<=[.?!]["”)]))'
-
 _WHOLE_WORD = r"(?<=\S)[ \t]+(?=(?-i:Question|Answer)[ \t]?\d*:)"
-
 _PLACE = rf'(?:{_MARKS}(?:{_ITEM})?|{_SENTENCE_END}[^\w\n"”]{{0,9}}|{_WHOLE_WORD})'
-
 _DIGITS = r"[ \t.#(-]*\d{1,3}\)?(?:[ \t]*(?:/|of)[ \t]*\d+)?"
-
 _NUMBER = rf"(?:{_DIGITS}|[ \t]+(?:one|two|three|four|five)\b)"
-
 _END = r"(?:[ \t]*\([^()\n]{3,30}\))?[*_ \t]*(?:[:.)\]]|[-–—](?=\s)|(?=\n|\Z))"  # the bracket: "Question 1 (easy):"
 
 
@@ -40,11 +33,8 @@ def _label(words: str, letter: str) -> str:
 
 
 _QUESTION = _label(r"(?:(?:first|second|third|next|last|sample|discussion) )?ques(?:tion)?", "q")
-
 _ANSWER = _label(r"(?:(?:sample|possible|suggested|correct) )?ans(?:wer)?|the answer(?: is)?(?=[ \t]*:)", "a")
-
 _THEN_ANSWER = rf"[^\w\n]*\n*[^\w\n]*(?:{_ANSWER})"
-
 _MARKERS = [  # of questions, strongest first
     _PLACE + _QUESTION,
     # A list number, with a question mark before its second line is over or an answer below.
@@ -53,21 +43,13 @@ _MARKERS = [  # of questions, strongest first
     rf"(?:(?:\A|(?<=\n\n))[^\w\n]*|^[^\w\n]+)(?=\w[^\n?]*\?(?:[^\w\n]*$|\*\*))"
     rf"|(?:{_MARKS}|{_SENTENCE_END}[ \t]+[\"“]?)(?=\w[^\n?]*\?{_THEN_ANSWER})",
 ]
-
 _CHOICES = re.compile(r"\W*a(?:[).].*?\s\(?b[).]|:[^\n]*\n\W*b:)(?!\S)", re.I | re.S)  # "A) red B) blue" is no answer
-
 _NO_ANSWER = r"(?i)\W*(?:(?:explain|describe|discuss|give|justify|why|how|name|list|hint)\b|\d+(?:[.)]\s|[.)]?\Z))"
-
 _CLOSING = r"(?i)(?:(?<=[.!?])\s+|\n\W*)(?:(?:I|please) )?(?:hope (?:this|these|that h)|let me know)"
-
 _PLACEHOLDER = re.compile(r"[\[<{]\D+[\]>}]\Z|[\W_]*\Z")
-
 _OTHER = r"""(?:[\s{\[,]{0,40}"(?!question|answer)\w\w+"\s*:\s*(?:"[^"\n]*"|[\w.-]+)){0,9}"""
-
 _FIELD = r"""[\s{\[,]{0,40}(["'])(question|answer|q|a)\1\s*:\s*(["'])((?s:.*?))(?:(?<!\\)\3(?=\s*[,}\]\n])|\Z)"""
-
 _TABLE_ROW = r"^\|?(?:[ \t]*\d+[ \t]*\|)?[ \t]*(?!q[\d:.)]|ques)([^|\n]+\?)[ \t]*\|[ \t]*([^|\n]+?)[ \t]*\|?[ \t]*$"
-
 _ASIDE = re.compile(  # a line on which the model turns to something else
     r"""[^\w\n]*(?:
         please\ |feel\ free|thank|(?:would|do)\ you\ (?:like|want|need)|is\ there\ any|(?:can|may)\ i\b
@@ -77,7 +59,6 @@ _ASIDE = re.compile(  # a line on which the model turns to something else
     )|\s*(?:\#+\ |\||\d+[.)]\W*$|[-*_=\#>\s]+$)""",
     re.IGNORECASE | re.VERBOSE,
 )
-
 _Segment = namedtuple("_Segment", "kind number body raw")  # "question" or "answer", number as written or ""
 
 

@@ -60,7 +60,6 @@ def read_qna(variant: Variant) -> pd.DataFrame:
 
 
 MOST_BYTES = 2**30  # a corpus of 500 books makes chunks of this size
-
 LONGEST_FIELD = 1_000_000  # characters; a chunk has thousands
 
 

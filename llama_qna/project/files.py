@@ -16,7 +16,6 @@ from filelock import FileLock, Timeout
 from llama_qna import UserError
 
 LOCK = ".lock"
-
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

@@ -17,11 +17,8 @@ from llama_qna import UserError
 from llama_qna.project.data import read_table
 
 GOLD_COLUMNS = "question_id Question Answer variants kind document section chunk_split fold evidence".split()
-
 FOLDS = ("dev", "test")
-
 DEV_SHARE = 0.35
-
 SEPARATOR = " | "  # between the accepted variants of an answer
 
 

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from llama_qna import UserError, one_line
 
 LARGEST = 2**31 - 1  # number in a recipe: seeds of torch and of servers end there
-
 FOLDER_NAME = r"^\w[\w. -]*$"
 
 
@@ -186,10 +185,8 @@ class Recipe(_Strict):
 
 
 EMBEDDED = "embedded/smollm2-135m-instruct"
-
 # what the hub calls a base model that our recipes name otherwise
 HUB_NAMES = {EMBEDDED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
-
 MOST_BYTES = 100_000  # of a recipe; those that are shipped have about 3,000
 
 

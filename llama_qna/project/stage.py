@@ -32,7 +32,6 @@ from llama_qna.project.provenance import git_state, machine, peak_memory_gb, ver
 from llama_qna.project.variant import Variant
 
 NOTE = "partial.json"  # in the folder of an unfinished stage: what it was begun for
-
 ALONE = (
     "{stage} runs in one process; to write pairs or answers faster, let a server such as vLLM do it (docs/scaling.md)"
 )

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 # by how the hub's name begins
 BASE_LICENCES = {"HuggingFaceTB/SmolLM2-": "apache-2.0", "meta-llama/Llama-2-": "llama2"}
-
 RELATIONS = {"adapter": "adapter", "merged": "finetune", "gguf": "quantized", "ollama": "quantized"}
-
 LIBRARIES = {"adapter": "peft", "merged": "transformers"}
 
 

@@ -31,15 +31,10 @@ from llama_qna.reporting.results import (
 )
 
 PUBLISHED = f"Published (study), {HARDWARE}, scored on training data"
-
 STEP, BOTH = "optimizer step", "optimizer step, counted through both stages"
-
 TEXTS = {"domain": "trained text", "heldout": "held-out sections", "general": "general text", "wikitext2": "WikiText-2"}
-
 SCORES = {"rougeL": "ROUGE-L", "f1": "token F1"}
-
 CONTEXTS = {"none": "the question alone", "retrieved": "with retrieved chunks", "right chunk": "with the right chunk"}
-
 IN_SAMPLE = "the text and questions that it was trained on (in-sample)"
 
 
@@ -268,11 +263,8 @@ def _published_loss(published: dict) -> dict:
 
 
 MAKERS = (_systems, _memory_and_understanding, _perplexity, _training_loss, _rouge, _ours_and_published, _summary)
-
 FIGURES = {make.__name__.removeprefix("_"): make for make in MAKERS}  # name -> the function that picks its numbers
-
 STUDY_TEXTS = {"domain": "perplexity on its text", "general": "perplexity on WikiText-2 (not trained on)"}
-
 PUBLISHED_FIGURES = {
     "published_perplexity": partial(_published, PERPLEXITY, {"domain": STUDY_TEXTS["domain"]}, [*STUDY]),
     "published_general_text": partial(_published, PERPLEXITY, STUDY_TEXTS, ["paper_7b"]),

@@ -10,35 +10,24 @@ from llama_qna.project.files import write_text
 from llama_qna.text.tables import markdown
 
 HARDWARE = "one NVIDIA L4"
-
 ROUGE = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
-
 HELDOUT = {"rougeL": "ROUGE-L", "f1": "F1", "exact_match": "exact match", "supported": "supported by the document"}
-
 LIKELIHOOD = "reference's log-likelihood a token"  # only of systems without context
-
 STAGES = {"pretraining": "Domain pretraining", "finetuning": "Q&A fine-tuning"}
-
 STATES = {"base": "base model", "pretraining": "after pretraining", "finetuning": "after fine-tuning"}
-
 # a variant of the study: its name there, its text, the key of that text under perplexity.base_model
 STUDY = {
     "paper_7b": ("Paper-7b", "CoAxNN paper", "paper"),
     "physics_mk_books_7b": ("MK-PhysX-7b", "four physics books", "physics"),
 }
-
 # the scores of `seeds.json`; a text or fold that was not measured has none
 SEEDS = {"test rougeL": "ROUGE-L, held out", "test f1": "F1, held out"}
-
 SEEDS |= {f"in_sample {key}": f"{name}, in-sample" for key, name in ROUGE.items()}
-
 SEEDS |= {
     f"perplexity {key}": f"perplexity, {name}"
     for key, name in {"domain": "text", "heldout": "held out", "general": "general", "wikitext2": "WikiText-2"}.items()
 }
-
 CEILING = "base_right_chunk"  # is told where the answer stands, so it is a bound and no system that could be used
-
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 

@@ -23,9 +23,7 @@ from llama_qna.text.scores import score
 
 HOST = "127.0.0.1"
 MAX_CHARACTERS = 8000  # of a question; what a prompt takes is counted in tokens, and a book would be long to count
-
 SHOWN_SCORES = {"rougeL": "ROUGE-L", "f1": "F1", "exact_match": "exact match", "supported": "supported"}
-
 NOTHING = "(The model wrote nothing.)"
 
 

@@ -28,13 +28,9 @@ from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.serving.lora_on_cpu import OURS
 
 ENVIRONMENT = REPOSITORY / ".venv-serve"
-
 HOST, PORT = "127.0.0.1", 8000
-
 KEY_VARIABLE = "LLAMA_QNA_API_KEY"
-
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM takes for --max-lora-rank
-
 # A client that sends a question alone gets the prompt that the model was trained with (`prompts.question_ids`): its
 # system message is put before the conversation where there is none, and white space around each turn is left out.
 TEMPLATE_START = """\

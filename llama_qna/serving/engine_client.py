@@ -12,7 +12,6 @@ from llama_qna.project.variant import Variant
 from llama_qna.serving.engine import HOST, KEY_VARIABLE, PORT, model_name
 
 URL = f"http://{HOST}:{PORT}/v1"
-
 SECONDS = 300  # that a request may take; with many clients it waits for its turn
 
 

@@ -30,9 +30,7 @@ from llama_qna.serving.gguf import modelfile
 from llama_qna.text import scores
 
 FORMATS = ("merged", "adapter", "gguf", "ollama")
-
 QUESTIONS = 10
-
 RECORD = "export.json"  # marks a folder as an export of ours
 
 

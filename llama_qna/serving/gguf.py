@@ -19,9 +19,7 @@ from llama_qna.models import prompts
 from llama_qna.project.variant import REPOSITORY
 
 TOOLS = REPOSITORY / ".gguf"
-
 MISSING = "GGUF needs llama.cpp's converter: run `make gguf` first (35 MB)"
-
 # what llama.cpp is run with: one request at a time, as greedy as it can be
 _ASK = """
 import json, sys

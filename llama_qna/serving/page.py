@@ -33,13 +33,11 @@ stay_offline()  # Gradio reads the environment when it is imported
 import gradio as gr  # noqa: E402
 
 PORT = 7860
-
 # The browser itself refuses every other host, whatever a document or a model may write.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; frame-ancestors 'self'"
 
 
 AT_ONCE = 16  # questions; a model in this process still answers one after the other
-
 LABELS = {
     "base": "base",
     "pretrained": "pretrained",
@@ -47,7 +45,6 @@ LABELS = {
     "rag": "rag (base with retrieval)",
     "qna+rag": "qna+rag (fine-tuned with retrieval)",
 }
-
 CSS = """
 .message-markdown-disabled span { overflow-wrap: anywhere; }
 .scores { overflow-x: auto; }
@@ -55,7 +52,6 @@ CSS = """
 .scores :is(th, td) { padding: 4px !important; word-break: normal !important; overflow-wrap: normal !important; }
 @media (max-width: 600px) { .gradio-container, .gradio-container .app { padding: 8px !important; } }
 """
-
 WORD_JOINER = "\u2060"
 
 

@@ -17,7 +17,6 @@ from llama_qna.models.lineage import trained
 from llama_qna.project.files import sha256
 
 COLUMNS = ["question", "system", "model", "answer", "sources"]
-
 HELP = "A question is answered; /system NAME changes the system, /sources shows the passages or not, /quit leaves."
 
 

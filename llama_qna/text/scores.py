@@ -13,9 +13,7 @@ from llama_qna.text import words as words_module
 from llama_qna.text.words import content_words
 
 ROUGE_NAMES = ["rouge1", "rouge2", "rougeL"]
-
 SUPPORTED_SHARE = 0.75  # of an answer's content words, as `pair_filters` asks of the answers that it keeps
-
 _scorer = RougeScorer(ROUGE_NAMES, use_stemmer=False)  # no stemming, as in the study
 
 

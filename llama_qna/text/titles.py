@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 SURNAME = r"(?:(?:van|von|de|der|den|di|da|la|le|du|el|al)\s+)*[^\W\d_a-z][\w'’-]+(?:\s[^\W\d_a-z][\w'’-]+)?"
-
 INITIALS = r"[^\W\d_a-z]\.(?:[\s-]*[^\W\d_a-z]\.)*"
 
 

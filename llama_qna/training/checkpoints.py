@@ -17,14 +17,10 @@ from llama_qna.project.files import read_json, sha256, sync, write_json
 from llama_qna.project.stage import note
 
 MANIFEST = "manifest.json"
-
 KEPT = ("adapter_model.safetensors", "adapter_config.json", "recipe.json")  # of a checkpoint of a finished stage
-
 # what going on needs besides: optimizer, scheduler, random state, the trainer's and our own place in the run
 STATE = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "progress.json")
-
 SCALER = "scaler.pt"  # where gradients are float16
-
 # Checkpoints that keep their state. With two, a bad block in the newest one costs `save_steps` steps, and not the run.
 RESUMABLE = 2
 

@@ -35,11 +35,8 @@ from llama_qna.text.tables import aligned
 from llama_qna.training.trainer import train_once
 
 STEPS = 2  # the second one has the optimizer's state
-
 CPU_STEP = (1, 64)  # rows and tokens of a row in place of the recipe's, whose steps take many minutes on a CPU
-
 PROMPT, ANSWER = 32, 8  # tokens of the generation on a CPU
-
 GPU_ANSWERS, GPU_ANSWER = 32, 64  # rows and tokens of the generation on a GPU
 
 

@@ -37,7 +37,6 @@ from llama_qna.project.stage import note
 from llama_qna.training import checkpoints
 
 T = TypeVar("T")
-
 PROGRESS = "progress.json"
 
 
