@@ -31,6 +31,8 @@ from llama_qna.project.variant import Variant
 def load(variant: Variant) -> pd.DataFrame:
     """Stage 1: read the documents of the variant's corpus and split them into chunks.
 
+    >>> chunks = load(Variant.load("paper_135m"))
+
     Writes `chunks.csv`; `text.txt` and `heldout.txt` (the text of the training and of the held-out sections, each once,
     for perplexity); and `documents.json` (what was repaired or dropped, and the files left out with their reasons).
     Prints one line for every file that was left out and for every document with pages that need OCR.

@@ -27,6 +27,8 @@ from llama_qna.project.variant import Variant
 def evaluate(variant: Variant) -> dict:
     """Stage 5: score the base, every checkpoint, and the systems that are compared.
 
+    >>> metrics = evaluate(Variant.load("paper_135m"))
+
     Writes `predictions.jsonl` (every prompt's hash, answer and scores) and `metrics.json`, which is computed from it.
 
     Returns:

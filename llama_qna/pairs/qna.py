@@ -31,6 +31,8 @@ from llama_qna.text.titles import title_of
 def generate(variant: Variant) -> pd.DataFrame:
     """Stage 2: make question-answer pairs from the chunks.
 
+    >>> pairs = generate(Variant.load("paper_135m"))
+
     Writes `qna.csv` and `qna_rejected.csv` (the same columns and `reason`).
 
     Returns:
