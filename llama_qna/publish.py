@@ -44,7 +44,6 @@ def publish(variant: Variant) -> list[Path]:
     Raises:
         UserError: nothing is finished, a finished stage lacks a file, or the README has no place for the results.
     """
-
     finished = {stage: folder for stage, folder in variant.stage_folders.items() if valid_record(folder, stage)}
     if not finished:
         raise UserError(f"nothing to publish for {variant.name}: run `llama-qna run {variant.name}` first")
@@ -116,7 +115,6 @@ def readme_results(root: Path, fresh: Variant | None = None, fresh_seeds: dict |
     Raises:
         UserError: the metrics of `fresh` are of an older form, or no stage's are there.
     """
-
     published = _read_json(REPOSITORY / "data" / "published_results.json")
     metrics, abouts, seeds = {}, {}, {}
     for name in variant_names(root):

@@ -1,4 +1,4 @@
-"""Tests of the page without a browser: llama_qna/serving/page.py, page.py and page.py.
+"""Tests of the page without a browser: llama_qna/serving/page.py and desk.py.
 
 A stand-in answers, and in one test the real model.
 """

@@ -44,7 +44,6 @@ def load(variant: Variant) -> pd.DataFrame:
     Raises:
         UserError: there is no document, none can be read, or the base model's tokenizer cannot be had.
     """
-
     recipe = variant.recipe
     once(
         variant,

@@ -165,7 +165,6 @@ def _system(name: str, by: dict) -> dict:
 
 def _differences(rows: list[dict], others: list[dict]) -> dict[str, dict]:
     """Paired differences of the compared scores; both sides answered the same questions in the same order."""
-
     sections = [row["section"] for row in rows]
     return {
         score: difference([row[score] for row in rows], [row[score] for row in others], sections)
@@ -185,7 +184,6 @@ def _correct(family: list[dict[str, dict]]) -> None:
 
 def _retrieval(rows: list[dict] | None) -> dict | None:
     """The share of questions with a right chunk among the first k that were found."""
-
     if not rows:
         return None
     wanted = [set(row["chunk_ids"]) for row in rows]

@@ -75,7 +75,6 @@ def read_table(path: Path, shown: str, columns: list[str], numbers: tuple[str, .
         UserError: no CSV, not UTF-8, too large, a column missing, a row with more fields than the header has names, a
             NUL byte, an endless field, or a number that is none.
     """
-
     size = path.stat().st_size
     if size > MOST_BYTES:
         raise UserError(f"{shown}: {size / 2**30:.1f} GB is more than the {MOST_BYTES / 2**30:g} GB of a table")

@@ -9,7 +9,6 @@ from llama_qna.reporting.results import ROUGE, our_run, seeds_rows, with_interva
 
 def checkpoints_table(metrics: dict):
     """One row a checkpoint: perplexities, ROUGE on the training questions, ROUGE-L on the gold dev questions if any."""
-
     texts = {"domain": "text", "heldout": "held out", "general": "general", "wikitext2": "WikiText-2"}
     rows = []
     for found in our_run(metrics)["checkpoints"]:
@@ -22,7 +21,6 @@ def checkpoints_table(metrics: dict):
 
 def systems_table(metrics: dict):
     """One row a system: ROUGE-L and F1 on the gold test questions, each with its 95% interval; no row without them."""
-
     columns = {"rougeL": "ROUGE-L [95% interval]", "f1": "F1 [95% interval]"}
     rows = [
         {"system": system["label"]} | {name: with_interval(system["scores"][key]) for key, name in columns.items()}
@@ -33,7 +31,6 @@ def systems_table(metrics: dict):
 
 def seeds_table(content: dict):
     """One row a seed, then mean and standard deviation; a column a score. `content`: that of `seeds.json`."""
-
     head, *rows = seeds_rows(content)
     return pd.DataFrame(rows, columns=head)
 

@@ -87,7 +87,6 @@ class Desk:
 
     def missing(self, name: str) -> dict[str, str]:
         """The systems that cannot answer yet on this machine, each with what to run."""
-
         variant, missing = Variant.load(name), {}
         for system in SYSTEMS:
             try:
@@ -145,7 +144,6 @@ class Desk:
 
     def _scored(self, question: str, text: str, name: str) -> tuple[GoldQuestion | None, dict[str, float]]:
         """The gold question that this is, and the scores of the answer, as evaluation computes them."""
-
         try:
             gold, chunks = self._gold_and_chunks(name)
         except UserError:  # a broken gold file is complained about when the variant is chosen

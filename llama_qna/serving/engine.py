@@ -86,7 +86,6 @@ def command(variants: list[Variant], host: str = HOST, port: int = PORT) -> Comm
     Raises:
         UserError: a variant is not trained on this machine, they do not share a base, or the host is not this machine.
     """
-
     _check_loopback(host)
     recipes = [variant.recipe for variant in variants]
     base = recipes[0].base_model
@@ -155,7 +154,6 @@ def measured_base(variant: Variant) -> Path:
     Raises:
         UserError: the base model cannot be had.
     """
-
     recipe = variant.recipe
     rounding = recipe.quantization.model_dump(include={"double_quantization", "compute_dtype"})
     digest = hashlib.sha256(json.dumps([model_identity(recipe.base_model), rounding]).encode()).hexdigest()

@@ -108,7 +108,6 @@ class EngineAnswerer(Prompter):
 
 def answerer_for(variant: Variant, url: str = URL):
     """The answerer over a running engine where one serves the variant with our key, or else one in this process."""
-
     try:
         return EngineAnswerer(variant, url)
     except UserError:

@@ -193,7 +193,6 @@ def save_adapter(variant: Variant, adapter: Path, folder: Path) -> None:
     With `stacking: merge` fine-tuning began from a base with the pretraining adapter merged into it; the adapter saved
     is then both in one (`stacking.stack`).
     """
-
     stacked = folder / "stacked"
     if start_of_finetuning(variant)[0] is not None:
         adapter = stack(checkpoints(variant.pretraining)[-1], adapter, stacked)

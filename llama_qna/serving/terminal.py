@@ -44,7 +44,6 @@ def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int
     Raises:
         UserError: a file cannot be read or written, the target is damaged, or a question is empty or too long.
     """
-
     questions = _questions(source, answerer)
     rows = _answered(target)
     model = model_label(answerer, system)
@@ -66,7 +65,6 @@ def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int
 
 def model_label(answerer: Prompter, system: str) -> str:
     """What answers, such as `qna checkpoint-128 1713ce5c, transformers`: answers of another training are not kept."""
-
     uses_retrieval(system)  # refuses a system that is not there
     name = MODELS[system]
     _, adapter = trained(answerer.variant, name)

@@ -72,7 +72,6 @@ def supported(answer: str, chunk_texts: list[str]) -> bool:
     This says that the document speaks of these things together, not that the answer is right. An answer without a
     content word has nothing to support and is not supported.
     """
-
     answer = strip_label(answer)
     words = content_words(answer)
     sources = map(content_words, chunk_texts)

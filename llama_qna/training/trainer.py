@@ -190,7 +190,6 @@ def _set_heap(dequantized: bool) -> None:
 
 def _set_types(model, dtype: torch.dtype) -> None:
     """Adapters in float32 where float16 or a float32 base needs that; quick layers where they are used."""
-
     if dtype is not torch.bfloat16:
         for parameter in model.parameters():
             if parameter.requires_grad:
