@@ -112,7 +112,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Reader:
-    """A base model's skill of reading: a recipe with its name and its place, and the adapter that it made, committed."""
+    """A base model's skill of reading: a recipe, its place, and the adapter that it made, which is committed."""
 
     name: str
     root: Path

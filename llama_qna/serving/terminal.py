@@ -12,9 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from llama_qna import UserError
-from llama_qna.answering.answerer import MODELS, SYSTEMS, Answer, Prompter, Source, uses_retrieval
-from llama_qna.models.lineage import trained
-from llama_qna.project.files import sha256
+from llama_qna.answering.answerer import SYSTEMS, Answer, Prompter, Source, uses_retrieval
 
 COLUMNS = ["question", "system", "model", "answer", "sources"]
 HELP = "A question is answered; /system NAME changes the system, /sources shows the passages or not, /quit leaves."
@@ -46,10 +44,10 @@ def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int
     """
     questions = _questions(source, answerer)
     rows = _answered(target)
-    model = model_label(answerer, system)
+    model = answerer.label(system)
     known = {tuple(row[:3]) for row in rows}
     missing = [question for question in dict.fromkeys(questions) if (question, system, model) not in known]
-    step = answerer.variant.recipe.evaluation.batch_size
+    step = answerer.batch_size
     with tqdm(total=len(questions), initial=len(questions) - len(missing), desc="answers", unit="question") as bar:
         for start in range(0, len(missing), step):
             batch = missing[start : start + step]
@@ -63,21 +61,12 @@ def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int
     return len(missing)
 
 
-def model_label(answerer: Prompter, system: str) -> str:
-    """What answers, such as `qna checkpoint-128 1713ce5c, transformers`: answers of another training are not kept."""
-    uses_retrieval(system)  # refuses a system that is not there
-    name = MODELS[system]
-    _, adapter = trained(answerer.variant, name)
-    hashed = f" {adapter.name} {sha256(adapter / 'adapter_model.safetensors')[:8]}" if adapter else ""
-    return f"{name}{hashed}, {answerer.computed_by}"
-
-
 def converse(answerer: Prompter, system: str, with_sources: bool) -> None:
     """Ask and answer until the end of the input; every question is on its own, as in training."""
     import readline  # noqa: F401 - input() then has a history and editing
 
     uses_retrieval(system)
-    print(f"{answerer.variant.name}, {system}. {HELP}")
+    print(f"{answerer.name}, {system}. {HELP}")
     while True:
         try:
             line = input("> ").strip()
