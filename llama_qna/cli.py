@@ -165,13 +165,13 @@ def _planning(verb: Callable) -> None:
 def _asking(verb: Callable) -> None:
     """Verbs that answer."""
     question = "one or several questions, each in quotes; without any they come from standard input, one a line"
-    system = "base, pretrained, qna (fine-tuned, the default), rag (base with retrieval) or qna+rag"
+    system = "reader (the default where there is one), base, pretrained, qna (fine-tuned), rag or qna+rag (retrieval)"
     verb(
         commands.ask,
         "answer questions",
         VARIANT,
         _argument("question", metavar="QUESTION", nargs="*", help=question),
-        _argument("--system", default="qna", metavar="NAME", help=system),
+        _argument("--system", metavar="NAME", help=system),
         _argument("--sources", action="store_true", help="show passages of the documents with each answer"),
         _argument("--input", metavar="FILE", help="a CSV with a column `question`; what is answered stays answered"),
         _argument("--output", metavar="FILE", help="the CSV that the answers to --input are written to"),

@@ -14,6 +14,7 @@ from llama_qna import UserError
 from llama_qna.answering.reader import ReadingAnswerer
 from llama_qna.answering.retrieval import Answer, Evidence, Source
 from llama_qna.documents.chunks import split
+from llama_qna.documents.pages import Place, find
 from llama_qna.documents.read import document_paths, read_document
 from llama_qna.models.lineage import READER, check_reader
 from llama_qna.project.code import code_hash
@@ -80,12 +81,6 @@ class Library:
         _only(system)
         return f"{system} {sha256(self.reader.adapter / 'adapter_model.safetensors')[:8]}, {self.computed_by}"
 
-    def places(self, evidence: Evidence) -> list:
-        """Where a sentence stands on the pages of its PDF (`documents.pages.Place`); none in a text file."""
-        from llama_qna.documents.pages import find
-
-        return find(self.files[evidence.source.document], evidence.sentence, evidence.source.page)
-
     def _chunks(self) -> pd.DataFrame:
         paths = [self.path] if self.path.is_file() else document_paths(self.path)
         if not paths:
@@ -103,6 +98,19 @@ class Library:
         if not rows:
             raise UserError("; ".join(self.left_out.values()))
         return pd.DataFrame(rows, columns=CHUNK_COLUMNS)
+
+
+def file_of(answerer, document: str) -> Path | None:
+    """The file of a document, of a library or of a variant; None where it is not on this machine."""
+    if isinstance(answerer, Library):
+        return answerer.files.get(document)
+    return next((path for path in document_paths(answerer.variant.pdfs) if document in (path.stem, path.name)), None)
+
+
+def places_of(answerer, evidence: Evidence) -> list[Place]:
+    """Where the evidence of an answer stands on the pages of its PDF; nowhere in a text file."""
+    file = file_of(answerer, evidence.source.document)
+    return find(file, evidence.sentence, evidence.source.page) if file else []
 
 
 def _read(path: Path, code: str) -> list[dict]:

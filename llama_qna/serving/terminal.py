@@ -12,18 +12,41 @@ from pathlib import Path
 from tqdm import tqdm
 
 from llama_qna import UserError
-from llama_qna.answering.answerer import SYSTEMS, Answer, Prompter, Source, uses_retrieval
+from llama_qna.answering.answerer import SYSTEMS, Prompter, uses_retrieval
+from llama_qna.answering.retrieval import Answer, Source
+from llama_qna.serving.library import places_of
 
-COLUMNS = ["question", "system", "model", "answer", "sources"]
+COLUMNS = ["question", "system", "model", "answer", "evidence", "sources"]
 HELP = "A question is answered; /system NAME changes the system, /sources shows the passages or not, /quit leaves."
 
 
-def ask(answerer: Prompter, questions: list[str], system: str, with_sources: bool) -> Iterator[str]:
-    """The lines to print for some questions: of one question the answer, of several each with its answer."""
+def ask(answerer, questions: list[str], system: str, with_sources: bool) -> Iterator[str]:
+    """The lines to print for some questions: of one question the answer, of several each with its answer.
+
+    An answer with evidence comes with the sentence and its page; of one that the documents do not give the place is
+    named where they come nearest to it.
+    """
     for question, answer in zip(questions, answerer.answer(questions, system), strict=True):
         yield printable(f"Question: {question}\nAnswer: {answer.text}" if len(questions) > 1 else answer.text)
+        if line := evidence_line(answerer, answer):
+            yield printable(line)
         if with_sources:
             yield sources_text(answerer, question, system, answer)
+
+
+def evidence_line(answerer, answer: Answer) -> str:
+    """The sentence that an answer was taken from and its page, or where the documents come nearest to a question."""
+    if answer.evidence:
+        places = places_of(answerer, answer.evidence)
+        page = places[0].page if places else answer.evidence.source.page
+        return f"  “{answer.evidence.sentence}”\n  {answer.evidence.source.document}, page {page}"
+    if answer.said_not and answer.sources:
+        return "  nearest: " + "; ".join(dict.fromkeys(_near(source) for source in answer.sources[:3]))
+    return ""
+
+
+def _near(source: Source) -> str:
+    return f"{source.document}, page {source.page}"
 
 
 def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int:
@@ -53,7 +76,8 @@ def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int
             batch = missing[start : start + step]
             for question, answer in zip(batch, answerer.answer(batch, system), strict=True):
                 places = " | ".join(_place(source) for source in answer.sources)
-                rows.append([question, system, model, answer.text, places])
+                evidence = " ".join(evidence_line(answerer, answer).split()) if answer.evidence else ""
+                rows.append([question, system, model, answer.text, evidence, places])
             _write(target, rows)
             bar.update(len(batch))
     if not target.is_file():
