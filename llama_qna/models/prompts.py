@@ -12,6 +12,7 @@ from llama_qna import UserError
 
 CONTEXT_TOKENS = 900  # of a prompt with chunks: the 135M model was trained on 2,048 tokens, and long prompts are slow
 SYSTEM = "Answer the question briefly and precisely."
+NOT_SAID = "The documents do not say."  # the answer where the passages do not tell
 # For base models that come without a chat template.
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ '### ' + message['role'] | capitalize + ':\n' + message['content'] + '\n' }}"

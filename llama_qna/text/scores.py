@@ -118,9 +118,9 @@ def _words(text: str) -> list[str]:
     SQuAD's script knows only ASCII punctuation. PDFs have curly quotes and long dashes, so that all of Unicode's
     punctuation goes here, as in MLQA (Lewis et al. 2020).
     """
-    plain = "".join(character for character in strip_label(text).lower() if not _is_punctuation(character))
+    plain = "".join(character for character in strip_label(text).lower() if not is_punctuation(character))
     return re.sub(r"\b(a|an|the)\b", " ", plain).split()
 
 
-def _is_punctuation(character: str) -> bool:
+def is_punctuation(character: str) -> bool:
     return character in string.punctuation or unicodedata.category(character).startswith("P")
