@@ -7,12 +7,12 @@ that the question does not hold, in few words. Strings in, yes, no or a number o
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
-
-from llama_qna.text.scores import is_punctuation, strip_label
+from functools import cache
 
 MOST_WORDS = 40  # of an answer that can be right: who says everything has answered nothing
 COPIED_SHARE = 0.9  # of the words of a sentence
@@ -107,6 +107,7 @@ def says_not(answer: str, not_said: str) -> bool:
     return _plain_refusal(answer) == _plain_refusal(not_said)
 
 
+@cache
 def tokens(text: str) -> tuple[str, ...]:
     """The tokens of a text after SQuAD's normalisation: no case, no punctuation, no articles, no label.
 
@@ -114,6 +115,16 @@ def tokens(text: str) -> tuple[str, ...]:
     "twenty-one" is "21", "10³⁶" and "10^36" are "10" and "36". "%" is "percent", and the unit in "200MHz" stands alone.
     """
     return tuple(_value(word) for word in _words(text))
+
+
+def strip_label(text: str) -> str:
+    """A text without the label "Answer:" before it."""
+    return re.sub(r"^\W*answer\W*:\s*", "", text, flags=re.IGNORECASE).strip()
+
+
+def is_punctuation(character: str) -> bool:
+    """Whether a character is punctuation: SQuAD's, which is ASCII's, or any of Unicode's (MLQA, Lewis et al. 2020)."""
+    return character in string.punctuation or unicodedata.category(character).startswith("P")
 
 
 def _words(text: str) -> list[str]:
