@@ -98,6 +98,12 @@ def is_copied(answer: str, sentences: Iterable[str]) -> bool:
     return False
 
 
+def stands_in(first: str, second: str) -> bool:
+    """Whether one of two quotes has at least 90% of the words of the other, in their order."""
+    shorter, longer = sorted((tokens(first), tokens(second)), key=len)
+    return len(shorter) >= SHORTEST_COPIED and _common_in_order(shorter, longer) >= COPIED_SHARE * len(shorter)
+
+
 def says_not(answer: str, not_said: str) -> bool:
     """Whether an answer is the sentence with which a system says that its documents do not tell, and nothing beside.
 
