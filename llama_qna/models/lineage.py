@@ -115,14 +115,14 @@ def check_reader(reader: Reader) -> None:
 
 
 def points_of(variant: Variant) -> list[Point]:
-    """The base, then the checkpoints of each stage by step; of fine-tuning without pretraining the last alone.
+    """The base, then the checkpoints of each stage by step.
 
     Raises:
         UserError: nothing is fine-tuned yet, or a checkpoint is of another base than the recipe's.
     """
     weights, _ = start_of_finetuning(variant)
     points = [Point("base")] + [Point("pretraining", adapter) for adapter in checkpoints(variant.pretraining)]
-    points += [Point("finetuning_only", adapter) for adapter in _trained_alone(variant)[-1:]]
+    points += [Point("finetuning_only", adapter) for adapter in _trained_alone(variant)]
     points += [Point("finetuning", adapter, weights) for adapter in checkpoints(variant.finetuning)]
     if points[-1].stage != "finetuning":
         raise UserError(f"no fine-tuned model yet for {variant.name}: run `llama-qna finetune {variant.name}` first")

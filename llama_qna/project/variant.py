@@ -64,6 +64,10 @@ class Variant:
         return self.root / "data" / self.recipe.corpus / "gold.csv"
 
     @cached_property
+    def unanswerable(self) -> Path:
+        return self.gold.with_name("unanswerable.csv")
+
+    @cached_property
     def chunks(self) -> Path:
         return self.run / "chunks"
 

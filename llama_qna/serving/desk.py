@@ -23,7 +23,7 @@ from llama_qna.text.scores import score
 
 HOST = "127.0.0.1"
 MAX_CHARACTERS = 8000  # of a question; what a prompt takes is counted in tokens, and a book would be long to count
-SHOWN_SCORES = {"rougeL": "ROUGE-L", "f1": "F1", "exact_match": "exact match", "supported": "supported"}
+SHOWN_SCORES = {"right": "right", "new_words_f1": "new words F1", "rougeL": "ROUGE-L", "f1": "F1"}
 NOTHING = "(The model wrote nothing.)"
 
 
@@ -65,7 +65,7 @@ class Desk:
         self.root = root
         self._answerer_for = answerer_for
         self._answerers: dict[str, Answerer] = {}
-        self._library: dict[str, tuple[list[GoldQuestion], list[str]]] = {}
+        self._library: dict[str, list[GoldQuestion]] = {}
         self._lock = threading.Lock()
 
     def variants(self) -> list[str]:
@@ -99,7 +99,16 @@ class Desk:
 
     def gold(self, name: str) -> list[GoldQuestion]:
         """The gold questions of a variant; none where it has none, or where its chunks are not made yet."""
-        return self._gold_and_chunks(name)[0]
+        variant = Variant.load(name)
+        if not variant.gold.is_file() or not (variant.chunks / "chunks.csv").is_file():
+            return []
+        with self._lock:
+            if name not in self._library:
+                self._library[name] = [
+                    GoldQuestion(row.question_id, row.fold, row.Question, row.Answer, tuple(references(row)[1:]))
+                    for row in read_gold(variant.gold, read_chunks(variant)).itertuples()
+                ]
+            return self._library[name]
 
     def reply(self, question: str, name: str, system: str) -> Iterator[Reply]:
         """Answer one question, each reply with more of the text; the last one is done.
@@ -145,27 +154,12 @@ class Desk:
     def _scored(self, question: str, text: str, name: str) -> tuple[GoldQuestion | None, dict[str, float]]:
         """The gold question that this is, and the scores of the answer, as evaluation computes them."""
         try:
-            gold, chunks = self._gold_and_chunks(name)
+            gold = self.gold(name)
         except UserError:  # a broken gold file is complained about when the variant is chosen
             return None, {}
         asked = " ".join(question.split())
         found = next((row for row in gold if " ".join(row.question.split()) == asked), None)
-        return found, score(text, found.answer, list(found.variants), chunks) if found else {}
-
-    def _gold_and_chunks(self, name: str) -> tuple[list[GoldQuestion], list[str]]:
-
-        variant = Variant.load(name)
-        if not variant.gold.is_file() or not (variant.chunks / "chunks.csv").is_file():
-            return [], []
-        with self._lock:
-            if name not in self._library:
-                chunks = read_chunks(variant)
-                rows = [
-                    GoldQuestion(row.question_id, row.fold, row.Question, row.Answer, tuple(references(row)[1:]))
-                    for row in read_gold(variant.gold, chunks).itertuples()
-                ]
-                self._library[name] = rows, list(chunks[chunks.kind == "body"].text)
-            return self._library[name]
+        return found, score(text, found.answer, list(found.variants), found.question) if found else {}
 
 
 def messages(reply: Reply, name: str, system: str) -> list[dict]:
