@@ -60,6 +60,19 @@ def finetune(options) -> None:
     print(f"final loss {record['results']['final_loss']:.3f}, in {_shown(variant.stage_folders[record['stage']])}")
 
 
+def reader(options) -> None:
+    from llama_qna.project.variant import Reader
+    from llama_qna.training.reading import read
+
+    found = Reader.load(options.reader)
+    print(f"final loss {read(found)['results']['final_loss']:.3f}, in {_shown(found.stage_folders['read'])}")
+    if options.publish:
+        from llama_qna.publish import publish_reader
+        from llama_qna.reporting.tables import as_text, systems_table
+
+        print(as_text(systems_table(publish_reader(found)["all"])))
+
+
 def repeat(options) -> None:
     from llama_qna import repeat as repeat_module
     from llama_qna.reporting.tables import as_text, seeds_table
@@ -166,9 +179,11 @@ def serve(options) -> None:
 
 
 def page(options) -> None:
+    from llama_qna.serving.library import Library, is_path
     from llama_qna.serving.page import serve_page
 
-    serve_page(_variant(options), options.port, options.engine)
+    asked = Library(options.variant) if is_path(options.variant) else _variant(options)
+    serve_page(asked, options.port, options.engine)
 
 
 def export(options) -> None:

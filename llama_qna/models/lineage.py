@@ -106,7 +106,7 @@ def reader_of(variant: Variant) -> Reader:
 
 def check_reader(reader: Reader) -> None:
     """Refuse a reader's adapter that is not there, or not the one that its record names."""
-    weights, record = reader.adapter / "adapter_model.safetensors", reader.adapter.parent / "run.json"
+    weights, record = reader.adapter / "adapter_model.safetensors", reader.folder / "run.json"
     if not weights.is_file():
         raise UserError(f"{reader.name} has no adapter: run `make reader` (about an hour), or take the committed one")
     made = read_json(record)["outputs"]["adapter/adapter_model.safetensors"]

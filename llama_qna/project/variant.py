@@ -135,9 +135,13 @@ class Reader:
         return cls(name, REPOSITORY, read_recipe(path, ReaderRecipe))
 
     @cached_property
+    def folder(self) -> Path:
+        """The committed folder: recipe, adapter and what it was measured to do."""
+        return self.root / self.name
+
+    @cached_property
     def adapter(self) -> Path:
-        """The committed adapter."""
-        return self.root / self.name / "adapter"
+        return self.folder / "adapter"
 
     @cached_property
     def run(self) -> Path:

@@ -6,6 +6,7 @@ What was read of a file is kept by its content, so that the next question finds 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ from llama_qna import UserError
 from llama_qna.answering.reader import ReadingAnswerer
 from llama_qna.answering.retrieval import Answer, Evidence, Source
 from llama_qna.documents.chunks import split
-from llama_qna.documents.pages import Place, find
+from llama_qna.documents.pages import Place, find, picture
 from llama_qna.documents.read import document_paths, read_document
 from llama_qna.models.lineage import READER, check_reader
 from llama_qna.project.code import code_hash
@@ -107,10 +108,28 @@ def file_of(answerer, document: str) -> Path | None:
     return next((path for path in document_paths(answerer.variant.pdfs) if document in (path.stem, path.name)), None)
 
 
-def places_of(answerer, evidence: Evidence) -> list[Place]:
-    """Where the evidence of an answer stands on the pages of its PDF; nowhere in a text file."""
-    file = file_of(answerer, evidence.source.document)
-    return find(file, evidence.sentence, evidence.source.page) if file else []
+@dataclass(frozen=True)
+class Shown:
+    """The evidence of an answer as people see it: the sentence, its document and its page, marked where it stands."""
+
+    sentence: str
+    document: str
+    page: int  # from 1
+    file: Path | None = None
+    place: Place | None = None  # None in a text file, or where the PDF is not on this machine
+
+    def picture(self):
+        """The page of the PDF with the sentence marked (a PIL image); None where there is none."""
+        return picture(self.file, self.page, self.place.rectangles) if self.place else None
+
+
+def shown(answerer, evidence: Evidence) -> Shown:
+    """Look an answer's evidence up on its page."""
+    source, file = evidence.source, file_of(answerer, evidence.source.document)
+    places = find(file, evidence.sentence, source.page) if file else []
+    if not places:
+        return Shown(evidence.sentence, source.document, source.page, file)
+    return Shown(evidence.sentence, source.document, places[0].page, file, places[0])
 
 
 def _read(path: Path, code: str) -> list[dict]:

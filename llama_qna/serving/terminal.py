@@ -14,7 +14,7 @@ from tqdm import tqdm
 from llama_qna import UserError
 from llama_qna.answering.answerer import SYSTEMS, Prompter, uses_retrieval
 from llama_qna.answering.retrieval import Answer, Source
-from llama_qna.serving.library import places_of
+from llama_qna.serving.library import shown
 
 COLUMNS = ["question", "system", "model", "answer", "evidence", "sources"]
 HELP = "A question is answered; /system NAME changes the system, /sources shows the passages or not, /quit leaves."
@@ -37,9 +37,8 @@ def ask(answerer, questions: list[str], system: str, with_sources: bool) -> Iter
 def evidence_line(answerer, answer: Answer) -> str:
     """The sentence that an answer was taken from and its page, or where the documents come nearest to a question."""
     if answer.evidence:
-        places = places_of(answerer, answer.evidence)
-        page = places[0].page if places else answer.evidence.source.page
-        return f"  “{answer.evidence.sentence}”\n  {answer.evidence.source.document}, page {page}"
+        found = shown(answerer, answer.evidence)
+        return f"  “{found.sentence}”\n  {found.document}, page {found.page}"
     if answer.said_not and answer.sources:
         return "  nearest: " + "; ".join(dict.fromkeys(_near(source) for source in answer.sources[:3]))
     return ""

@@ -103,7 +103,8 @@ def rows_of(tokenizer, texts: list[Text], rounds: int, max_length: int, seed: in
     """Rows of both skills: every example is read once a round, and asked for once in every second round.
 
     Returns:
-        `input_ids` and `labels` of each; of rows that are longer than `max_length` the last questions are left out.
+        `input_ids` and `labels` of each; of a row that is longer than `max_length` the last questions are left out, and
+        the row where not even the first one fits.
     """
     chance, others = random.Random(seed), Others(texts)
     conversations = []
@@ -112,7 +113,8 @@ def rows_of(tokenizer, texts: list[Text], rounds: int, max_length: int, seed: in
             conversations += _reading(text, others, chance)
             if number % 2 == 0:
                 conversations.append(_writing(text, chance))
-    return [_fitted(tokenizer, conversation, max_length) for conversation in conversations]
+    rows = [_fitted(tokenizer, conversation, max_length) for conversation in conversations]
+    return [row for row in rows if row["labels"]]
 
 
 def _reading(text: Text, others: Others, chance: random.Random) -> list[list[dict]]:
