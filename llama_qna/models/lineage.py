@@ -91,17 +91,33 @@ def trained(variant: Variant, name: str) -> tuple[Path | None, Path | None]:
     return point.weights, adapter
 
 
-def reader_of(variant: Variant) -> Reader:
+def reader_of(variant: Variant, name: str = READER) -> Reader:
     """The reader of a variant's base.
 
     Raises:
         UserError: there is none for this base, or its adapter is not the one that was made.
     """
-    reader = Reader.load(READER)
+    reader = Reader.load(name)
     if reader.recipe.base_model != variant.recipe.base_model:
-        raise UserError(f"there is no reader for {variant.recipe.base_model}; {READER} reads for {EMBEDDED}")
+        raise UserError(f"there is no reader for {variant.recipe.base_model}; {name} reads for {EMBEDDED}")
     check_reader(reader)
     return reader
+
+
+def start_of_training(variant: Variant) -> Path | None:
+    """The adapter that training begins from where the recipe names one; None for a fresh one.
+
+    Raises:
+        UserError: it is damaged, or stands on another base or another quantization than the recipe's.
+    """
+    if variant.recipe.start is None:
+        return None
+    reader = reader_of(variant, variant.recipe.start)
+    there, here = reader.recipe.quantization, variant.recipe.quantization
+    if there != here:
+        differ = ", ".join(key for key, value in there if value != getattr(here, key))
+        raise UserError(f"start: {reader.name} stands on another quantization than {variant.name} ({differ})")
+    return reader.adapter
 
 
 def check_reader(reader: Reader) -> None:
