@@ -26,10 +26,9 @@ class Oracle:
     def label(self, system):
         return f"{system}, {self.computed_by}"
 
-    def prompt_ids(self, question):
+    def check(self, question):
         if not question.strip():
             raise UserError("the question is empty")
-        return [1]
 
     def sources(self, question):
         return [PASSAGE]

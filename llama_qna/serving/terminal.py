@@ -170,7 +170,7 @@ def _questions(path: Path, answerer: Prompter) -> list[str]:
     place, questions = names.index("question"), []
     for number, row in enumerate(table[1:], start=1):
         try:
-            answerer.prompt_ids(row[place])
+            answerer.check(row[place])
         except UserError as error:
             raise UserError(f"{path}, row {number}: {error}") from None
         questions.append(row[place].strip())
