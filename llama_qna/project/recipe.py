@@ -120,7 +120,7 @@ class TrainingStage(_Strict):
     scheduler: Literal["linear", "cosine", "constant"] = "linear"
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0)
-    max_length: int = Field(1024, gt=0)  # tokens
+    max_length: int = Field(1024, gt=1)  # tokens
     packing: bool = False  # join rows to blocks of max_length tokens, as the study did
     replay_tokens: int = Field(0, ge=0)  # of general text a step, on which the model is held to its base
     gradient_checkpointing: bool = False
