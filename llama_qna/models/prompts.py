@@ -81,7 +81,7 @@ def training_row(tokenizer, question: str, answer: str, max_length: int) -> dict
 
 
 def text_row(tokenizer, text: str, max_length: int) -> dict[str, list[int]]:
-    """`input_ids` and `labels` of one chunk of plain text, every token a label; what is over `max_length` is cut off."""
+    """`input_ids` and `labels` of one chunk of plain text, every token a label; cut off at `max_length`."""
     input_ids = (_start(tokenizer) + encode_document(tokenizer, text))[:max_length]
     return {"input_ids": input_ids, "labels": list(input_ids)}
 

@@ -93,17 +93,31 @@ def parse_response(text: str) -> tuple[list[tuple[str, str]], list[tuple[str, st
 
 def strip_question_label(text: str) -> str:
     """A question without the label or list number at its start ("Question 3: ", "Q1. ", "2) ")."""
-    return _strip(rf"{_PLACE}{_QUESTION}|{_MARKS}{_ITEM}", text)
+    return _strip(question_label(text), text)
 
 
 def strip_answer_label(text: str) -> str:
     """An answer without the label at its start ("**Answer:** ", "(Answer) ", "a) "); a list "a) ... b) ..." stays."""
-    return _strip(_PLACE + _ANSWER, text)
+    return _strip(answer_label(text), text)
+
+
+def question_label(text: str) -> str:
+    """The label or list number at the start of a question; "" where there is none."""
+    return _label_of(rf"{_PLACE}{_QUESTION}|{_MARKS}{_ITEM}", text)
+
+
+def answer_label(text: str) -> str:
+    """The label at the start of an answer; "" where there is none."""
+    return _label_of(_PLACE + _ANSWER, text)
+
+
+def _label_of(pattern: str, text: str) -> str:
+    match = None if _CHOICES.match(text) else re.match(pattern, text.strip(), _FLAGS)
+    return match[0] if match else ""
 
 
 def _strip(label: str, text: str) -> str:
-    match = None if _CHOICES.match(text) else re.match(label, text.strip(), _FLAGS)
-    return _closed(text.strip()[match.end() :].strip(), match[0]) if match else text.strip()
+    return _closed(text.strip()[len(label) :].strip(), label) if label else text.strip()
 
 
 def _segments(text: str) -> list[_Segment]:
