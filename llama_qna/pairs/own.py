@@ -13,7 +13,6 @@ from llama_qna import UserError, one_line
 from llama_qna.pairs import parser, records
 from llama_qna.project.data import QNA_COLUMNS, check_columns, check_fields, check_size, read_table
 
-DELIMITERS = ",;\t|"
 SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx and .ods, and how .xls begin
 NEARLY_ALL = 0.9  # of the rows have a list number or a letter before them, where it is a label
 NAMED = 5  # rows in a message; the others are counted
@@ -52,7 +51,7 @@ def read_qna_file(path: Path, chunks: pd.DataFrame | None = None) -> pd.DataFram
 def _read_csv(path: Path, shown: str, start: bytes) -> pd.DataFrame:
     """The table with the names of `QNA_COLUMNS`; its index is the number of the row, from 1."""
     header = start.decode("utf-8-sig", "replace").lstrip("\r\n").split("\n")[0]
-    delimiter = next((mark for mark in DELIMITERS if {"Question", "Answer"} <= set(_names(header, mark))), ",")
+    delimiter = next((mark for mark in records.DELIMITERS if {"Question", "Answer"} <= set(_names(header, mark))), ",")
     table = read_table(path, shown, [], delimiter=delimiter, skipinitialspace=True)
     own = _known(table.columns)
     check_columns(table, [name for name in ("Question", "Answer") if name not in own], shown)

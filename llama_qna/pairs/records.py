@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 # Words of labels and names of fields and columns, in the order in which they are believed: English, German, French,
@@ -13,6 +16,9 @@ ANSWER_WORDS = ("answer", "antwort", "réponse", "reponse", "respuesta", "rispos
 QUESTION = (*QUESTION_WORDS, "q", "query", "instruction", "prompt", "input")
 ANSWER = (*ANSWER_WORDS, "a", "response", "output", "completion")
 _ASKS, _ANSWERS = ("user", "human", "prompter"), ("assistant", "gpt", "model", "bot")
+_OPENING = re.compile(r'\{\s*["}]|\[\s*["\[{]')  # as JSON that can hold a pair begins
+_TRIES = 200  # of reading JSON where it does not begin; a response has a few brackets
+DELIMITERS = ",;\t|"  # between the fields of a table
 _NAME = re.compile(r"[\W_]*(.*?)[\W_]*(\d*)[\W_]*", re.DOTALL)  # "Question 2:" is "question" of the second pair
 
 
@@ -34,6 +40,52 @@ def pairs_in(value) -> Iterator[tuple[str, str]]:
         yield from found
         for inner in () if found else value.values():
             yield from pairs_in(inner)
+
+
+def json_pairs(text: str) -> tuple[list[tuple[str, str]], str]:
+    """The pairs of all JSON in a text, and the text without it; JSON that is broken off stays in the text."""
+    text = re.sub(r'(["}])\s*,(\s*[}\]])', r"\1\2", text)  # a comma behind the last item, as models write it
+    pairs, rest, done, failed = [], [], 0, 0
+    match = _OPENING.search(text)
+    while match and failed < _TRIES:
+        end = match.start() + 1
+        try:
+            value, end = _DECODER.raw_decode(text, match.start())
+            found = list(pairs_in(value))
+        except (ValueError, RecursionError):
+            found, failed = [], failed + 1
+        if found:
+            pairs += found
+            rest.append(text[done : match.start()])
+            done = end
+        match = _OPENING.search(text, end)
+    return pairs, "".join([*rest, text[done:]])
+
+
+def table_pairs(text: str) -> list[tuple[str, str]]:
+    """The pairs of a text that is a table: its first line names the columns."""
+    lines = text.strip().splitlines()
+    for delimiter in DELIMITERS if lines else "":
+        try:
+            rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
+        except csv.Error:
+            continue
+        names = {field_name(name)[0] for name in rows[0]}
+        if names & set(QUESTION) and names & set(ANSWER):
+            return [pair for row in rows[1:] for pair in _fields(dict(zip(rows[0], row, strict=False))) if all(pair)]
+    return []
+
+
+def _record(items: list[tuple[str, object]]) -> dict:
+    """A JSON object; a name that comes again, as models write it, is of another pair."""
+    times, record = Counter(), {}
+    for name, value in items:
+        times[name] += 1
+        record[f"{name} {times[name]}" if times[name] > 1 else name] = value
+    return record
+
+
+_DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_record)
 
 
 def text_of(value) -> str:
