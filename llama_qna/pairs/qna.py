@@ -26,6 +26,7 @@ from llama_qna.project.files import sha256
 from llama_qna.project.recipe import Endpoint
 from llama_qna.project.stage import once
 from llama_qna.project.variant import Variant
+from llama_qna.text.tables import aligned
 from llama_qna.text.titles import title_of
 
 
@@ -68,19 +69,33 @@ def _generate(variant: Variant, chunks: pd.DataFrame, folder: Path) -> dict:
         pairs = read_qna_file(variant.root / recipe.qna_file, chunks)
     else:
         pairs, rejected, cost = _model_pairs(variant, chunks)
+    written = pairs
     if recipe.reference_questions:
         references = reference_pairs(chunks[chunks.kind == "reference"])
         # pairs that this program wrote and a person gave back hold them already
         there = references.Question.isin(pairs.Question)
         there |= references.document.isin(pairs[pairs.recipe == "reference"].document)
         pairs = pd.concat([pairs, references[~there]], ignore_index=True)
-    if pairs.empty:
-        raise UserError(f"{variant.name}: not one usable question-answer pair came out of {len(rejected)} tries")
-    pairs.reindex(columns=QNA_COLUMNS).to_csv(folder / "qna.csv", index=False)
-    rejected.reindex(columns=[*QNA_COLUMNS, "reason", "score"]).to_csv(folder / "qna_rejected.csv", index=False)
+    path = folder / "qna_rejected.csv"
+    rejected.reindex(columns=[*QNA_COLUMNS, "reason", "score"]).to_csv(path, index=False)
     reasons = Counter(rejected.reason.str.split(":").str[0])  # what was wrong with a response follows the colon
     found = {reason: reasons[reason] for reason in REASONS if reasons[reason]}
+    if found:
+        print(funnel(found, written=len(written) + len(rejected)))
+    if pairs.empty:
+        raise UserError(
+            f"{variant.name}: not one usable question-answer pair came out of {len(rejected)} tries; "
+            f"{path.relative_to(variant.root)} says why of each"
+        )
+    pairs.reindex(columns=QNA_COLUMNS).to_csv(folder / "qna.csv", index=False)
     return {"pairs": len(pairs), "rejected": len(rejected), "reasons": found} | cost
+
+
+def funnel(reasons: dict[str, int], written: int) -> str:
+    """For people: how many pairs were written, how many went for which reason, in the order in which it is looked for,
+    and how many are left."""
+    rows = [["pairs written", str(written)], *([f"- {reason}", str(count)] for reason, count in reasons.items())]
+    return aligned([*rows, ["pairs kept", str(written - sum(reasons.values()))]], right=True)
 
 
 def reference_pairs(references: pd.DataFrame) -> pd.DataFrame:
