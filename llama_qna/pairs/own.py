@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from pathlib import Path
@@ -11,7 +10,7 @@ import pandas as pd
 
 from llama_qna import UserError, one_line
 from llama_qna.pairs import parser, records
-from llama_qna.project.data import QNA_COLUMNS, check_columns, check_fields, check_size, read_table
+from llama_qna.project.data import QNA_COLUMNS, check_columns, check_fields, check_size, delimiter_of, read_table
 
 SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx and .ods, and how .xls begin
 NEARLY_ALL = 0.9  # of the rows have a list number or a letter before them, where it is a label
@@ -41,29 +40,21 @@ def read_qna_file(path: Path, chunks: pd.DataFrame | None = None) -> pd.DataFram
     if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
         table = _read_json(path, shown)
     else:
-        table = _read_csv(path, shown, start)
+        table = _read_csv(path, shown)
     table = _placed(table, chunks, shown)
     table["Question"], table["Answer"] = _without_labels(table.Question.str.strip(), table.Answer.str.strip())
     table = _once_each(_whole(table, shown), shown)
     return table[QNA_COLUMNS].reset_index(drop=True)
 
 
-def _read_csv(path: Path, shown: str, start: bytes) -> pd.DataFrame:
+def _read_csv(path: Path, shown: str) -> pd.DataFrame:
     """The table with the names of `QNA_COLUMNS`; its index is the number of the row, from 1."""
-    header = start.decode("utf-8-sig", "replace").lstrip("\r\n").split("\n")[0]
-    delimiter = next((mark for mark in records.DELIMITERS if {"Question", "Answer"} <= set(_names(header, mark))), ",")
+    delimiter = delimiter_of(path, lambda names: {"Question", "Answer"} <= set(_known(names)))
     table = read_table(path, shown, [], delimiter=delimiter, skipinitialspace=True)
     own = _known(table.columns)
     check_columns(table, [name for name in ("Question", "Answer") if name not in own], shown)
     table = pd.DataFrame({name: table[found] for name, found in own.items()})
     return table.set_axis(range(1, len(table) + 1))
-
-
-def _names(header: str, delimiter: str) -> dict[str, str]:
-    try:
-        return _known(next(csv.reader([header], delimiter=delimiter, skipinitialspace=True), []))
-    except csv.Error:
-        return {}
 
 
 def _known(columns) -> dict[str, str]:

@@ -8,6 +8,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from llama_qna.project.data import DELIMITERS
+
 # Words of labels and names of fields and columns, in the order in which they are believed: English, German, French,
 # Spanish, Italian, Chinese.
 QUESTION_WORDS = ("question", "frage", "pregunta", "domanda", "问题", "問題", "问", "問")
@@ -18,7 +20,6 @@ ANSWER = (*ANSWER_WORDS, "a", "response", "output", "completion")
 _ASKS, _ANSWERS = ("user", "human", "prompter"), ("assistant", "gpt", "model", "bot")
 _OPENING = re.compile(r'\{\s*["}]|\[\s*["\[{]')  # as JSON that can hold a pair begins
 _TRIES = 200  # of reading JSON where it does not begin; a response has a few brackets
-DELIMITERS = ",;\t|"  # between the fields of a table
 _NAME = re.compile(r"[\W_]*(.*?)[\W_]*(\d*)[\W_]*", re.DOTALL)  # "Question 2:" is "question" of the second pair
 
 

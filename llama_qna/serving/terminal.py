@@ -14,6 +14,7 @@ from tqdm import tqdm
 from llama_qna import UserError
 from llama_qna.answering.answerer import MODELS, SYSTEMS, Answer, Prompter, Source, uses_retrieval
 from llama_qna.models.lineage import trained
+from llama_qna.project.data import delimiter_of
 from llama_qna.project.files import sha256
 
 COLUMNS = ["question", "system", "model", "answer", "sources"]
@@ -35,7 +36,7 @@ def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int
     several can be compared in one file.
 
     Args:
-        source: has a column `question` (or `Question`).
+        source: has a column `question`, in any case; its fields are parted by `,`, `;`, tab or `|`.
         target: gets the columns of `COLUMNS`.
 
     Returns:
@@ -148,8 +149,8 @@ def piped_questions(lines: Iterable[str]) -> list[str]:
 
 def _questions(path: Path, answerer: Prompter) -> list[str]:
     """The questions of a CSV, each checked before any is answered."""
-    table = _read_csv(path)
-    names = [name.strip().lower() for name in table[0]] if table else []
+    table = _read_csv(path, any_delimiter=True)
+    names = _names(table[0]) if table else []
     if "question" not in names:
         raise UserError(f"{path}: no column `question`; there are: {', '.join(names) or 'none'}")
     place, questions = names.index("question"), []
@@ -172,15 +173,21 @@ def _answered(path: Path) -> list[list[str]]:
     return table[1:]
 
 
-def _read_csv(path: Path) -> list[list[str]]:
-    """Every row of a CSV, all as long as its first.
+def _names(header: list[str]) -> list[str]:
+    return [name.strip().lower() for name in header]
+
+
+def _read_csv(path: Path, any_delimiter: bool = False) -> list[list[str]]:
+    """Every row of a CSV, all as long as its first: a row that was torn is not taken for a short one.
 
     Raises:
         UserError: the file cannot be read, or is damaged.
     """
     try:
+        delimiter = delimiter_of(path, lambda header: "question" in _names(header)) if any_delimiter else ","
         with open(path, encoding="utf-8-sig", newline="") as file:
-            table = [row for row in csv.reader(file, strict=True) if row]
+            rows = csv.reader(file, strict=True, delimiter=delimiter, skipinitialspace=any_delimiter)
+            table = [row for row in rows if row]
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except (csv.Error, UnicodeDecodeError) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pandas as pd
 
 from llama_qna import UserError, one_line
@@ -38,12 +40,17 @@ def pair_rows(tokenizer, pairs: pd.DataFrame, max_length: int, what: str) -> lis
         prompts.training_row(tokenizer, question, answer, max_length)
         for question, answer in zip(pairs.Question, pairs.Answer, strict=True)
     ]
-    longer = [question for question, row in zip(pairs.Question, found, strict=True) if row is None]
+    longer = [
+        pair for pair, row in zip(zip(pairs.Question, pairs.Answer, strict=True), found, strict=True) if row is None
+    ]
     said = f"{len(longer)} of {len(pairs)} pairs are longer than max_length, {max_length} tokens"
+    if longer:
+        whole = (prompts.training_row(tokenizer, *pair, sys.maxsize) for pair in longer)
+        said += f" (the longest takes {max(len(row['input_ids']) for row in whole)})"
     if len(longer) == len(pairs):
         raise UserError(f"{what}: {said}; raise it in the recipe" if longer else f"{what}: there is no training pair")
     if longer:
-        _say(f"{what}: {said}, and left out: {_some(longer)}")
+        _say(f"{what}: {said}, and left out: {_some([question for question, _ in longer])}")
     return [row for row in found if row is not None]
 
 
