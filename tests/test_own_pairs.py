@@ -144,8 +144,14 @@ def test_words_with_a_colon_are_labels_wherever_they_stand(read):
         ("Q: 5. Which comes fifth?", "a) the moth."),
         ("To life?", "Answer: 42"),
         ("Frage 3: Was?", "**Antwort:** Das."),
+        ("问：坝高多少？", "答：七十二米。"),
     ]
-    bare = [("5. Which comes fifth?", "a) the moth."), ("To life?", "42"), ("Was?", "Das.")]
+    bare = [
+        ("5. Which comes fifth?", "a) the moth."),
+        ("To life?", "42"),
+        ("Was?", "Das."),
+        ("坝高多少？", "七十二米。"),
+    ]
     assert pairs(read(write(ORDINALS + more))) == ORDINALS + bare
     assert pairs(read(write([*ORDINALS, ("Q: What is NA?", "A: None.")])))[-1] == ("What is NA?", "None.")
 

@@ -14,6 +14,7 @@ from llama_qna.project.data import QNA_COLUMNS, check_columns, check_fields, che
 
 SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx and .ods, and how .xls begin
 NEARLY_ALL = 0.9  # of the rows have a list number or a letter before them, where it is a label
+SURE = r"(?:\w\w|[qQ问問答]) *\d*[*_ ]*[:：]"  # a label that is one whatever stands in the other rows
 NAMED = 5  # rows in a message; the others are counted
 
 
@@ -123,11 +124,8 @@ def _without_labels(questions: pd.Series, answers: pd.Series) -> tuple[pd.Series
     are labels where nearly all rows have one: "2. Weltkrieg" and "A – the ampere" are text.
     """
     asked, said = questions.map(parser.question_label), answers.map(parser.answer_label)
-    sure_asked, sure_said = (
-        asked.str.contains(r"(?:\w\w|[qQ]) *\d*[*_ ]*[:：]"),
-        said.str.contains(r"\w\w *\d*[*_ ]*[:：]"),
-    )
-    sure_said |= sure_asked & said.str.contains(r"^\W*[aA] *\d*[*_ ]*[:：]")
+    sure_asked = asked.str.contains(SURE)
+    sure_said = said.str.contains(SURE) | sure_asked & said.str.contains(r"^\W*[aA] *\d*[*_ ]*[:：]")
     questions = questions.where(~(sure_asked | _nearly_all(asked)), questions.map(parser.strip_question_label))
     return questions, answers.where(~(sure_said | _nearly_all(said)), answers.map(parser.strip_answer_label))
 

@@ -83,7 +83,8 @@ class Generation(_Strict):
     load_in_4bit: bool = False
     endpoint: Endpoint | None = None  # None: the base model in this process
     reference_questions: bool = False  # ask for every entry of the reference list
-    # a CSV of your own with Question,Answer instead of generated pairs; its path from the root of the repository
+    # pairs of your own in place of generated ones, a CSV with Question,Answer or JSON Lines; its path from the root of
+    # the repository
     qna_file: str | None = None
 
     @field_validator("qna_file")
