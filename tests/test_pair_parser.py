@@ -117,6 +117,13 @@ SHAPES = {
     "answers first, paragraphs": ("Answer: {a}\nQuestion: {q}\n\nAnswer: {b}\nQuestion: {p}", [A, B]),
     "answers first, list": ("- answer: {a}\n  question: {q}\n- answer: {b}\n  question: {p}", [A, B]),
     "answers first, numbers": ("Answer 1: {a}\nQuestion 1: {q}\nAnswer 2: {b}\nQuestion 2: {p}", [A, B]),
+    "answers first, tags": (
+        "<pair><answer>{a}</answer><question>{q}</question></pair>\n"
+        "<pair><answer>{b}</answer><question>{p}</question></pair>",
+        [A, B],
+    ),
+    "answers first, nothing shows it": ("Answer: {a}\nQuestion: {q}\nAnswer: {b}\nQuestion: {p}", []),
+    "answers first, no JSON": ("{{'answer': '{a}', 'question': '{q}'}}, {{'answer': '{b}', 'question': '{p}'}}", []),
     "stray answer and question": ("Answer: x.\n\nQuestion: {q}\nAnswer: {a}\n\nQuestion: {p}", [A]),
     # thoughts
     "thoughts": ("<think>\nMaybe Question: Who? Answer: Nobody.\n</think>\n\nQuestion: {q}\nAnswer: {a}", [A]),
@@ -155,6 +162,14 @@ LANGUAGES = {
     "Chinese": ("问题", "答案", "坝高多少？", "七十二米。"),
     "Chinese, short": ("问", "答", "坝高多少？", "七十二米。"),
 }
+
+
+def test_letters_of_every_language_are_labels_where_question_and_answer_have_one():
+    pair = ("Où est l’atelier ?", "À Saint-Éloi.")
+    for layout in ("Q : {}\nR : {}", "Q1: {}\nR1: {}", "P: {}\nR: {}", "D: {}\nR: {}", "F: {}\nA: {}"):
+        assert parse_pairs(layout.format(*pair)) == [pair]
+    assert parse_pairs("Q：坝高多少？\nA：七十二米。\n\n希望这些有帮助！") == [("坝高多少？", "七十二米。")]
+    assert parse_pairs("1. 坝高多少？\n七十二米。") == parse_pairs("【问题一】坝高多少？\n【答案一】七十二米。")
 
 
 LAYOUTS = """{}: {}|{}: {}
@@ -223,7 +238,7 @@ HOSTILE = {
     "ten megabytes of thoughts": "<think>" * 1_500_000,
     "JSON inside JSON": '{"a": ' * 5_000 + "1" + "}" * 5_000,
     "lists inside lists": "[" * 40_000 + "]" * 20_000,
-    "an endless number": '{"question": "How many?", "answer": ' + "9" * 50_000 + "}",
+    "an endless number": '{"question": "How many?", "answer": ' + "9" * 20_000 + "}",
     "names without end": "{" + ", ".join(f'"question_{n}": 1' for n in range(2_000)),
 }
 

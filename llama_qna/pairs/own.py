@@ -75,7 +75,7 @@ def _read_json(path: Path, shown: str) -> pd.DataFrame:
         if text.lstrip().startswith("["):
             rows = json.loads(text)
         else:
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
         found = [[pair for pair in records.pairs_in(row) if all(pair)] for row in rows]
     except (ValueError, RecursionError) as error:
         advice = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""

@@ -18,7 +18,7 @@ from itertools import groupby, zip_longest
 
 from llama_qna.pairs import records
 
-LONGEST = 60_000  # characters that are read of a response; a model that writes more repeats itself
+LONGEST = 30_000  # characters that are read of a response; a model that writes more repeats itself
 _FLAGS = re.IGNORECASE | re.MULTILINE
 _ASKS, _ANSWERS = "|".join(records.QUESTION_WORDS), "|".join(records.ANSWER_WORDS)
 # Places of a label: the start of a line, behind a sentence, and anywhere for "Question:" and "Answer:" themselves.
@@ -27,15 +27,17 @@ _SENTENCE_END = r'(?:(?<=[.?!。？！])|(?<=[.?!]["”)]))'
 _CAPITALIZED = "|".join(word.capitalize() for word in records.QUESTION_WORDS + records.ANSWER_WORDS)
 _WHOLE_WORD = rf"(?<=\S)[ \t]+(?=(?-i:{_CAPITALIZED})[ \t]?\d*[ \t]?[:：])"
 _PLACE = rf'(?:{_MARKS}(?:{_ITEM})?|{_SENTENCE_END}[^\w\n"”]{{0,9}}|{_WHOLE_WORD})'
-_DIGITS = r"[ \t.#(-]*\d{1,3}\)?(?:[ \t]*(?:/|of)[ \t]*\d+)?"
-_NUMBER = rf"(?:{_DIGITS}|[ \t]+(?:one|two|three|four|five)\b)"
-_END = r"(?:[ \t]*\([^()\n]{3,30}\))?[*_ \t]*(?:[:：.)\]]|[-–—](?=\s)|(?=\n|\Z))"  # the bracket: "Question 1 (easy):"
+_DIGITS = r"(?:[ \t]*(?:nr|no|n°)\b)?[ \t.#(-]*\d{1,3}\)?(?:[ \t]*(?:/|of)[ \t]*\d+)?"
+_NUMBER = rf"(?:{_DIGITS}|[ \t]+(?:one|two|three|four|five)\b|[一二三四五六七八九十]{{1,2}})"
+_END = r"(?:[ \t]*\([^()\n]{3,30}\))?[*_ \t]*(?:[:：.)\]】]|[-–—](?=\s)|(?=\n|\Z))"  # the bracket: "Question 1 (easy):"
 
 
 def _label(words: str, letter: str) -> str:
     """A pattern of labels; a letter alone needs a colon or a bracket, unlike "A. Graves" and "vitamin A."."""
     word = rf"(?:{words})(?:{_NUMBER}?{_END}|{_NUMBER}(?=[ \t]+(?-i:[A-Z])))"
-    short = rf"{letter}(?:{_DIGITS}[*_ \t]*(?:[:.)\]]|[-–—](?=\s))|[*_]*[:)\]])|(?-i:{letter.upper()}) [:)–—-](?=\s)"
+    short = (
+        rf"{letter}(?:{_DIGITS}[*_ \t]*(?:[:：.)\]]|[-–—](?=\s))|[*_]*[:：)\]])|(?-i:{letter.upper()}) [:)–—-](?=\s)"
+    )
     return rf"(?:{word}|{short})[:：*_]*[ \t]*(?:(?:{words})[*_ \t]*[:：][*_ \t]*)?"  # the end: "Question 1: Question:"
 
 
@@ -53,7 +55,8 @@ _MARKERS = [  # of questions, strongest first
 ]
 _CHOICES = re.compile(r"\W*a(?:[).].*?\s\(?b[).]|:[^\n]*\n\W*b:)(?!\S)", re.I | re.S)  # "A) red B) blue" is no answer
 _NO_ANSWER = r"(?i)\W*(?:(?:explain|describe|discuss|give|justify|why|how|name|list|hint)\b|\d+(?:[.)]\s|[.)]?\Z))"
-_CLOSING = r"(?i)(?:(?<=[.!?])\s+|\n\W*)(?:(?:I|please) )?(?:hope (?:this|these|that h)|let me know)"
+_HOPE = "ich hoffe, d(?:as|ies)|j['’]espère que c|espero que est[aeo]|spero che quest|希望这"
+_CLOSING = rf"(?i)(?:(?<=[.!?。！？])\s*|\n\W*)(?:(?:(?:I|please) )?(?:hope (?:this|these|that h)|let me know)|{_HOPE})"
 _PLACEHOLDER = re.compile(r"[\[<{]\D+[\]>}]\Z|[\W_]*\Z")
 _OTHER = r"""(?:[\s{\[,]{0,40}"(?!question|answer)\w\w+"\s*:\s*(?:"[^"\n]*"|[\w.-]+)){0,9}"""
 _FIELD = r"""[\s{\[,]{0,40}(["'])(question|answer|q|a)\1\s*:\s*(["'])((?s:.*?))(?:(?<!\\)\3(?=\s*[,}\]\n])|\Z)"""
@@ -126,7 +129,10 @@ def _pairs_of(segments: list[_Segment]) -> tuple[list[tuple[str, str]], list[tup
     """Pairs and leftovers, as of a response."""
     pairs, leftovers = [], []
     full = [segment for segment in segments if not _PLACEHOLDER.match(segment.body)]
-    if _answers_first(full):
+    answers_first = _answers_first(full)
+    if answers_first is None:
+        return [], [_lone(segment) for segment in full]
+    if answers_first:
         full = [
             segment for answer, question in zip(full[::2], full[1::2], strict=True) for segment in (question, answer)
         ]
@@ -137,21 +143,28 @@ def _pairs_of(segments: list[_Segment]) -> tuple[list[tuple[str, str]], list[tup
         pairs += [(question.body, answer.body) for question, answer in matched]
         used = {id(segment) for pair in matched for segment in pair}
         lone = [segment for segment in questions + answers if id(segment) not in used]
-        leftovers += [(s.raw, f"{s.kind} without {'answer' if s.kind == 'question' else 'question'}") for s in lone]
+        leftovers += [_lone(segment) for segment in lone]
     return pairs, leftovers
 
 
-def _answers_first(segments: list[_Segment]) -> bool:
-    """Whether each answer belongs to the question behind it, which the first answer and the last question suggest."""
+def _lone(segment: _Segment) -> tuple[str, str]:
+    return segment.raw, f"{segment.kind} without {'answer' if segment.kind == 'question' else 'question'}"
+
+
+def _answers_first(segments: list[_Segment]) -> bool | None:
+    """Whether each answer belongs to the question behind it; None where the first answer and the last question suggest
+    it, and neither numbers nor the layout show it: to the one before would be another answer."""
     answers, questions = segments[::2], segments[1::2]
     if len(segments) % 2 or {s.kind for s in answers} != {"answer"} or {s.kind for s in questions} != {"question"}:
         return False
-    numbers = [[s.number for s in half] for half in (answers, questions)]
-    return (
-        numbers[0] == numbers[1] != [""] * len(answers)
-        or not any(s.apart for s in questions)
-        and all(s.apart for s in answers[1:])
-    )
+    if all(
+        answer.number and answer.number == question.number for answer, question in zip(answers, questions, strict=True)
+    ):
+        return True
+    before_answers, before_questions = {s.apart for s in answers[1:]}, {s.apart for s in questions}
+    if len(answers) == 1 or (before_answers == {False} and before_questions == {True}):
+        return False
+    return True if before_answers == {True} and before_questions == {False} else None
 
 
 def strip_question_label(text: str) -> str:
@@ -190,7 +203,7 @@ def _segments(text: str) -> list[_Segment]:
         raw, body, answer = text[match.start() : end].strip(), _until_aside(text[match.end() : end]), ""
         if kind == "question":
             body, answer = _unlabelled_answer(body) if next_kind != "answer" else (body, "")
-            body = re.sub(r"\A\d{1,3}[.)]\s+", "", re.split(r"(?<=\?)\W*\n\s*\n", body)[0])
+            body = re.sub(r"\A\d{1,3}[.)]\s+", "", re.split(r"(?<=[?？])\W*\n\s*\n", body)[0])
         number = re.findall(r"(?i)\d+|\b(?:one|two|three|four|five)\b", match[0])
         apart = text[: match.start()].endswith("\n\n") or bool(re.match(r"\s*(?:[-*•]\s|\d+[.)])|\n\n", match[0]))
         segments.append(_Segment(kind, "".join(number[:1]).lower(), _plain(body, match[0]), raw, apart))
@@ -222,10 +235,10 @@ def _until_aside(body: str) -> str:
 
 def _unlabelled_answer(body: str) -> tuple[str, str]:
     """Question and the answer behind it, on the next line or, if there is no other question mark, on the same."""
-    match = re.match(r"(.*?\?[^\w\n]*)\n(.+)", body, re.DOTALL)
+    match = re.match(r"(.*?[?？][^\w\n]*)\n(.+)", body, re.DOTALL)
     if not match and body.count("?") == 1:
         match = re.match(r"(.*\?\W*?)[ \t]+(.+)", body, re.DOTALL)
-    unfit = not match or match[2].endswith("?") or _CHOICES.match(match[2]) or re.match(_NO_ANSWER, match[2])
+    unfit = not match or match[2].endswith(("?", "？")) or _CHOICES.match(match[2]) or re.match(_NO_ANSWER, match[2])
     return (body, "") if unfit else match.groups()
 
 
@@ -261,7 +274,7 @@ def _as_labelled_text(text: str) -> str:
     text = re.sub(r"[\u00a0\u202f](?=[:：?])", " ", text)  # as French has it
     text = re.sub(r"<br ?/?>|^[ \t]*```.*$", "\n", text, flags=_FLAGS)
     text = re.sub(r"\n\s*\n", "\n\n", text.strip())
-    text = re.sub(r"(?i)<(question|answer|q|a)>([^<]*)</\1>", r"\n\n\1: \2\n\n", text)
+    text = re.sub(r"(?i)<(question|answer|q|a)>([^<]*)</\1>", r"\n\1: \2", text)
     text = re.sub(r"(?i)</?(?:qa|qna|pair|item|example)s?>", "\n\n", text)
     text = re.sub(rf"^(\W*(?:{_ASKS}|{_ANSWERS}):)[ \t]*[>|][+-]?[ \t]*$", r"\1", text, flags=_FLAGS)  # YAML's blocks
     if all(re.search(turn, text, _FLAGS) for turn in _TURNS):
@@ -271,6 +284,8 @@ def _as_labelled_text(text: str) -> str:
     text = re.sub(_TABLE_ROW, r"\n\nQuestion: \1\nAnswer: \2", text, flags=_FLAGS)
     # "Q. ...?" and "A. ..." on the next line: only the two together tell a label from an initial.
     text = re.sub(r"(?m)^([^\w\n]*)Q\. ([^\n]*\?\W*?)\n\s*A\. ", r"\1Q: \2\nA: ", text)
+    # So with the letters of other languages, such as "P:" and "R:".
+    text = re.sub(r"(?m)^([^\w\n]*)[QPDF](\d{0,2}) ?: ([^\n]*\?\W*?)\n\s*[RA]\2 ?: ", r"\1Q\2: \3\nA\2: ", text)
     questions, answers = re.split(rf"(?:{_MARKS}answers(?: key)?[*_: \t]*$|\Z)", text, maxsplit=1, flags=_FLAGS)
     return questions + "\n\n" + re.sub(rf"{_MARKS}(\d+)[.)] ", r"Answer \1: ", answers, flags=_FLAGS)
 
@@ -280,4 +295,5 @@ def _field_as_text(field: re.Match) -> str:
         value = json.loads(f'"{field[4]}"', strict=False)
     except ValueError:  # written with single quotes, or cut off
         value = field[4].replace("\\", "")
-    return f"\n\n{field[2]}: {value}\n\n"
+    apart = "\n\n" if "{" in field[0][: field.start(1) - field.start()] else "\n"  # the first of an object
+    return f"{apart}{field[2]}: {value}\n"

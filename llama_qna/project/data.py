@@ -103,10 +103,10 @@ DELIMITERS = ",;\t|"  # between the fields of a CSV, as spreadsheets of all coun
 def delimiter_of(path: Path, fits: Callable[[list[str]], bool]) -> str:
     """The mark between the fields of a CSV: the first that parts its header into columns that fit; else a comma."""
     with open(path, "rb") as file:
-        header = file.read(2**16).decode("utf-8-sig", "replace").lstrip("\r\n").split("\n")[0]
+        lines = file.read(2**16).decode("utf-8-sig", "replace").lstrip("\r\n").splitlines()
     for delimiter in DELIMITERS:
         try:
-            if fits(next(csv.reader([header], delimiter=delimiter, skipinitialspace=True), [])):
+            if fits(next(csv.reader(lines[:1], delimiter=delimiter, skipinitialspace=True), [])):
                 return delimiter
         except csv.Error:
             continue
