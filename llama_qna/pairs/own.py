@@ -10,7 +10,8 @@ import pandas as pd
 
 from llama_qna import UserError, one_line
 from llama_qna.pairs import parser, records
-from llama_qna.project.data import QNA_COLUMNS, check_columns, check_fields, check_size, delimiter_of, read_table
+from llama_qna.project.data import QNA_COLUMNS, check_columns, check_fields, check_size, read_table
+from llama_qna.text.tables import delimiter_of
 
 SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx and .ods, and how .xls begin
 NEARLY_ALL = 0.9  # of the rows have a list number or a letter before them, where it is a label
@@ -41,16 +42,16 @@ def read_qna_file(path: Path, chunks: pd.DataFrame | None = None) -> pd.DataFram
     if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
         table = _read_json(path, shown)
     else:
-        table = _read_csv(path, shown)
+        table = _read_csv(path, shown, start.decode("utf-8-sig", "replace"))
     table = _placed(table, chunks, shown)
     table["Question"], table["Answer"] = _without_labels(table.Question.str.strip(), table.Answer.str.strip())
     table = _once_each(_whole(table, shown), shown)
     return table[QNA_COLUMNS].reset_index(drop=True)
 
 
-def _read_csv(path: Path, shown: str) -> pd.DataFrame:
+def _read_csv(path: Path, shown: str, start: str) -> pd.DataFrame:
     """The table with the names of `QNA_COLUMNS`; its index is the number of the row, from 1."""
-    delimiter = delimiter_of(path, lambda names: {"Question", "Answer"} <= set(_known(names)))
+    delimiter = delimiter_of(start, lambda names: {"Question", "Answer"} <= set(_known(names)))
     table = read_table(path, shown, [], delimiter=delimiter, skipinitialspace=True)
     own = _known(table.columns)
     check_columns(table, [name for name in ("Question", "Answer") if name not in own], shown)

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from llama_qna.project.data import DELIMITERS
+from llama_qna.text.tables import DELIMITERS
 
 # Words of labels and names of fields and columns, in the order in which they are believed: English, German, French,
 # Spanish, Italian, Chinese.

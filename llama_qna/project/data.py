@@ -6,8 +6,6 @@ what is written is what was read.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -95,22 +93,6 @@ def read_table(path: Path, shown: str, columns: list[str], numbers: tuple[str, .
         except (ValueError, OverflowError):
             raise UserError(f"{shown}: the column {name} holds something that is no whole number") from None
     return table
-
-
-DELIMITERS = ",;\t|"  # between the fields of a CSV, as spreadsheets of all countries write it
-
-
-def delimiter_of(path: Path, fits: Callable[[list[str]], bool]) -> str:
-    """The mark between the fields of a CSV: the first that parts its header into columns that fit; else a comma."""
-    with open(path, "rb") as file:
-        lines = file.read(2**16).decode("utf-8-sig", "replace").lstrip("\r\n").splitlines()
-    for delimiter in DELIMITERS:
-        try:
-            if fits(next(csv.reader(lines[:1], delimiter=delimiter, skipinitialspace=True), [])):
-                return delimiter
-        except csv.Error:
-            continue
-    return ","
 
 
 def check_size(path: Path, shown: str) -> None:

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from llama_qna import UserError
 from llama_qna.answering.answerer import MODELS, SYSTEMS, Answer, Prompter, Source, uses_retrieval
 from llama_qna.models.lineage import trained
-from llama_qna.project.data import delimiter_of
 from llama_qna.project.files import sha256
+from llama_qna.text.tables import delimiter_of
 
 COLUMNS = ["question", "system", "model", "answer", "sources"]
 HELP = "A question is answered; /system NAME changes the system, /sources shows the passages or not, /quit leaves."
@@ -184,8 +184,10 @@ def _read_csv(path: Path, any_delimiter: bool = False) -> list[list[str]]:
         UserError: the file cannot be read, or is damaged.
     """
     try:
-        delimiter = delimiter_of(path, lambda header: "question" in _names(header)) if any_delimiter else ","
         with open(path, encoding="utf-8-sig", newline="") as file:
+            start = file.read(2**16) if any_delimiter else ""
+            delimiter = delimiter_of(start, lambda header: "question" in _names(header))
+            file.seek(0)
             rows = csv.reader(file, strict=True, delimiter=delimiter, skipinitialspace=any_delimiter)
             table = [row for row in rows if row]
     except OSError as error:
