@@ -94,6 +94,11 @@ def test_columns_stand_in_any_order_and_others_are_no_matter(read):
     assert (list(table.split), list(table.recipe)) == (["heldout", "train"], ["file", "file"])
 
 
+def test_alpaca_as_a_table(read):
+    table = read("instruction,input,output\nWhat is,a wicket?,A small door.\nWho?,,Bohr.\n")
+    assert pairs(table) == [("What is\n\na wicket?", "A small door."), ("Who?", "Bohr.")]
+
+
 def test_half_rows_doubles_and_contradictions_are_named(read, capsys):
     table = read("Question,Answer\nA?,one\n,lost\nA?,one\nA?,two\nB?,\nC?,three\n")
     assert pairs(table) == [("A?", "one"), ("A?", "two"), ("C?", "three")]

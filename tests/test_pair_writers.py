@@ -142,6 +142,16 @@ def test_model_that_thinks_aloud_gives_the_pairs_of_one_that_does_not(method, tm
     assert 0 < len(stopped) <= 2, "it is stopped once, and then no more"
 
 
+def test_model_that_only_thinks_says_nothing_else(tmp_path):
+    with serving(lambda body, attempt: answer("<think>\nQuestion: Who?\nAnswer: Me, and")) as server:
+        for method, reason in (("two_step", "empty response"), ("multi_pair", "cut off within its thoughts")):
+            variant = variant_at(tmp_path / method, server.url, method=method)
+            with pytest.raises(UserError, match="not one usable"):
+                qna.generate(variant)
+            rejected = pd.read_csv(variant.qna.with_name(variant.qna.name + ".partial") / "qna_rejected.csv")
+            assert set(rejected.reason) == {f"no pair in the response: {reason}"}
+
+
 def as_json(body, attempt=1):
     asked = body["messages"][-1]["content"]
     if not body.get("response_format"):

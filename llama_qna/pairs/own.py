@@ -55,16 +55,24 @@ def _read_csv(path: Path, shown: str, start: str) -> pd.DataFrame:
     table = read_table(path, shown, [], delimiter=delimiter, skipinitialspace=True)
     own = _known(table.columns)
     check_columns(table, [name for name in ("Question", "Answer") if name not in own], shown)
-    table = pd.DataFrame({name: table[found] for name, found in own.items()})
-    return table.set_axis(range(1, len(table) + 1))
+    known = pd.DataFrame({name: table[found] for name, found in own.items()})
+    named = _by_name(table.columns)
+    if "input" in named and own["Question"] == named.get("instruction"):  # alpaca's question is both
+        known["Question"] = (known.Question + "\n\n" + table[named["input"]]).str.strip()
+    return known.set_axis(range(1, len(known) + 1))
 
 
-def _known(columns) -> dict[str, str]:
-    """Which column of a file is which of `QNA_COLUMNS`."""
+def _by_name(columns) -> dict[str, str]:
     found = {}
     for column in columns:
         found.setdefault(str(column).strip().lower(), column)
         found.setdefault(records.field_name(str(column))[0], column)
+    return found
+
+
+def _known(columns) -> dict[str, str]:
+    """Which column of a file is which of `QNA_COLUMNS`."""
+    found = _by_name(columns)
     wanted = {name: (name.lower(),) for name in QNA_COLUMNS} | {"Question": records.QUESTION, "Answer": records.ANSWER}
     return {name: next(found[n] for n in names if n in found) for name, names in wanted.items() if found.keys() & names}
 

@@ -183,7 +183,8 @@ class TwoCalls:
                 written[index] = _refused(first if first.error else second)
             elif written[index].final:
                 answer = parser.strip_answer_label(second.text)
-                written[index].candidates.append(Candidate(question, answer))
+                problem = "" if question and answer else "empty response"
+                written[index].candidates.append(Candidate(question, answer, problem=problem))
                 written[index].tokens += first.tokens + second.tokens
         return _checked(self.engine, passages, written, [f"{attempt} {passage.chunk_id}" for passage in passages])
 
