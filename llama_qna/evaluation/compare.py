@@ -14,6 +14,7 @@ from llama_qna.text.search import recall_at_k
 
 # the systems that are compared on the fold `test`, in the order of the tables: what costs nothing, models, a ceiling
 SYSTEMS = {name: FREE[name] for name in FREE if name != "gold_evidence"} | {
+    "reader": "reader with passages",
     "base": "base",
     "pretraining": "pretraining only",
     "finetuning_only": "fine-tuning only",
@@ -24,11 +25,22 @@ SYSTEMS = {name: FREE[name] for name in FREE if name != "gold_evidence"} | {
     "gold_evidence": FREE["gold_evidence"],
 }
 LEADING = ["right", "right_own", "new_words_f1"]
-SCORES = [*LEADING, *EVIDENCE_SCORES, *ROUGE_NAMES, "exact_match", "f1", "copied", "says_so", "empty", "run_on"]
+SCORES = [
+    *LEADING,
+    "evidence_shown",
+    *EVIDENCE_SCORES,
+    *ROUGE_NAMES,
+    "exact_match",
+    "f1",
+    "copied",
+    "says_so",
+    "empty",
+    "run_on",
+]
 COMPARED = ["right", "new_words_f1", "rougeL", "f1"]  # the scores whose differences are tested
 BY_KIND = ["right", "new_words_f1"]
 LIKELIHOOD = "log_likelihood"  # of the reference answer; for systems without context alone, and tested likewise
-AGAINST = ["question", "best_sentence", "base", "base_retrieval", "finetuning_only"]
+AGAINST = ["question", "best_sentence", "reader", "base", "base_retrieval", "finetuning_only"]
 
 
 def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], published: dict[str, float]) -> dict:

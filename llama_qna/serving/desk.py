@@ -19,6 +19,7 @@ from llama_qna.models.lineage import trained
 from llama_qna.project.data import read_chunks
 from llama_qna.project.gold import read_gold, references
 from llama_qna.project.variant import Variant, variant_names
+from llama_qna.serving.library import Library, Shown, shown
 from llama_qna.text.scores import score
 
 HOST = "127.0.0.1"
@@ -45,6 +46,7 @@ class Reply:
     text: str
     sources: tuple[Source, ...] = ()  # what retrieval finds; a system with retrieval was given them
     by: str = ""  # what computed it: `transformers` in this process, or `vLLM`
+    evidence: Shown | None = None  # the sentence that the answer was taken from
     gold: GoldQuestion | None = None
     scores: dict[str, float] = field(default_factory=dict)
     done: bool = False
@@ -59,10 +61,16 @@ class Desk:
     Args:
         root: the folder of the variants.
         answerer_for: makes the answerer of a variant: `answering.Answerer`, or one over a running engine.
+        library: somebody's own documents; nothing else is asked then.
     """
 
-    def __init__(self, root: Path, answerer_for: Callable[[Variant], Answerer] = Answerer):
-        self.root = root
+    def __init__(
+        self,
+        root: Path,
+        answerer_for: Callable[[Variant], Answerer] = Answerer,
+        library: Library | None = None,
+    ):
+        self.root, self.library = root, library
         self._answerer_for = answerer_for
         self._answerers: dict[str, Answerer] = {}
         self._library: dict[str, list[GoldQuestion]] = {}
@@ -70,7 +78,7 @@ class Desk:
 
     def variants(self) -> list[str]:
         """The names to choose from."""
-        return variant_names(self.root)
+        return [self.library.name] if self.library else variant_names(self.root)
 
     def answerer(self, name: str) -> Answerer:
         """The answerer of a variant.
@@ -78,6 +86,8 @@ class Desk:
         Raises:
             UserError: there is no such variant, or its base model cannot be had.
         """
+        if self.library:
+            return self.library
         with self._lock:
             found = self._answerers.pop(name, None) or self._answerer_for(Variant.load(name))
             self._answerers[name] = found  # the last one used stands at the end
@@ -87,6 +97,8 @@ class Desk:
 
     def missing(self, name: str) -> dict[str, str]:
         """The systems that cannot answer yet on this machine, each with what to run."""
+        if self.library:
+            return {system: f"{system} needs a variant" for system in SYSTEMS if system != "reader"}
         variant, missing = Variant.load(name), {}
         for system in SYSTEMS:
             try:
@@ -99,6 +111,8 @@ class Desk:
 
     def gold(self, name: str) -> list[GoldQuestion]:
         """The gold questions of a variant; none where it has none, or where its chunks are not made yet."""
+        if self.library:
+            return []
         variant = Variant.load(name)
         if not variant.gold.is_file() or not (variant.chunks / "chunks.csv").is_file():
             return []
@@ -120,15 +134,25 @@ class Desk:
             if len(question) > MAX_CHARACTERS:
                 raise UserError(f"the question is longer than {MAX_CHARACTERS} characters")
             answerer, text = self.answerer(name), ""
+            if system == "reader":
+                yield self._read(answerer, question, name)
+                return
             with closing(answerer.stream(question, system)) as pieces:  # who goes away stops the writing
                 sources = self._sources(answerer, question, system)
                 for piece in pieces:
                     text += piece
                     yield Reply(text, sources, answerer.computed_by)
             gold, scores = self._scored(question, text, name)
-            yield Reply(text or NOTHING, sources, answerer.computed_by, gold, scores, done=True)
+            yield Reply(text or NOTHING, sources, answerer.computed_by, None, gold, scores, done=True)
         except UserError as error:
             yield Reply("", done=True, problem=str(error))
+
+    def _read(self, answerer, question: str, name: str) -> Reply:
+        """The reader's answer with its evidence."""
+        answer = answerer.answer([question], "reader")[0]
+        evidence = shown(answerer, answer.evidence) if answer.evidence else None
+        gold, scores = self._scored(question, answer.text, name)
+        return Reply(answer.text, answer.sources, answerer.computed_by, evidence, gold, scores, done=True)
 
     def side_by_side(self, question: str, name: str) -> Iterator[tuple[str, Reply]]:
         """Ask every system the same question: (system, reply) as `reply`, ordered by model, so that few are swapped."""
@@ -172,6 +196,9 @@ def messages(reply: Reply, name: str, system: str) -> list[dict]:
     count = f"{len(reply.sources)} passage{'s' if len(reply.sources) != 1 else ''}"
     how = f"given {count}" if uses_retrieval(system) else f"given no passage; retrieval finds {len(reply.sources)}"
     passages = passages_text(reply.sources) or "No passage shares a word with the question."
+    if reply.evidence:
+        shown = reply.evidence
+        answer.append(_message(f"“{shown.sentence}”", f"Evidence: {shown.document}, page {shown.page}"))
     answer.append(_message(passages, f"{system} of {name} by {reply.by}, {how}"))
     if reply.gold:
         content = f"Reference answer: {reply.gold.answer}\n{scores_line(reply.scores)}"
