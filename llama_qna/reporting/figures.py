@@ -36,12 +36,8 @@ PUBLISHED = f"Published (study), {HARDWARE}, scored on training data"
 STEP, BOTH = "optimizer step", "optimizer step, counted through both stages"
 TEXTS = {"domain": "trained text", "heldout": "held-out sections", "general": "general text", "wikitext2": "WikiText-2"}
 SCORES = {key: LEADING[key] for key in ("right", "new_words_f1")}
-CONTEXTS = {
-    FREE: FREE,
-    "none": "the question alone",
-    "retrieved": "with retrieved chunks",
-    "right chunk": "with the right chunk",
-}
+CONTEXTS = {FREE: FREE, "none": "the question alone", "passages": "with passages"}
+CONTEXTS |= {"retrieved": "with retrieved chunks", "right chunk": "with the right chunk"}
 IN_SAMPLE = "the text and questions that it was trained on (in-sample)"
 
 

@@ -16,7 +16,7 @@ from llama_qna.project.files import write_json
 # the labels of the axes that are drawn in a way of their own
 PERPLEXITY, SCORE, LOSS = "perplexity (lower is better)", "ROUGE F1 (0-1)", "training loss"
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), each with its own marker: curves differ without colour too
-LOOKS = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D")]
+LOOKS = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v")]
 STYLE = {"font.size": 15, "axes.titleweight": "bold", "lines.linewidth": 2.5, "text.parse_math": False}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.edgecolor": "none", "svg.hashsalt": "llama-qna"}
 
