@@ -1,0 +1,70 @@
+"""Which language a text is in."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
+
+KANA = "\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff"
+HANGUL = "\u1100-\u11ff\uac00-\ud7af"
+HAN = "\u3005\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+LETTERS_PER_CHARACTER = 3  # one character of East Asia says about as much as three letters
+SLICE, SLICES = 350, 5  # characters that the detector reads at once; how many such parts of a text it is given
+LEAST_GAP = 0.01  # between the scores of the two best languages
+LEAST_SHARE = 0.05  # of the texts, for a language to be one that they are written in
+
+
+@cache
+def language_of(text: str) -> str:
+    """The language that a text is mostly in, as its ISO 639-1 code, or an empty string where that cannot be told.
+
+    >>> language_of("Wie groß ist das Moor?")
+    'de'
+
+    Chinese, Japanese and Korean are known by their characters, others by their n-grams in up to five slices (`eld`).
+    """
+    count = min(SLICES, 1 + len(text) // 2000)
+    middles = (len(text) * (2 * n + 1) // (2 * count) for n in range(count))
+    slices = [text[max(0, middle - SLICE // 2) :][:SLICE] for middle in middles]
+    return _east_asian("".join(slices)) or _by_ngrams(slices)
+
+
+def languages_of(texts: Iterable[str], default: str = "en") -> list[str]:
+    """The language of each text of a collection.
+
+    A text has the main language where its own cannot be told or is that of too few texts to be believed; where there
+    is no main one, the default.
+    """
+    found = [language_of(text) for text in texts]
+    counts = Counter(filter(None, found))
+    main = max(counts, key=counts.get, default=default)
+    believed = {language for language, count in counts.items() if count >= LEAST_SHARE * len(found)}
+    return [language if language in believed else main for language in found]
+
+
+def _east_asian(text: str) -> str:
+    kana, hangul, han = (len(re.findall(f"[{script}]", text)) for script in (KANA, HANGUL, HAN))
+    characters = kana + hangul + han
+    others = len(re.findall(r"[^\W\d_]", text)) - characters
+    if not characters or LETTERS_PER_CHARACTER * characters < others:
+        return ""
+    if hangul > kana:
+        return "ko"
+    return "ja" if 10 * kana >= characters else "zh"  # Chinese may quote a Japanese name
+
+
+def _by_ngrams(slices: list[str]) -> str:
+    scores = Counter()
+    for text in slices:
+        scores.update(_detector().detect(text).scores())
+    (language, best), (_, second) = (scores.most_common(2) + [("", 0)] * 2)[:2]
+    return language if best - second >= LEAST_GAP else ""
+
+
+@cache
+def _detector():
+    from eld import LanguageDetector
+
+    return LanguageDetector()
