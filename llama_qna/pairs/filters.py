@@ -6,7 +6,8 @@ import re
 from collections import Counter
 from itertools import pairwise
 
-from llama_qna.text.words import STOPWORDS, content_words, similarity, supported
+from llama_qna.text.stopwords import STOPWORDS
+from llama_qna.text.words import content_words, similarity, supported
 
 POINTS_AT_TEXT = re.compile(
     r"\b(the|this|that) (text|passage|author|authors|article|excerpt|paragraph|above|sentence)\b|\b(above|below)\b",

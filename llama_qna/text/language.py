@@ -10,10 +10,15 @@ from functools import cache
 KANA = "\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff"
 HANGUL = "\u1100-\u11ff\uac00-\ud7af"
 HAN = "\u3005\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+# scripts that put no space between words
+UNSPACED = f"{KANA}{HAN}\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # the last are Thai, Lao, Burmese and Khmer
 LETTERS_PER_CHARACTER = 3  # one character of East Asia says about as much as three letters
 SLICE, SLICES = 350, 5  # characters that the detector reads at once; how many such parts of a text it is given
 LEAST_GAP = 0.01  # between the scores of the two best languages
-LEAST_SHARE = 0.05  # of the texts, for a language to be one that they are written in
+LEAST_SHARE, LEAST_BYTES = 0.05, 40  # of some texts, for a language to be one that they are written in
+# What no other language has so much of; they spare most English texts the detector.
+ENGLISH = re.compile(r"\b(?:the|and|of|which|with)\b", re.IGNORECASE)
+ENGLISH_SHARE = 0.1
 
 
 @cache
@@ -28,20 +33,34 @@ def language_of(text: str) -> str:
     count = min(SLICES, 1 + len(text) // 2000)
     middles = (len(text) * (2 * n + 1) // (2 * count) for n in range(count))
     slices = [text[max(0, middle - SLICE // 2) :][:SLICE] for middle in middles]
+    words = sum(len(text.split()) for text in slices)
+    if words > SLICE // 10 and sum(len(ENGLISH.findall(text)) for text in slices) >= ENGLISH_SHARE * words:
+        return "en"
     return _east_asian("".join(slices)) or _by_ngrams(slices)
 
 
 def languages_of(texts: Iterable[str], default: str = "en") -> list[str]:
     """The language of each text of a collection.
 
-    A text has the main language where its own cannot be told or is that of too few texts to be believed; where there
-    is no main one, the default.
+    A text has the main language where its own cannot be told, or where too little is in that to believe it; the default
+    where there is no main one.
     """
+    texts = list(texts)
     found = [language_of(text) for text in texts]
-    counts = Counter(filter(None, found))
-    main = max(counts, key=counts.get, default=default)
-    believed = {language for language, count in counts.items() if count >= LEAST_SHARE * len(found)}
+    sizes = Counter()
+    for text, language in zip(texts, found, strict=True):
+        sizes[language] += len(text.encode(errors="ignore"))  # a character of East Asia says more, and has more bytes
+    enough = max(LEAST_BYTES, LEAST_SHARE * sizes.total())
+    believed = {language: size for language, size in sizes.items() if language and size >= enough}
+    main = max(believed, key=believed.get, default=default)
     return [language if language in believed else main for language in found]
+
+
+def language_among(text: str, texts: Iterable[str], default: str = "en") -> str:
+    """The language of a text that is about others: its own if any of them is in it, else their main one."""
+    found = languages_of(texts, default)
+    own = language_of(text)
+    return own if own in found else max(found, key=found.count, default=default)
 
 
 def _east_asian(text: str) -> str:
