@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 
 KANA = "\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff"
 HANGUL = "\u1100-\u11ff\uac00-\ud7af"
@@ -17,8 +17,8 @@ SLICE, SLICES = 350, 5  # characters that the detector reads at once; how many s
 LEAST_GAP = 0.01  # between the scores of the two best languages
 LEAST_SHARE, LEAST_BYTES = 0.05, 40  # of some texts, for a language to be one that they are written in
 # What no other language has so much of; they spare most English texts the detector.
-ENGLISH = re.compile(r"\b(?:the|and|of|which|with)\b", re.IGNORECASE)
-ENGLISH_SHARE = 0.1
+ENGLISH = re.compile(r"\b(?:the|and|which|that|with|from)\b", re.IGNORECASE)
+ENGLISH_SHARE = 0.05
 
 
 @cache
@@ -45,22 +45,27 @@ def languages_of(texts: Iterable[str], default: str = "en") -> list[str]:
     A text has the main language where its own cannot be told, or where too little is in that to believe it; the default
     where there is no main one.
     """
-    texts = list(texts)
-    found = [language_of(text) for text in texts]
-    sizes = Counter()
-    for text, language in zip(texts, found, strict=True):
-        sizes[language] += len(text.encode(errors="ignore"))  # a character of East Asia says more, and has more bytes
-    enough = max(LEAST_BYTES, LEAST_SHARE * sizes.total())
-    believed = {language: size for language, size in sizes.items() if language and size >= enough}
-    main = max(believed, key=believed.get, default=default)
-    return [language if language in believed else main for language in found]
+    texts = tuple(texts)
+    main, *others = _main_languages(texts) or [default]
+    found = map(language_of, texts)
+    return [language if language in others else main for language in found]
 
 
 def language_among(text: str, texts: Iterable[str], default: str = "en") -> str:
-    """The language of a text that is about others: its own if any of them is in it, else their main one."""
-    found = languages_of(texts, default)
-    own = language_of(text)
-    return own if own in found else max(found, key=found.count, default=default)
+    """The language of a text that is about others: its own if others are in it, else their main one."""
+    main, *others = _main_languages(tuple(texts)) or [default]
+    own = language_of(text) if others else main
+    return own if own in others else main
+
+
+@lru_cache(maxsize=16)
+def _main_languages(texts: tuple[str, ...]) -> list[str]:
+    """The languages that enough of some texts is in, by their size: a character of East Asia says more, in more bytes."""
+    sizes = Counter()
+    for text in texts:
+        sizes[language_of(text)] += len(text.encode(errors="ignore"))
+    enough = max(LEAST_BYTES, LEAST_SHARE * sizes.total())
+    return [language for language, size in sizes.most_common() if language and size >= enough]
 
 
 def _east_asian(text: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import unicodedata
+from functools import cache
 from statistics import fmean
 
 from llama_qna import UserError
@@ -38,10 +39,10 @@ class Search:
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
         self.chunk_ids = list(chunk_ids)
         languages = languages_of(texts)
-        words = [_stems(text, [language]) for text, language in zip(texts, languages, strict=True)]
+        words = [_stems(text, (language,)) for text, language in zip(texts, languages, strict=True)]
         if not any(words):
             raise UserError("there is nothing to search: no chunk has a word that is not a stop word")
-        self._languages = sorted(set(languages))
+        self._languages = tuple(sorted(set(languages)))
         self._index = BM25(k1=K1, b=B, method="lucene")
         self._index.index(words, show_progress=False)
 
@@ -73,15 +74,13 @@ def recall_at_k(found: list[list[str]], wanted: list[set[str]]) -> float:
     return fmean(not answering.isdisjoint(ids) for ids, answering in zip(found, wanted, strict=True))
 
 
-def _stems(text: str, languages: list[str]) -> list[str]:
-    """The content words of a text, each as often as it stands there.
-
-    Sorted within what hyphens join: the order of a set differs from run to run, and with it the last bit of a sum.
-    """
+def _stems(text: str, languages: tuple[str, ...]) -> list[str]:
+    """The content words of a text, each as often as it stands there, by their stems in each language."""
     words = unicodedata.normalize("NFKC", text).split()  # an accent or a ligature can be written in two ways
-    return [stem for word in words for stem in sorted(_any_stem(word, languages))]
+    return [stem for word in words for stem in _stems_of_word(word, languages)]
 
 
-def _any_stem(word: str, languages: list[str]) -> frozenset[str]:
-    first, *others = (content_words(word, language) for language in languages)
-    return first.union(*others) if others else first
+@cache
+def _stems_of_word(word: str, languages: tuple[str, ...]) -> list[str]:
+    """Sorted: the order of a set differs from run to run, and with it the last bit of a sum."""
+    return sorted(frozenset().union(*(content_words(word, language) for language in languages)))

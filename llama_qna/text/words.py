@@ -61,6 +61,7 @@ def similarity(first: str, second: str, language: str = "en") -> float:
     return 2 * len(one & other) / max(1, len(one) + len(other))
 
 
+@cache
 def claims(text: str, language: str = "en") -> frozenset[str]:
     """Numbers, and names: words with a capital that do not begin a sentence; in German every noun has one."""
     capitalized = CAPITALIZED.finditer(text) if language != "de" else ()
