@@ -51,6 +51,11 @@ def languages_of(texts: Iterable[str], default: str = "en") -> list[str]:
     return [language if language in others else main for language in found]
 
 
+def main_language(texts: Iterable[str], default: str = "en") -> str:
+    """The language that most of some texts is in."""
+    return (_main_languages(tuple(texts)) or [default])[0]
+
+
 def language_among(text: str, texts: Iterable[str], default: str = "en") -> str:
     """The language of a text that is about others: its own if others are in it, else their main one."""
     main, *others = _main_languages(tuple(texts)) or [default]
@@ -60,7 +65,10 @@ def language_among(text: str, texts: Iterable[str], default: str = "en") -> str:
 
 @lru_cache(maxsize=16)
 def _main_languages(texts: tuple[str, ...]) -> list[str]:
-    """The languages that enough of some texts is in, by their size: a character of East Asia says more, in more bytes."""
+    """The languages that enough of some texts is in, the most frequent first.
+
+    Sizes are in bytes: a character of East Asia says more, and has more of them.
+    """
     sizes = Counter()
     for text in texts:
         sizes[language_of(text)] += len(text.encode(errors="ignore"))

@@ -138,8 +138,17 @@ def _no_full_stop(language: str) -> re.Pattern:
 
 
 @cache
-def english() -> dict[str, int]:
-    """English words in lower case with their frequencies, from the list that pyspellchecker ships (160,000 words)."""
+def dictionary(language: str) -> dict[str, int]:
+    """The words of a language in lower case with their frequencies, from the list that pyspellchecker ships.
+
+    Empty where it has none. English has 160,000 words.
+    """
     from spellchecker import SpellChecker
 
-    return SpellChecker(language="en").word_frequency.dictionary
+    if language not in SpellChecker.languages():
+        return {}
+    return SpellChecker(language=language).word_frequency.dictionary
+
+
+def english() -> dict[str, int]:
+    return dictionary("en")
