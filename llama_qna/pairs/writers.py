@@ -14,7 +14,6 @@ from llama_qna.pairs import parser
 from llama_qna.pairs.grammar import AUXILIARIES, FUNCTION_WORDS, LONGEST_ANSWER, forms, stands_alone
 from llama_qna.project.recipe import Generation
 from llama_qna.project.variant import Variant
-from llama_qna.text.language import language_of
 from llama_qna.text.words import content_words, sentences_of
 
 
@@ -277,7 +276,7 @@ class Server:
 def parts_of(text: str, count: int) -> list[str]:
     """Cut a text into up to `count` parts of neighbouring sentences, of about equal length; nothing is lost."""
     target, parts = len(text) / count, [""]
-    for sentence in sentences_of(text, language_of(text)):
+    for sentence in sentences_of(text):
         full = len(parts[-1]) + len(sentence) / 2 > target
         if len(parts[-1]) > 40 and len(parts) < count and full:
             parts.append("")

@@ -56,13 +56,6 @@ def main_language(texts: Iterable[str], default: str = "en") -> str:
     return (_main_languages(tuple(texts)) or [default])[0]
 
 
-def language_among(text: str, texts: Iterable[str], default: str = "en") -> str:
-    """The language of a text that is about others: its own if others are in it, else their main one."""
-    main, *others = _main_languages(tuple(texts)) or [default]
-    own = language_of(text) if others else main
-    return own if own in others else main
-
-
 @lru_cache(maxsize=16)
 def _main_languages(texts: tuple[str, ...]) -> list[str]:
     """The languages that enough of some texts is in, the most frequent first.

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import string
-import unicodedata
 from collections import Counter
 
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer, Tokenizer
 
-from llama_qna.text import words as words_module
-from llama_qna.text.language import language_among, language_of
+from llama_qna.text.language import language_of
+from llama_qna.text.right import is_punctuation, is_right, new_words_f1, strip_label
 from llama_qna.text.stopwords import ARTICLES
-from llama_qna.text.words import CHARACTER, ENDED, TOKEN, content_words, normalized
+from llama_qna.text.words import CHARACTER, ENDED, TOKEN, normalized
 
 ROUGE_NAMES = ["rouge1", "rouge2", "rougeL"]
-SUPPORTED_SHARE = 0.75  # of an answer's content words, as `pair_filters` asks of the answers that it keeps
 ELISION = re.compile(r"\bl['’](?=\w)")  # the article before a vowel
 
 
@@ -35,28 +32,31 @@ _english, _other = (RougeScorer(ROUGE_NAMES, tokenizer=kind) for kind in (Defaul
 
 
 def score(
-    answer: str, reference: str, variants: list[str], chunk_texts: list[str], ended: bool | None = None
+    answer: str, reference: str, variants: list[str], question: str, ended: bool | None = None
 ) -> dict[str, float]:
-    """Every score of one answer, each from 0 to 1; the last three are 1 for yes and 0 for no.
+    """Every score of one answer, each from 0 to 1; `right`, `empty` and `run_on` are 1 for yes and 0 for no.
 
     Args:
         reference: the answer that ROUGE compares with.
-        variants: other answers that exact match and F1 accept beside the reference; may be empty.
-        chunk_texts: the chunks of the document, for `supported`.
+        variants: other answers that count as right beside the reference; may be empty.
+        question: what it already says earns nothing in `right` and `new_words_f1`.
         ended: see `is_run_on`.
 
     Returns:
-        `rouge1`, `rouge2`, `rougeL`, `exact_match`, `f1`, `supported`, `empty`, `run_on`.
+        `right`, `new_words_f1` (of the accepted answer that fits best), `rouge1`, `rouge2`, `rougeL`, `exact_match`,
+        `f1`, `empty`, `run_on`.
     """
     accepted = [reference, *variants]
-    language = language_among(reference, chunk_texts)
-    return rouge(answer, reference, language=language) | {
+    language = language_of(f"{question} {reference}") or "en"
+    leading = {
+        "right": float(is_right(answer, accepted, question)),
+        "new_words_f1": max(new_words_f1(answer, form, question) for form in accepted),
+    }
+    overlap = rouge(answer, reference, language=language) | {
         "exact_match": exact_match(answer, accepted, language),
         "f1": token_f1(answer, accepted, language),
-        "supported": float(supported(answer, chunk_texts, language)),
-        "empty": float(is_empty(answer)),
-        "run_on": float(is_run_on(answer, ended)),
     }
+    return leading | overlap | {"empty": float(is_empty(answer)), "run_on": float(is_run_on(answer, ended))}
 
 
 def rouge(answer: str, reference: str, strip: bool = True, language: str = "") -> dict[str, float]:
@@ -89,20 +89,6 @@ def token_f1(answer: str, references: list[str], language: str = "en") -> float:
     return max(_f1(answer, reference, language) for reference in references)
 
 
-def supported(answer: str, chunk_texts: list[str], language: str = "en") -> bool:
-    """Whether one chunk has all numbers and names of an answer and at least 75% of its content words, by their stems.
-
-    This says that the document speaks of these things together, not that the answer is right. An answer without a
-    content word has nothing to support and is not supported.
-    """
-    answer = strip_label(answer)
-    words = content_words(answer, language)
-    sources = (content_words(text, language) for text in chunk_texts)
-    return bool(words) and any(
-        words_module.supported(answer, words, source, SUPPORTED_SHARE, language) for source in sources
-    )
-
-
 def is_empty(answer: str) -> bool:
     """Whether an answer has no letter and no digit beside its label."""
     return not re.search(r"[^\W_]", strip_label(answer))
@@ -127,10 +113,6 @@ def is_run_on(answer: str, ended: bool | None = None) -> bool:
     return not ended or max(repeats.values(), default=0) >= 3
 
 
-def strip_label(text: str) -> str:
-    return re.sub(r"^\W*answer\W*:\s*", "", text, flags=re.IGNORECASE).strip()
-
-
 def _f1(answer: str, reference: str, language: str) -> float:
     said, expected = Counter(_words(answer, language)), Counter(_words(reference, language))
     if not said or not expected:  # nothing is left of "A", the name of a point, but it is still the right answer
@@ -147,13 +129,9 @@ def _words(text: str, language: str) -> list[str]:
     text = normalized(strip_label(text))
     if language in ("fr", "it"):
         text = ELISION.sub("", text)
-    plain = "".join(character for character in text if not _is_punctuation(character))
+    plain = "".join(character for character in text if not is_punctuation(character))
     if language in ARTICLES:
         plain = re.sub(rf"\b({ARTICLES[language]})\b", " ", plain)
     if language != "en":
         plain = CHARACTER.sub(r" \g<0> ", plain)
     return plain.split()
-
-
-def _is_punctuation(character: str) -> bool:
-    return character in string.punctuation or unicodedata.category(character).startswith("P")

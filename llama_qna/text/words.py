@@ -12,7 +12,7 @@ import unicodedata
 from functools import cache
 from itertools import pairwise
 
-from llama_qna.text.language import HANGUL, UNSPACED
+from llama_qna.text.language import HANGUL, UNSPACED, language_of
 from llama_qna.text.stopwords import PARTICLES, stopwords
 
 # Vowel marks, accents and joiners, which Python takes for no part of a word; whole blocks of India's scripts.
@@ -108,8 +108,9 @@ def _stemmer(language: str):
     return SnowballStemmer(STEMMERS[language]) if language in STEMMERS else None
 
 
-def sentences_of(text: str, language: str = "en") -> list[str]:
+def sentences_of(text: str) -> list[str]:
     """The sentences of a text, without citation marks and line breaks."""
+    language = language_of(text) or "en"
     text = " ".join(CITATION.sub("", text).split())
     ends = [match.end() for match in FULL_STOP.finditer(text) if _is_end(text, match, language)]
     return [text[start:end].rstrip() for start, end in pairwise([0, *ends, len(text)])]
