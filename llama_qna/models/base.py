@@ -52,8 +52,8 @@ def knows_not(base_model: str, texts: Iterable[str]) -> str:
     if base_model != EMBEDDED or language == "en":
         return ""
     return (
-        f"the documents are in another language ({language}), and the embedded model knows English alone: expect little; "
-        "give a base_model that knows the language, and for pairs a generation.endpoint"
+        f"the documents are in another language ({language}), and the embedded model knows English alone: "
+        "expect little, or give a base_model that knows the language, and for pairs a generation.endpoint"
     )
 
 

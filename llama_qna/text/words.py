@@ -129,10 +129,10 @@ def _is_end(text: str, match: re.Match, language: str) -> bool:
 
 @cache
 def _no_full_stop(language: str) -> re.Pattern:
-    """What has a full stop within a sentence: initials, abbreviations, and in German ordinals (3. Oktober)."""
+    """What has a full stop within a sentence: initials, abbreviations (z. B.), and in German ordinals (3. Oktober)."""
     inside = r"\b[^\W\d_a-z]|et al"
     if language != "en":
-        inside += rf"|\b(?:{ABBREVIATIONS})"
+        inside += rf"|\b(?:[^\W\d_]|{ABBREVIATIONS})"
     if language == "de":
         inside += r"|\b\d\d?"
     return re.compile(rf"(?:{inside})\.$")
