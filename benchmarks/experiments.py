@@ -34,8 +34,7 @@ from llama_qna.models.prompts import CONTEXT_TOKENS
 from llama_qna.project import provenance
 from llama_qna.project.files import write_json
 from llama_qna.project.variant import REPOSITORY, Variant
-from llama_qna.text.stopwords import STOPWORDS
-from llama_qna.text.words import sentences_of
+from llama_qna.text.words import STOPWORDS, sentences_of
 
 DATA = REPOSITORY / "benchmarks" / "data"
 SEED = 42

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-STOPWORDS = set(  # English
+STOPWORDS = frozenset(  # English
     "a about after all also an and any are as at be because been before between both but by can did do does each for "
     "from had has have he her his how if in into is it its may more most must no not of on one only or other out over "
     "she so some such than that the their them then there these they this those to two under up very was we were what "
@@ -56,7 +56,7 @@ ARTICLES = {
 def stopwords(language: str) -> frozenset[str]:
     """The stop words of a language by its ISO 639-1 code, in lower case; none for one that we have no list of."""
     if language == "en":
-        return frozenset(STOPWORDS)
+        return STOPWORDS
     words = QUESTION_WORDS.get(language, "").split()
     if language in ENGLISH_NAMES:
         import bm25s.stopwords

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from llama_qna.text.language import HANGUL, UNSPACED, language_of
 from llama_qna.text.stopwords import PARTICLES, stopwords
+from llama_qna.text.stopwords import STOPWORDS as STOPWORDS  # the notebooks take it from here
 
 # Vowel marks, accents and joiners, which Python takes for no part of a word; whole blocks of India's scripts.
 MARK = (
