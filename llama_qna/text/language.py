@@ -33,8 +33,8 @@ def language_of(text: str) -> str:
     count = min(SLICES, 1 + len(text) // 2000)
     middles = (len(text) * (2 * n + 1) // (2 * count) for n in range(count))
     slices = [text[max(0, middle - SLICE // 2) :][:SLICE] for middle in middles]
-    words = sum(len(text.split()) for text in slices)
-    if words > SLICE // 10 and sum(len(ENGLISH.findall(text)) for text in slices) >= ENGLISH_SHARE * words:
+    small = sum(len(ENGLISH.findall(text)) for text in slices)
+    if small > 1 and small >= ENGLISH_SHARE * sum(len(text.split()) for text in slices):
         return "en"
     return _east_asian("".join(slices)) or _by_ngrams(slices)
 
