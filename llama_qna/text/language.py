@@ -21,7 +21,6 @@ ENGLISH = re.compile(r"\b(?:the|and|which|that|with|from)\b", re.IGNORECASE)
 ENGLISH_SHARE = 0.05
 
 
-@cache
 def language_of(text: str) -> str:
     """The language that a text is mostly in, as its ISO 639-1 code, or an empty string where that cannot be told.
 
@@ -31,8 +30,12 @@ def language_of(text: str) -> str:
     Chinese, Japanese and Korean are known by their characters, others by their n-grams in up to five slices (`eld`).
     """
     count = min(SLICES, 1 + len(text) // 2000)
-    middles = (len(text) * (2 * n + 1) // (2 * count) for n in range(count))
-    slices = [text[max(0, middle - SLICE // 2) :][:SLICE] for middle in middles]
+    starts = (max(0, len(text) * (2 * n + 1) // (2 * count) - SLICE // 2) for n in range(count))
+    return _language_of_slices(tuple(text[start : start + SLICE] for start in starts))
+
+
+@cache
+def _language_of_slices(slices: tuple[str, ...]) -> str:
     small = sum(len(ENGLISH.findall(text)) for text in slices)
     if small > 1 and small >= ENGLISH_SHARE * sum(len(text.split()) for text in slices):
         return "en"
@@ -80,7 +83,7 @@ def _east_asian(text: str) -> str:
     return "ja" if 10 * kana >= characters else "zh"  # Chinese may quote a Japanese name
 
 
-def _by_ngrams(slices: list[str]) -> str:
+def _by_ngrams(slices: tuple[str, ...]) -> str:
     scores = Counter()
     for text in slices:
         scores.update(_detector().detect(text).scores())
