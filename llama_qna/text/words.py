@@ -153,4 +153,5 @@ def dictionary(language: str) -> dict[str, int]:
 
 
 def english() -> dict[str, int]:
+    """The words of English with their frequencies."""
     return dictionary("en")
