@@ -19,6 +19,7 @@ from pathlib import Path
 from llama_qna import UserError
 from llama_qna.documents.clean import HYPHEN, Document, clean, heading_key
 from llama_qna.documents.columns import page_text
+from llama_qna.documents.quality import needs_ocr
 from llama_qna.documents.text_files import read_text
 
 OUT_OF_MEMORY = 3  # exit status of the child
@@ -42,7 +43,7 @@ def extract(path: Path, extractor: str) -> Document:
         "pages": len(pages),
         "characters": (characters := sum(map(len, pages))),
         "characters_per_page": round(characters / len(pages)),
-        "needs_ocr": [n for n, page in enumerate(pages, start=1) if is_pdf and not page.strip()],
+        "needs_ocr": [n for n, page in enumerate(pages, start=1) if is_pdf and needs_ocr(page)],
     }
     document.report.pop("pages_without_text", None)
     document.report = facts | document.report
@@ -68,6 +69,8 @@ def _read_pdf(path: Path, extractor: str) -> tuple[list[str], Document]:
         raise UserError("the PDF has no pages")
     if not any(page.strip() for page in pages):
         raise UserError(f"no text on any of its {len(pages)} pages; a scanned document needs OCR first")
+    if all(map(needs_ocr, pages)):
+        raise UserError(f"its fonts do not say which letters stand on its {len(pages)} pages; it needs OCR first")
     document = clean(printable(path.stem), pages, headings)
     if not document.paragraphs and not document.references:
         raise UserError(f"nothing but page numbers and running headers on its {len(pages)} pages")

@@ -7,8 +7,8 @@ on.
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,77 +17,84 @@ from pathlib import Path
 from llama_qna import UserError
 from llama_qna.documents.clean import Document, Paragraph
 from llama_qna.documents.extract import OUT_OF_MEMORY, printable
-from llama_qna.project.files import sha256
+from llama_qna.documents.folder import (
+    DEFAULT_LIMITS,
+    UNREADABLE,
+    content_hash,
+    document_paths,
+    files_not_read,
+    refusal,
+    shown,
+)
 from llama_qna.project.recipe import ReadLimits
 from llama_qna.project.variant import REPOSITORY
 
-SUFFIXES = (".pdf", ".txt", ".md")
-DEFAULT_LIMITS = ReadLimits()
-
-
-def document_paths(folder: Path) -> list[Path]:
-    """The documents of a corpus: its PDFs, then its text and Markdown files, each kind in the order of names."""
-    paths = [path for path in folder.glob("[!.]*") if path.suffix.lower() in SUFFIXES and not path.is_dir()]
-    return sorted(paths, key=lambda path: (path.suffix.lower() != ".pdf", path.name))
-
-
-def document_hashes(folder: Path, limits: ReadLimits = DEFAULT_LIMITS) -> dict[str, str]:
-    """File name and sha256 of every document of a corpus; a file that is not to be opened has the hash "unreadable"."""
-    return {printable(path.name): _hash(path, limits) for path in document_paths(folder)}
-
-
-def _hash(path: Path, limits: ReadLimits) -> str:
-    try:
-        return "unreadable" if not path.is_file() or _refusal(path, limits) else sha256(path)
-    except OSError:
-        return "unreadable"
-
-
-def _refusal(path: Path, limits: ReadLimits) -> str:
-    """Why a file is not even opened, or an empty string: a stranger's folder must not name files outside it."""
-    if Path(os.path.realpath(path)).parent != Path(os.path.realpath(path.parent)):
-        return "a link that leads out of the folder; copy the document into it"
-    if path.is_file() and (size := path.stat().st_size) > limits.memory_gb * 2**30:
-        return f"the file has {size / 2**30:.1f} GB, more than read_limits.memory_gb in the recipe"
-    return ""
+MOST_REASONS = 5  # that a message names
 
 
 def read_folder(
     folder: Path, extractor: str = "pypdfium2", limits: ReadLimits = DEFAULT_LIMITS
 ) -> tuple[list[Document], dict[str, str]]:
-    """Read every document of a corpus; one that cannot be read does not stop the others.
+    """Read every document of a corpus and its subfolders; one that cannot be read does not stop the others.
 
     Args:
         extractor: `pypdfium2` or `pdfminer`, for PDFs.
         limits: what one document may cost.
 
     Returns:
-        The documents, each with a name of its own (the file's name without suffix, with it where that is taken), and
-        by file name the reason why a document was left out.
+        The documents, each with a name of its own (its path in the folder without suffix, with it where that is
+        taken), and by path the reason why a file was left out: it cannot be read, is of another kind, or is a double.
 
     Raises:
         UserError: no folder, no document in it, or none that can be read.
     """
-    shown = "/".join(folder.parts[-3:])
     paths = document_paths(folder)
     if not paths:
-        raise UserError(f"no document (*.pdf, *.txt, *.md) in {shown}/: put the documents there and run again")
-    documents, left_out, names = [], {}, set()
-    for path in paths:
-        name = printable(path.stem)
-        while name in names:
-            name += path.suffix
-        names.add(name)
-        outcome = _read(path, extractor, limits)
-        if isinstance(outcome, str):
-            left_out[printable(path.name)] = outcome
-        else:
-            outcome.name = name
-            documents.append(outcome)
+        others = "".join(f"; {name}: {reason}" for name, reason in list(files_not_read(folder).items())[:MOST_REASONS])
+        where = "/".join(folder.parts[-3:])
+        raise UserError(f"no document (*.pdf, *.txt, *.md) in {where}/: put the documents there and run again{others}")
+    documents, left_out = _read_all(folder, paths, extractor, limits)
     if not documents:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:MOST_REASONS])
         raise UserError(reasons if len(paths) == 1 else f"none of the {len(paths)} documents can be read: {reasons}")
+    return documents, left_out | files_not_read(folder)
+
+
+def _read_all(folder: Path, paths: list[Path], extractor: str, limits: ReadLimits) -> tuple[list[Document], dict]:
+    documents, left_out, names = [], {}, set()
+    outcomes, texts = {}, {}  # by the hash of the file, and by that of the text
+    for path in paths:
+        file, digest = shown(path, folder), content_hash(path, folder, limits)
+        first, outcome = outcomes.get(digest, ("", None))
+        if isinstance(outcome, Document):
+            left_out[file] = f"the same content as {first}, which is read"
+            continue
+        outcome = outcome or refusal(path, folder, limits) or _read(path, extractor, limits)
+        if digest != UNREADABLE:
+            outcomes[digest] = (file, outcome)
+        if isinstance(outcome, str):
+            left_out[file] = outcome
+        elif (same := texts.setdefault(_text_hash(outcome), file)) != file:
+            left_out[file] = f"the same text as {same}, which is read"
+        else:
+            outcome.name = _free_name(file, names)
+            outcome.report["file"] = file
+            documents.append(outcome)
     return documents, left_out
+
+
+def _text_hash(document: Document) -> str:
+    return hashlib.sha256(document.text().encode("utf-8", "replace")).hexdigest()
+
+
+def _free_name(file: str, names: set[str]) -> str:
+    """The file's path without its suffix, or with it where another file has that name."""
+    suffix = Path(file).suffix
+    name = file.removesuffix(suffix)
+    while name in names:
+        name += suffix
+    names.add(name)
+    return name
 
 
 def read_document(path: Path, extractor: str = "pypdfium2", limits: ReadLimits = DEFAULT_LIMITS) -> Document:
@@ -101,7 +108,7 @@ def read_document(path: Path, extractor: str = "pypdfium2", limits: ReadLimits =
         UserError: the file's name and why it cannot be read: not what its suffix says, damaged, encrypted, empty,
             without text (scanned pages), or too costly.
     """
-    outcome = _read(path, extractor, limits)
+    outcome = refusal(path, path.parent, limits) or _read(path, extractor, limits)
     if isinstance(outcome, str):
         raise UserError(f"{printable(path.name)}: {outcome}")
     return outcome
@@ -109,8 +116,6 @@ def read_document(path: Path, extractor: str = "pypdfium2", limits: ReadLimits =
 
 def _read(path: Path, extractor: str, limits: ReadLimits) -> Document | str:
     """The document, or the reason why there is none. However this ends, `subprocess.run` leaves no child behind."""
-    if refusal := _refusal(path, limits):
-        return refusal
     command = [sys.executable, "-m", "llama_qna.documents.extract"]
     command += [str(path.absolute()), extractor, str(limits.seconds), str(limits.memory_gb)]
     try:

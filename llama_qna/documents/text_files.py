@@ -21,8 +21,9 @@ MARKDOWN = (".md", ".markdown")
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 NO_TEXT = re.compile("[\x00-\x08\x0e-\x1f\ufffd]")
 # Asked first; among all that Python knows, a few odd letters make a rare one look likelier than a common one.
-COMMON_ENCODINGS = "cp1252 cp1250 cp1251 koi8_r cp1253 cp1254 cp932 euc_jp gb18030 big5 cp949 utf_16_le utf_16_be"
+COMMON_ENCODINGS = "cp1252 cp1250 cp1251 koi8_r cp1253 cp1254 cp932 euc_jp gb18030 big5 cp949"
 OLDER_ENCODINGS = "iso8859_2 iso8859_5 cp437 cp850 cp866 mac_roman"
+UTF_16 = "utf_16_le utf_16_be"  # without a mark at the file's beginning; of plain words half the bytes are NUL
 FEW_BYTES = 1 / 1000  # beyond ASCII: too few to tell an encoding by
 SAME_CHAOS = 0.01  # what charset-normalizer's measure of mess may differ by where two encodings are equally likely
 
@@ -99,9 +100,12 @@ def _encoding(content: bytes) -> str:
     stray = text.count("\ufffd")
     if "\0" not in text and 3 * stray <= len(re.findall(r"[^\x00-\x7f\ufffd]", text)):
         return "utf-8"
-    if b"\0" not in content and len(re.findall(rb"[\x80-\xff]", content)) <= max(1, FEW_BYTES * len(content)):
+    has_nul = b"\0" in content
+    if not has_nul and len(re.findall(rb"[\x80-\xff]", content)) <= max(1, FEW_BYTES * len(content)):
         return "cp1252"
-    for encodings in (COMMON_ENCODINGS, OLDER_ENCODINGS):
+    if has_nul and content.count(0) < len(content) / 10:
+        return "utf-8"
+    for encodings in (UTF_16,) if has_nul else (COMMON_ENCODINGS, OLDER_ENCODINGS):
         found = list(from_bytes(content, cp_isolation=encodings.split()))
         likely = [match for match in found if match.chaos <= found[0].chaos + SAME_CHAOS]
         names = [name for match in likely for name in match.could_be_from_charset]
