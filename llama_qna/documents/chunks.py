@@ -7,9 +7,7 @@ chunk of its own.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Collection
-from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +15,7 @@ import pandas as pd
 from llama_qna.documents.clean import Document
 from llama_qna.documents.folder import document_hashes
 from llama_qna.documents.heldout import hold_out, parted
+from llama_qna.documents.loader import sections
 from llama_qna.documents.quality import shortfalls
 from llama_qna.documents.read import read_folder
 from llama_qna.models.base import load_tokenizer, model_identity
@@ -95,21 +94,14 @@ def split(document: Document, chunking: Chunking, heldout: Collection[str] = ())
         chunk_size=chunking.chunk_size, chunk_overlap=chunking.chunk_overlap, add_start_index=True
     )
     rows = []
-    for section, group in groupby(document.paragraphs, key=lambda paragraph: paragraph.section):
-        paragraphs = list(group)
-        starts, position = [], 0  # where each paragraph begins in the section's text
-        for paragraph in paragraphs:
-            starts.append(position)
-            position += len(paragraph.text) + len("\n\n")
-        text = "\n\n".join(paragraph.text for paragraph in paragraphs)
-        for piece in splitter.create_documents([text]):
-            start = piece.metadata["start_index"]
-            index = bisect_right(starts, start) - 1
-            page = paragraphs[index].page_at(start - starts[index])
-            rows.append({"page": page, "section": section, "kind": "body", "text": piece.page_content})
-    for number, entry, page in document.references:
-        rows.append({"page": page, "section": "References", "kind": "reference", "text": f"[{number}] {entry}"})
+    for section in sections(document):
+        about = {name: section.metadata[name] for name in ("document", "page", "section", "kind")}
+        if section.metadata["kind"] == "reference":
+            rows.append(about | {"text": section.page_content})
+            continue
+        for piece in splitter.split_documents([section]):
+            rows.append(about | {"page": section.page_at(piece.metadata["start_index"]), "text": piece.page_content})
     for n, row in enumerate(rows):
-        row |= {"chunk_id": f"{document.name}-{n:04d}", "document": document.name}
+        row["chunk_id"] = f"{document.name}-{n:04d}"
         row["split"] = "heldout" if row["kind"] == "body" and row["section"] in heldout else "train"
     return rows

@@ -42,12 +42,10 @@ def files_not_read(folder: Path) -> dict[str, str]:
     """By name the reason for every other file, and for links to folders, which are not followed."""
     reasons = {}
     for path in _files(folder):
-        suffix = path.suffix.lower()
         if path.is_dir():
             reasons[shown(path, folder)] = "a link to a folder; copy the folder itself"
-        elif suffix not in SUFFIXES and not _is_record(path):
-            advice = ADVICE_BY_SUFFIX.get(suffix, "save it as PDF, text (.txt) or Markdown (.md)")
-            reasons[shown(path, folder)] = f"{suffix or 'a file without a suffix'} is not read: {advice}"
+        elif (reason := _other_kind(path)) and not _is_record(path):
+            reasons[shown(path, folder)] = reason
     return reasons
 
 
@@ -67,11 +65,21 @@ def content_hash(path: Path, folder: Path, limits: ReadLimits) -> str:
 
 def refusal(path: Path, folder: Path, limits: ReadLimits) -> str:
     """Why a file is not even opened, or an empty string: a stranger's folder must not name files outside it."""
+    if reason := _other_kind(path):
+        return reason
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         return "a link that leads out of the folder; copy the document into it"
     if path.is_file() and (size := path.stat().st_size) > limits.memory_gb * 2**30:
         return f"the file has {size / 2**30:.1f} GB, more than read_limits.memory_gb in the recipe"
     return ""
+
+
+def _other_kind(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return ""
+    advice = ADVICE_BY_SUFFIX.get(suffix, "save it as PDF, text (.txt) or Markdown (.md)")
+    return f"{printable(suffix) or 'a file without a suffix'} is not read: {advice}"
 
 
 def _files(folder: Path) -> Iterator[Path]:

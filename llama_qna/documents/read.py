@@ -12,6 +12,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from llama_qna import UserError
@@ -19,6 +20,7 @@ from llama_qna.documents.clean import Document, Paragraph
 from llama_qna.documents.extract import OUT_OF_MEMORY, printable
 from llama_qna.documents.folder import (
     DEFAULT_LIMITS,
+    SUFFIXES,
     UNREADABLE,
     content_hash,
     document_paths,
@@ -28,6 +30,7 @@ from llama_qna.documents.folder import (
 )
 from llama_qna.project.recipe import ReadLimits
 from llama_qna.project.variant import REPOSITORY
+from llama_qna.text.language import language_of
 
 MOST_REASONS = 5  # that a message names
 
@@ -48,39 +51,55 @@ def read_folder(
     Raises:
         UserError: no folder, no document in it, or none that can be read.
     """
-    paths = document_paths(folder)
-    if not paths:
-        others = "".join(f"; {name}: {reason}" for name, reason in list(files_not_read(folder).items())[:MOST_REASONS])
-        where = "/".join(folder.parts[-3:])
-        raise UserError(f"no document (*.pdf, *.txt, *.md) in {where}/: put the documents there and run again{others}")
-    documents, left_out = _read_all(folder, paths, extractor, limits)
-    if not documents:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:MOST_REASONS])
-        raise UserError(reasons if len(paths) == 1 else f"none of the {len(paths)} documents can be read: {reasons}")
-    return documents, left_out | files_not_read(folder)
-
-
-def _read_all(folder: Path, paths: list[Path], extractor: str, limits: ReadLimits) -> tuple[list[Document], dict]:
-    documents, left_out, names = [], {}, set()
-    outcomes, texts = {}, {}  # by the hash of the file, and by that of the text
-    for path in paths:
-        file, digest = shown(path, folder), content_hash(path, folder, limits)
-        first, outcome = outcomes.get(digest, ("", None))
-        if isinstance(outcome, Document):
-            left_out[file] = f"the same content as {first}, which is read"
-            continue
-        outcome = outcome or refusal(path, folder, limits) or _read(path, extractor, limits)
-        if digest != UNREADABLE:
-            outcomes[digest] = (file, outcome)
+    documents, left_out = [], {}
+    for file, outcome in read_each(folder, extractor, limits):
         if isinstance(outcome, str):
             left_out[file] = outcome
-        elif (same := texts.setdefault(_text_hash(outcome), file)) != file:
-            left_out[file] = f"the same text as {same}, which is read"
         else:
-            outcome.name = _free_name(file, names)
-            outcome.report["file"] = file
             documents.append(outcome)
+    if not documents:
+        left_out = {file: reason for file, reason in left_out.items() if Path(file).suffix.lower() in SUFFIXES}
+        reasons = "; ".join(f"{file}: {reason}" for file, reason in list(left_out.items())[:MOST_REASONS])
+        count = len(left_out)
+        raise UserError(reasons if count == 1 else f"none of the {count} documents can be read: {reasons}")
     return documents, left_out
+
+
+def read_each(
+    path: Path, extractor: str = "pypdfium2", limits: ReadLimits = DEFAULT_LIMITS
+) -> Iterator[tuple[str, Document | str]]:
+    """Read the documents of a folder, or one file, one after the other.
+
+    Yields:
+        The file's path in the folder and its document with a name of its own, or the reason why it is left out.
+
+    Raises:
+        UserError: no folder, or no document in it.
+    """
+    folder, paths = (path, document_paths(path)) if path.is_dir() else (path.parent, [path] * path.is_file())
+    others = files_not_read(path)
+    if not paths:
+        where = "/".join(path.parts[-3:])
+        reasons = "".join(f"; {file}: {reason}" for file, reason in list(others.items())[:MOST_REASONS])
+        raise UserError(f"no document (*.pdf, *.txt, *.md) in {where}/: put the documents there and run again{reasons}")
+    names, outcomes, texts = set(), {}, {}  # outcomes by the hash of the file, texts by their own
+    for one in paths:
+        file, digest = shown(one, folder), content_hash(one, folder, limits)
+        first, outcome = outcomes.get(digest, ("", None))
+        if first and not outcome:
+            yield file, f"the same content as {first}, which is read"
+            continue
+        outcome = outcome or refusal(one, folder, limits) or _read(one, extractor, limits)
+        reason = outcome if isinstance(outcome, str) else ""
+        if digest != UNREADABLE:
+            outcomes[digest] = (file, reason)
+        if not reason and (same := texts.setdefault(_text_hash(outcome), file)) != file:
+            reason = f"the same text as {same}, which is read"
+        if not reason:
+            outcome.name = _free_name(file, names)
+            outcome.report |= {"file": file, "language": language_of(outcome.text())}
+        yield file, reason or outcome
+    yield from others.items()
 
 
 def _text_hash(document: Document) -> str:
