@@ -19,6 +19,16 @@ def variants(options) -> None:
         print(f"{name:22} {Variant.load(name).recipe.description}")
 
 
+def new(options) -> None:
+    from llama_qna.documents.own import new as write
+
+    path, size = write(options.name, options.source, options.heldout)
+    for line in size.left_out if size else ():
+        print(line)
+    print(f"{_shown(path)}: {size or f'no document yet; put yours into data/pdfs/{options.name}/'}")
+    print(f"next: llama-qna plan {options.name}, which says how long it takes, then llama-qna run {options.name}")
+
+
 def load(options) -> None:
     from llama_qna.documents import chunks
 
@@ -114,6 +124,22 @@ def plan(options) -> None:
     from llama_qna.models.planning import report
 
     print(report(variant, budget, options.device, 10 if options.measure else 1.5))
+    if not options.memory and not options.device:
+        _plan_stages(variant)
+
+
+def _plan_stages(variant) -> None:
+    """What each stage will take for the documents as they are."""
+    from llama_qna.documents.own import measure
+    from llama_qna.models.stage_times import report
+
+    try:
+        size = measure(variant.pdfs, variant.recipe)
+    except UserError as error:
+        print(f"no times of the stages: {error}")
+        return
+    print(f"documents: {size}")
+    print(report(variant, size.chunks, size.tokens, size.pairs, size.seconds))
 
 
 def ask(options) -> None:
