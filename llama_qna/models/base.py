@@ -104,7 +104,7 @@ def load_tokenizer(base_model: str):
 
 
 def load_base(base_model: str, quantization: Quantization | None, weights: Path | None = None, on: str | None = None):
-    """Load a base model, in NF4 when `quantization` is given, in 16 bits otherwise.
+    """Load a base model, as `quantization` says, or without it in 16 bits.
 
     Args:
         base_model: as in a recipe.
@@ -119,7 +119,7 @@ def load_base(base_model: str, quantization: Quantization | None, weights: Path 
     dtype = compute_dtype(quantization)
     on = on or ("cpu" if processes.sharded() else device())  # FSDP moves each card's part to it
     options = {"dtype": dtype, "device_map": {"": on}}
-    if quantization:
+    if quantization and quantization.bits == 4:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -137,7 +137,7 @@ def load_base(base_model: str, quantization: Quantization | None, weights: Path 
 def ready(model, quantization: Quantization | None):
     """What every base goes through after its weights are there; the frozen model in eval mode."""
     if quantization:
-        keep_gradients_on_cpu(model)
+        keep_gradients_on_cpu(model)  # of layers in 4 bits, where there are any
         if quantization.dequantize_once and not processes.sharded():
             dequantize_once(model)
     if processes.sharded():

@@ -3,42 +3,41 @@
 from __future__ import annotations
 
 import re
-import string
-import unicodedata
 from collections import Counter
 
 from rouge_score.rouge_scorer import RougeScorer
 
-from llama_qna.text import words as words_module
-from llama_qna.text.words import content_words
+from llama_qna.text.right import is_punctuation, is_right, new_words_f1, strip_label
 
 ROUGE_NAMES = ["rouge1", "rouge2", "rougeL"]
-SUPPORTED_SHARE = 0.75  # of an answer's content words, as `pair_filters` asks of the answers that it keeps
 _scorer = RougeScorer(ROUGE_NAMES, use_stemmer=False)  # no stemming, as in the study
 
 
 def score(
-    answer: str, reference: str, variants: list[str], chunk_texts: list[str], ended: bool | None = None
+    answer: str, reference: str, variants: list[str], question: str, ended: bool | None = None
 ) -> dict[str, float]:
-    """Every score of one answer, each from 0 to 1; the last three are 1 for yes and 0 for no.
+    """Every score of one answer, each from 0 to 1; `right`, `empty` and `run_on` are 1 for yes and 0 for no.
 
     Args:
         reference: the answer that ROUGE compares with.
-        variants: other answers that exact match and F1 accept beside the reference; may be empty.
-        chunk_texts: the chunks of the document, for `supported`.
+        variants: other answers that count as right beside the reference; may be empty.
+        question: what it already says earns nothing in `right` and `new_words_f1`.
         ended: see `is_run_on`.
 
     Returns:
-        `rouge1`, `rouge2`, `rougeL`, `exact_match`, `f1`, `supported`, `empty`, `run_on`.
+        `right`, `new_words_f1` (of the accepted answer that fits best), `rouge1`, `rouge2`, `rougeL`, `exact_match`,
+        `f1`, `empty`, `run_on`.
     """
     accepted = [reference, *variants]
-    return rouge(answer, reference) | {
+    leading = {
+        "right": float(is_right(answer, accepted, question)),
+        "new_words_f1": max(new_words_f1(answer, form, question) for form in accepted),
+    }
+    overlap = rouge(answer, reference) | {
         "exact_match": exact_match(answer, accepted),
         "f1": token_f1(answer, accepted),
-        "supported": float(supported(answer, chunk_texts)),
-        "empty": float(is_empty(answer)),
-        "run_on": float(is_run_on(answer, ended)),
     }
+    return leading | overlap | {"empty": float(is_empty(answer)), "run_on": float(is_run_on(answer, ended))}
 
 
 def rouge(answer: str, reference: str, strip: bool = True) -> dict[str, float]:
@@ -66,18 +65,6 @@ def token_f1(answer: str, references: list[str]) -> float:
     return max(_f1(answer, reference) for reference in references)
 
 
-def supported(answer: str, chunk_texts: list[str]) -> bool:
-    """Whether one chunk has all numbers and names of an answer and at least 75% of its content words, by their stems.
-
-    This says that the document speaks of these things together, not that the answer is right. An answer without a
-    content word has nothing to support and is not supported.
-    """
-    answer = strip_label(answer)
-    words = content_words(answer)
-    sources = map(content_words, chunk_texts)
-    return bool(words) and any(words_module.supported(answer, words, source, SUPPORTED_SHARE) for source in sources)
-
-
 def is_empty(answer: str) -> bool:
     """Whether an answer has no letter and no digit beside its label."""
     return not re.search(r"[^\W_]", strip_label(answer))
@@ -101,10 +88,6 @@ def is_run_on(answer: str, ended: bool | None = None) -> bool:
     return not ended or max(repeats.values(), default=0) >= 3
 
 
-def strip_label(text: str) -> str:
-    return re.sub(r"^\W*answer\W*:\s*", "", text, flags=re.IGNORECASE).strip()
-
-
 def _f1(answer: str, reference: str) -> float:
     said, expected = Counter(_words(answer)), Counter(_words(reference))
     if not said or not expected:  # nothing is left of "A", the name of a point, but it is still the right answer
@@ -118,9 +101,5 @@ def _words(text: str) -> list[str]:
     SQuAD's script knows only ASCII punctuation. PDFs have curly quotes and long dashes, so that all of Unicode's
     punctuation goes here, as in MLQA (Lewis et al. 2020).
     """
-    plain = "".join(character for character in strip_label(text).lower() if not _is_punctuation(character))
+    plain = "".join(character for character in strip_label(text).lower() if not is_punctuation(character))
     return re.sub(r"\b(a|an|the)\b", " ", plain).split()
-
-
-def _is_punctuation(character: str) -> bool:
-    return character in string.punctuation or unicodedata.category(character).startswith("P")

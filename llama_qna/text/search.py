@@ -48,10 +48,12 @@ class Search:
         """
         return [self._search(question, k) for question in questions]
 
+    def scores(self, question: str):
+        """The score of every text, (N,)."""
+        return self._index.get_scores_from_ids(self._index.get_tokens_ids(_stems(question)))
+
     def _search(self, question: str, k: int) -> list[tuple[str, float]]:
-        known = self._index.get_tokens_ids(_stems(question))
-        scores = self._index.get_scores_from_ids(known).tolist()
-        found = [pair for pair in zip(self.chunk_ids, scores, strict=True) if pair[1] > 0]
+        found = [pair for pair in zip(self.chunk_ids, self.scores(question).tolist(), strict=True) if pair[1] > 0]
         return sorted(found, key=lambda pair: -pair[1])[:k]
 
 
