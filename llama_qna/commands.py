@@ -165,7 +165,7 @@ def ask(options) -> None:
         questions = terminal.piped_questions(sys.stdin)
     if library.is_path(options.variant):
         answerer, system = library.Library(options.variant), options.system or library.SYSTEM
-        for line in (f"left out: {reason}" for reason in answerer.left_out.values()):
+        for line in (f"left out: {file}: {reason}" for file, reason in answerer.left_out.items()):
             print(line, file=sys.stderr)
     else:
         answerer, system = _of_variant(options)

@@ -27,7 +27,7 @@ ADVICE_BY_SUFFIX = {suffix: advice for advice, suffixes in ADVICE.items() for su
 HIDDEN = ("~$", "Thumbs.db", "desktop.ini")  # beside what begins with a dot: what office programs and Windows leave
 
 
-def shown(path: Path, folder: Path) -> str:
+def file_name(path: Path, folder: Path) -> str:
     """A file's name as messages and records give it: its path inside the corpus."""
     return printable(path.relative_to(folder).as_posix())
 
@@ -38,20 +38,37 @@ def document_paths(folder: Path) -> list[Path]:
     return sorted(paths, key=lambda path: (path.suffix.lower() != ".pdf", path.relative_to(folder).as_posix()))
 
 
+def named_documents(path: Path) -> dict[str, Path]:
+    """The documents of a folder, or one file, by names of their own: the path without suffix, with it where taken.
+
+    A document's name does not depend on whether another one can be read.
+    """
+    folder, paths = (path, document_paths(path)) if path.is_dir() else (path.parent, [path] * path.is_file())
+    names = {}
+    for one in paths:
+        file = file_name(one, folder)
+        suffix = Path(file).suffix
+        name = file.removesuffix(suffix)
+        while name in names:
+            name += suffix
+        names[name] = one
+    return names
+
+
 def files_not_read(folder: Path) -> dict[str, str]:
     """By name the reason for every other file, and for links to folders, which are not followed."""
     reasons = {}
     for path in _files(folder):
         if path.is_dir():
-            reasons[shown(path, folder)] = "a link to a folder; copy the folder itself"
+            reasons[file_name(path, folder)] = "a link to a folder; copy the folder itself"
         elif (reason := _other_kind(path)) and not _is_record(path):
-            reasons[shown(path, folder)] = reason
+            reasons[file_name(path, folder)] = reason
     return reasons
 
 
 def document_hashes(folder: Path, limits: ReadLimits = DEFAULT_LIMITS) -> dict[str, str]:
     """Name and sha256 of every document of a corpus; of other files the name alone counts."""
-    documents = {shown(path, folder): content_hash(path, folder, limits) for path in document_paths(folder)}
+    documents = {file_name(path, folder): content_hash(path, folder, limits) for path in document_paths(folder)}
     return documents | dict.fromkeys(files_not_read(folder), "not read")
 
 

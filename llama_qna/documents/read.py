@@ -23,10 +23,10 @@ from llama_qna.documents.folder import (
     SUFFIXES,
     UNREADABLE,
     content_hash,
-    document_paths,
+    file_name,
     files_not_read,
+    named_documents,
     refusal,
-    shown,
 )
 from llama_qna.project.recipe import ReadLimits
 from llama_qna.project.variant import REPOSITORY
@@ -76,15 +76,15 @@ def read_each(
     Raises:
         UserError: no folder, or no document in it.
     """
-    folder, paths = (path, document_paths(path)) if path.is_dir() else (path.parent, [path] * path.is_file())
+    folder, documents = path if path.is_dir() else path.parent, named_documents(path)
     others = files_not_read(path)
-    if not paths:
+    if not documents:
         where = "/".join(path.parts[-3:])
         reasons = "".join(f"; {file}: {reason}" for file, reason in list(others.items())[:MOST_REASONS])
         raise UserError(f"no document (*.pdf, *.txt, *.md) in {where}/: put the documents there and run again{reasons}")
-    names, outcomes, texts = set(), {}, {}  # outcomes by the hash of the file, texts by their own
-    for one in paths:
-        file, digest = shown(one, folder), content_hash(one, folder, limits)
+    outcomes, texts = {}, {}  # by the hash of the file, and by that of the text
+    for name, one in documents.items():
+        file, digest = file_name(one, folder), content_hash(one, folder, limits)
         first, outcome = outcomes.get(digest, ("", None))
         if first and not outcome:
             yield file, f"the same content as {first}, which is read"
@@ -96,7 +96,7 @@ def read_each(
         if not reason and (same := texts.setdefault(_text_hash(outcome), file)) != file:
             reason = f"the same text as {same}, which is read"
         if not reason:
-            outcome.name = _free_name(file, names)
+            outcome.name = name
             outcome.report |= {"file": file, "language": language_of(outcome.text())}
         yield file, reason or outcome
     yield from others.items()
@@ -104,16 +104,6 @@ def read_each(
 
 def _text_hash(document: Document) -> str:
     return hashlib.sha256(document.text().encode("utf-8", "replace")).hexdigest()
-
-
-def _free_name(file: str, names: set[str]) -> str:
-    """The file's path without its suffix, or with it where another file has that name."""
-    suffix = Path(file).suffix
-    name = file.removesuffix(suffix)
-    while name in names:
-        name += suffix
-    names.add(name)
-    return name
 
 
 def read_document(path: Path, extractor: str = "pypdfium2", limits: ReadLimits = DEFAULT_LIMITS) -> Document:
