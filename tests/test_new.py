@@ -106,6 +106,8 @@ def test_notebooks_and_references_are_those_of_the_documents():
     for recipe in (paper, books):
         assert all((REPOSITORY / "notebooks" / f"{name}.ipynb").is_file() for name in recipe.notebooks)
     assert any("paper" in name for name in paper.notebooks) and not any("paper" in name for name in books.notebooks)
+    notes = Size(documents=3, pages=3, chunks=20, references=0, tokens=4000, seconds=0.1, pdfs=0)
+    assert fitted(KNOWN, "own", notes, 0.0)["notebooks"] == books.notebooks[1:], "the first one shows pages of PDFs"
     assert paper.generation.reference_questions and not books.generation.reference_questions
 
 

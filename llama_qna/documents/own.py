@@ -45,6 +45,7 @@ class Size:
     references: int  # among the chunks
     tokens: int  # about
     seconds: float  # that reading took
+    pdfs: int = 1  # not in subfolders, for the notebook that shows their pages
     left_out: tuple[str, ...] = ()  # a line each
 
     @property
@@ -68,6 +69,7 @@ def measure(folder: Path, recipe: Recipe) -> Size:
     start = time.perf_counter()
     documents, left_out = read_folder(folder, recipe.extractor, recipe.read_limits)
     rows = [row for document in documents for row in split(document, recipe.chunking)]
+    top = {path.stem for path in folder.glob("*.pdf")}
     reports = {"documents": {document.name: document.report for document in documents}, "left_out": left_out}
     return Size(
         documents=len(documents),
@@ -76,6 +78,7 @@ def measure(folder: Path, recipe: Recipe) -> Size:
         references=sum(row["kind"] == "reference" for row in rows),
         tokens=sum(len(row["text"]) for row in rows) // CHARACTERS_PER_TOKEN,
         seconds=time.perf_counter() - start,
+        pdfs=sum(document.name in top for document in documents),
         left_out=tuple(shortfalls(reports)),
     )
 
@@ -125,7 +128,7 @@ def fitted(known: Recipe, name: str, size: Size | None, heldout: float) -> dict:
     size = size or Size(1, 8, 83, 35, READ_ALL_OVER[1], 0.0)  # the paper of paper_135m
     is_paper = size.documents == 1 and size.pages <= PAPER
     content |= {"description": f"{known.base_model} on {name}", "corpus": name}
-    content["notebooks"] = [LOADERS[is_paper], GENERATORS[is_paper], *OTHER_NOTEBOOKS]
+    content["notebooks"] = [LOADERS[is_paper]] * bool(size.pdfs) + [GENERATORS[is_paper], *OTHER_NOTEBOOKS]
     content["heldout"] = {"fraction": heldout, "seed": known.seed}
     content.pop("extractor", None)  # pypdfium2, the quick one
     content["generation"] = content["generation"] | {"reference_questions": size.references > 0}
