@@ -19,7 +19,7 @@ from llama_qna.evaluation.bench import RECALLED, asked_of, gold_of
 from llama_qna.evaluation.free_rows import FREE, document_sentences, free_predictions
 from llama_qna.evaluation.scoring import Said, scored
 from llama_qna.project import gold
-from llama_qna.project.files import read_json, write_json, write_lines
+from llama_qna.project.files import read_json, sha256, write_json, write_lines
 from llama_qna.project.recipe import read_recipe
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.reporting import figures, plot
@@ -28,6 +28,7 @@ from llama_qna.reporting.results import write_results_block
 from llama_qna.text.scores import score
 
 KEPT = "seed protocol system checkpoint context retrieved shown log_likelihood prompt_sha256".split()
+SEEDS = ("seeds.json", "seeds.predictions.jsonl")
 
 
 class Corpus:
@@ -95,6 +96,12 @@ def rescore(name: str) -> None:
         perplexity = {int(seed): texts for seed, texts in read_json(folder / "seeds.json")["perplexity"].items()}
         write_lines(folder / "seeds.predictions.jsonl", rows)
         write_json(folder / "seeds.json", repeat.summarize(name, perplexity, rows))
+
+    # --- the records keep the files of the run, and name those of today beside them
+    for record, files in {"run.json": ("metrics.json", "predictions.jsonl"), "seeds.run.json": SEEDS}.items():
+        if (folder / record).is_file():
+            rescored = {file: sha256(folder / file) for file in files}
+            write_json(folder / record, read_json(folder / record) | {"rescored": rescored})
 
     # --- what is drawn and written from them
     stages = (corpus.recipe.pretraining, corpus.recipe.finetuning)

@@ -26,10 +26,9 @@ class Oracle:
     def label(self, system):
         return f"{system}, {self.computed_by}"
 
-    def prompt_ids(self, question):
+    def check(self, question):
         if not question.strip():
             raise UserError("the question is empty")
-        return [1]
 
     def sources(self, question):
         return [PASSAGE]
@@ -68,6 +67,17 @@ def test_every_question_gets_one_answer(files):
     assert [row["answer"] for row in written] == [f"{question.upper()}, rag" for question in oracle.asked]
     assert {row["sources"] for row in written} == {"small, page 3, 2 Method (small-0001)"}
     assert list(written[0]) == COLUMNS
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", ", "])
+def test_questions_are_read_however_a_spreadsheet_wrote_them(files, mark):
+    rows = [["number", "QUESTION "], ["1", '"who, where; when"'], ["2", "why"]]
+    files[0].write_text("\ufeff" + "".join(mark.join(row) + "\r\n" for row in rows))
+    oracle = Oracle()
+    assert ask_file(oracle, *files, "qna") == 2 and oracle.asked == ["who, where; when", "why"]
+    files[0].write_text(f"number{mark}question\n1{mark}who\n2\n")
+    with pytest.raises(UserError, match="row 2 has 1 fields, not 2"):
+        ask_file(oracle, *files, "qna")
 
 
 def test_an_interrupted_file_goes_on_where_it_stopped(files):

@@ -9,9 +9,10 @@ from statistics import fmean
 import pandas as pd
 import pytest
 
-from benchmarks import experiment_scores, experiments
+from benchmarks import experiment_scores, experiments, lesson, marked
 from llama_qna.project import gold
 from llama_qna.project.data import read_table
+from llama_qna.project.files import read_json
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.text import scores
 
@@ -25,6 +26,11 @@ def test_page_holds_the_tables_that_the_script_prints():
     printed = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, cwd=REPOSITORY).stdout
     page = (REPOSITORY / "docs" / "experiments.md").read_text(encoding="utf-8")
     assert page.split("<!-- experiments:begin -->\n")[1].split("<!-- experiments:end -->")[0] == printed
+
+
+def test_page_holds_the_lesson_that_its_file_tells():
+    told = lesson.tables(read_json(lesson.RESULTS))
+    assert marked.read(lesson.PAGE, "lesson") == f"{told}\n"
 
 
 def test_differences_are_those_of_the_scores():

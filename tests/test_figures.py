@@ -118,6 +118,7 @@ def test_memory_stands_beside_understanding(picked):
     assert memory["step"] == understanding["step"] == [0, 6, 12, 22, 32]
     assert memory["value"] == [0.19, 0.20, 0.21, 0.48, 0.68]
     assert understanding["value"] == [0.18, 0.19, 0.20, 0.31, 0.30]
+    assert list(numbers["panels"][0]["levels"].values()) == [0.26]  # the question itself has as much
     assert understanding["low"] == pytest.approx([0.15, 0.16, 0.17, 0.28, 0.27]) and "low" not in memory
     assert understanding["high"] == pytest.approx([0.22, 0.23, 0.24, 0.35, 0.34])
     # the title is about the checkpoint that ships, not about the last one
@@ -128,24 +129,25 @@ def test_memory_stands_beside_understanding(picked):
 
 def test_systems_stand_with_their_intervals_beside_the_base(picked):
     numbers = picked["systems"]
-    rouge, f1 = numbers["panels"]
-    assert [point["name"] for point in rouge["points"]] == [label for _, label, *_ in made_up.SYSTEMS]
-    assert [point["mean"] for point in rouge["points"]] == [0.20, 0.22, 0.29, 0.33, 0.32, 0.45, 0.50]
-    assert [point["mean"] for point in f1["points"]] == pytest.approx([0.18, 0.20, 0.27, 0.31, 0.30, 0.43, 0.48])
-    assert [(point["low"], point["high"]) for point in rouge["points"][4:6]] == [
-        (pytest.approx(0.27), pytest.approx(0.37)),
-        (pytest.approx(0.40), pytest.approx(0.50)),
+    right, new_words = numbers["panels"]
+    rouge = [rougeL for *_, rougeL in made_up.SYSTEMS]
+    assert [point["name"] for point in right["points"]] == [label for _, label, *_ in made_up.SYSTEMS]
+    assert [point["mean"] for point in right["points"]] == pytest.approx([mean - 0.1 for mean in rouge])
+    assert [point["mean"] for point in new_words["points"]] == pytest.approx([mean - 0.05 for mean in rouge])
+    assert [(point["low"], point["high"]) for point in right["points"][7:8]] == [
+        (pytest.approx(0.30), pytest.approx(0.40))
     ]
-    assert (rouge["levels"], f1["levels"]) == ({"base": 0.20}, {"base": pytest.approx(0.18)})
-    assert [point["kind"] for point in rouge["points"]] == (
-        ["the question alone"] * 4 + ["with retrieved chunks"] * 2 + ["with the right chunk"]
-    )
-    # the base given the right chunk scores more, but is told where the answer stands
+    best = "the best sentence (BM25)"
+    assert (right["levels"], new_words["levels"]) == ({best: pytest.approx(0.24)}, {best: pytest.approx(0.29)})
+    kinds = ["the question alone"] * 4 + ["with retrieved chunks"] * 2 + ["with the right chunk"]
+    assert [point["kind"] for point in right["points"]] == ["no model"] * 2 + kinds + ["no model"]
+    # who is given the right chunk, or is the evidence, scores more, but is told where the answer stands
     assert numbers["title"] == (
-        "Held-out questions, best beside the base: fine-tuned with retrieval\n"
-        "ROUGE-L 0.450, +0.250 [+0.200, +0.300] against base"
+        "Held-out questions, best model: fine-tuned with retrieval\n"
+        f"right 0.350, +0.110 [+0.060, +0.160] against {best}"
     )
     assert "50 gold questions" in numbers["note"] and "base given the right chunk is a bound" in numbers["note"]
+    assert "the gold evidence sentence is a bound" in numbers["note"]
 
 
 def test_an_interval_is_drawn_from_low_to_high():

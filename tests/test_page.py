@@ -79,6 +79,14 @@ def test_passages_of_a_system_without_retrieval_are_said_not_to_be_given(desk): 
     assert passages["metadata"]["title"] == "base of manual by a stand-in, given no passage; retrieval finds 2"
 
 
+def test_the_reader_shows_the_sentence_that_it_answers_from(desk):  # noqa: F811
+    reply = last(desk.reply(QUESTION, "manual", "reader"))
+    assert (reply.evidence.document, reply.evidence.page) == ("manual", 3)
+    assert reply.evidence.picture() is None, "its PDF is not on this machine"
+    titles = [message["metadata"].get("title", "") for message in messages(reply, "manual", "reader")]
+    assert titles[1] == "Evidence: manual, page 3"
+
+
 def test_each_question_is_asked_of_each_system_once(desk):  # noqa: F811
     done = {system: reply for system, reply in desk.side_by_side(QUESTION, "manual") if reply.done}
     assert set(done) == set(SYSTEMS)

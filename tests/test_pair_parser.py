@@ -84,6 +84,52 @@ SHAPES = {
     "Windows lines": ("Question: {q}\r\nAnswer: {a}\r\n", [A]),
     "nothing": ("", []),
     "refusal": ("I cannot help with that.", []),
+    # JSON and tables, as what they are
+    "JSON": ('[{{"question": "{q}", "answer": "{a}"}}, {{"question": "{p}", "answer": "{b}"}}]', [A, B]),
+    "JSON, answers first": ('[{{"answer": "{a}", "question": "{q}"}}, {{"answer": "{b}", "question": "{p}"}}]', [A, B]),
+    "JSON in a fence": ('Sure:\n```json\n[{{"prompt": "{q}",\n "completion": "{a}"}}]\n```\nBye.', [A]),
+    "JSON, other names": ('{{"instruction": "{q}", "output": "{a}"}}\n{{"Query": "{p}", "Response": "{b}"}}', [A, B]),
+    "JSON, numbered names": ('{{"qa": {{"question_1": "{q}", "answer_1": "{a}", "q2": "{p}", "a2": "{b}"}}}}', [A, B]),
+    "JSON, a name twice": ('{{"question": "{q}", "answer": "{a}", "question": "{p}", "answer": "{b}"}}', [A, B]),
+    "JSON, two lists": ('{{"questions": ["{q}", "{p}"], "answers": ["{a}", "{b}"]}}', [A, B]),
+    "JSON, a dialogue": ('[{{"role": "user", "content": "{q}"}}, {{"role": "assistant", "content": "{a}"}}]', [A]),
+    "JSON, trailing commas": (
+        '[{{"question": "{q}", "answer": "{a}",}}, {{"question": "{p}", "answer": "{b}"}},]',
+        [A, B],
+    ),
+    "JSON, labels in it": ('{{"question": "Question 1: {q}", "answer": "A: {a}"}}', [A]),
+    "JSON, lists and numbers": (
+        '[{{"question": "{q}", "answer": ["It is 4", "6"]}}, {{"question": "{p}", "answer": 4.5}}]',
+        [(Q, "It is 4, 6"), (B[0], "4.5")],
+    ),
+    "JSON, half a pair": ('[{{"question": "{q}", "answer": null}}, {{"question": "{p}", "answer": "{b}"}}]', [B]),
+    "JSON, cut off": (
+        '[{{"question": "{q}", "answer": "{a}"}}, {{"question": "{p}", "answer": "A gr',
+        [A, (B[0], "A gr")],
+    ),
+    "JSON of something else": ('{{"text": "{q}", "score": [1, 2]}}', []),
+    "CSV": ('Question,Answer\n"{q}","{a}"\n"{p}","{b}"', [A, B]),
+    "tabs": ("{q}\t{a}\n{p}\t{b}", [A, B]),
+    "tags": ("<qa><q>{q}</q><a>{a}</a></qa>\n<qa><a>{b}</a></qa>", [A]),
+    "YAML": ("- question: >\n    {q}\n  answer: |\n    {a}\n- question: {p}\n  answer: {b}", [A, B]),
+    "a dialogue": ("### User: {q}\n### Assistant: {a}\n\nUser: {p}\nAssistant:\n{b}", [A, B]),
+    # answers before their questions: paired where something shows it, and never with the next one
+    "answers first, paragraphs": ("Answer: {a}\nQuestion: {q}\n\nAnswer: {b}\nQuestion: {p}", [A, B]),
+    "answers first, list": ("- answer: {a}\n  question: {q}\n- answer: {b}\n  question: {p}", [A, B]),
+    "answers first, numbers": ("Answer 1: {a}\nQuestion 1: {q}\nAnswer 2: {b}\nQuestion 2: {p}", [A, B]),
+    "answers first, tags": (
+        "<pair><answer>{a}</answer><question>{q}</question></pair>\n"
+        "<pair><answer>{b}</answer><question>{p}</question></pair>",
+        [A, B],
+    ),
+    "answers first, nothing shows it": ("Answer: {a}\nQuestion: {q}\nAnswer: {b}\nQuestion: {p}", []),
+    "answers first, no JSON": ("{{'answer': '{a}', 'question': '{q}'}}, {{'answer': '{b}', 'question': '{p}'}}", []),
+    "stray answer and question": ("Answer: x.\n\nQuestion: {q}\nAnswer: {a}\n\nQuestion: {p}", [A]),
+    # thoughts
+    "thoughts": ("<think>\nMaybe Question: Who? Answer: Nobody.\n</think>\n\nQuestion: {q}\nAnswer: {a}", [A]),
+    "thoughts that the prompt began": ("Question: Who? Answer: Me.\n</think>\nQuestion: {q}\nAnswer: {a}", [A]),
+    "thoughts in JSON": ('<think>{{"question": "Who?"</think>{{"question": "{q}", "answer": "{a}"}}', [A]),
+    "thoughts, cut off": ("<thinking>\nQuestion: {q}\nAnswer: {a}", []),
     # harder
     "chatter after": ("Question: {q}\nAnswer: {a}\n\nI hope that helps!", [A]),
     "dash bullets": ("- Question: {q}\n- Answer: {a}", [A]),
@@ -107,6 +153,47 @@ SHAPES = {
 }
 
 
+LANGUAGES = {
+    "English": ("Question", "Answer", *A),
+    "German": ("Frage", "Antwort", "Was ist ein Pegel?", "Ein Messgerät."),
+    "French": ("Question", "Réponse", "Qu’est-ce qu’un flotteur ?", "Un corps qui flotte."),
+    "Spanish": ("Pregunta", "Respuesta", "¿Qué es un pozo?", "Un hoyo con agua."),
+    "Italian": ("Domanda", "Risposta", "Che cos’è un molo?", "Una costruzione nel mare."),
+    "Chinese": ("问题", "答案", "坝高多少？", "七十二米。"),
+    "Chinese, short": ("问", "答", "坝高多少？", "七十二米。"),
+}
+
+
+def test_letters_of_every_language_are_labels_where_question_and_answer_have_one():
+    pair = ("Où est l’atelier ?", "À Saint-Éloi.")
+    for layout in ("Q : {}\nR : {}", "Q1: {}\nR1: {}", "P: {}\nR: {}", "D: {}\nR: {}", "F: {}\nA: {}"):
+        assert parse_pairs(layout.format(*pair)) == [pair]
+    assert parse_pairs("Q：坝高多少？\nA：七十二米。\n\n希望这些有帮助！") == [("坝高多少？", "七十二米。")]
+    assert parse_pairs("1. 坝高多少？\n七十二米。") == parse_pairs("【问题一】坝高多少？\n【答案一】七十二米。")
+
+
+LAYOUTS = """{}: {}|{}: {}
+{} 1: {}|{} 1: {}
+{}1：{}|{}1：{}
+**{}:** {}|**{}:** {}
+{} : {}||{} : {}
+{}\u00a0: {}|{}\u00a0: {}
+1. {}: {}|   {}: {}
+- {}: {}|- {}: {}
+### {}|{}|### {}|{}"""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("layout", LAYOUTS.splitlines())
+def test_labels_of_every_language_are_found(language, layout):
+    asks, answers, question, answer = LANGUAGES[language]
+    raw = layout.replace("|", "\n").format(asks, question, answers, answer)
+    assert parse_pairs(raw) == [(question, answer)]
+    assert parse_pairs(f"{raw}\n\n{raw}") == [(question, answer)] * 2
+    assert strip_question_label(f"{asks} 2: {question}") == question
+    assert strip_answer_label(f"**{answers}:** {answer}") == answer
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_pairs_are_found_in_what_a_model_writes(shape):
     raw, pairs = SHAPES[shape]
@@ -124,6 +211,12 @@ def test_pairs_are_found_in_what_a_model_writes(shape):
         ("Q: Who?\nQ: When?\nA: In 1913.", [("Q: Who?", "question without answer")]),
         ("Q: Who?\nA: Bohr.\nA: In 1913.", [("A: In 1913.", "answer without question")]),
         ("Answer 1: Bohr.\n\nHope this helps!", [("Answer 1: Bohr.\n\nHope this helps!", "answer without question")]),
+        ("<think>Q: Who?\nA: Me.", [("<think>Q: Who?\nA: Me.", "cut off within its thoughts")]),
+        ('[{"question": "Who?", "answer": null}]', [("Who?", "question without answer")]),
+        (
+            '[{"question": "...", "answer": "..."}]',
+            [('[{"question": "...", "answer": "..."}]', "nothing behind the labels")],
+        ),
         ("1. Who?\n2. When?", [("1. Who?", "question without answer"), ("2. When?", "question without answer")]),
         ("Sure!\nQ: Who?\nA: Bohr.\n\nLet me know if you need more.", []),
     ],
@@ -137,6 +230,28 @@ def test_what_is_left_over_is_kept_with_its_reason(raw, leftovers):
 )
 def test_endless_repetition_of_a_mark_gives_no_pair(piece):
     assert parse_pairs(piece * (12_000 // len(piece))) == []
+
+
+HOSTILE = {
+    "ten megabytes": "The mill burns. " * 650_000,
+    "ten megabytes of brackets": '[{"a": ' * 1_500_000,
+    "ten megabytes of thoughts": "<think>" * 1_500_000,
+    "JSON inside JSON": '{"a": ' * 5_000 + "1" + "}" * 5_000,
+    "lists inside lists": "[" * 40_000 + "]" * 20_000,
+    "an endless number": '{"question": "How many?", "answer": ' + "9" * 20_000 + "}",
+    "names without end": "{" + ", ".join(f'"question_{n}": 1' for n in range(2_000)),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_response_gives_no_pair_and_ends(kind):
+    pairs, leftovers = parse_response(HOSTILE[kind])
+    assert pairs == [] and leftovers
+
+
+def test_control_tokens_end_a_response_wherever_they_stand():
+    text = '{"question": "What is it?", "answer": "A door."}<|im_end|>\n{"question": "Who?", "answer": "Me."}'
+    assert parse_pairs(text) == [("What is it?", "A door.")]
 
 
 @pytest.mark.parametrize(

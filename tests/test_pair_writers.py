@@ -1,10 +1,12 @@
 """Tests of llama_qna/pairs/writers.py: with a server on loopback, and with the embedded model."""
 
+import json
+
 import pandas as pd
 import pytest
 import yaml
 
-from llama_qna import UserError
+from llama_qna import UserError, cli
 from llama_qna.documents.chunks import load
 from llama_qna.pairs import qna
 from llama_qna.pairs.grammar import forms
@@ -13,7 +15,7 @@ from llama_qna.project.data import read_chunks
 from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.text.words import sentences_of
-from tests.test_endpoints import answer, serving
+from tests.test_endpoints import answer, refusal, serving
 
 FACTS = {  # sentence: question
     "The Alder bridge was built in 1884 by two brothers from the valley of Marne.": "When was the Alder bridge built?",
@@ -103,11 +105,72 @@ def test_yields_add_up(tmp_path):
     assert found["reasons"] == rejected.reason.value_counts().to_dict()
 
 
-def test_not_one_usable_pair_is_said(tmp_path):
+def test_not_one_usable_pair_is_said_with_the_reasons_of_all(tmp_path, capsys, monkeypatch):
     with serving(lambda body, attempt: answer("I am sorry, but I can not help with that.")) as server:
         variant = variant_at(tmp_path, server.url, method="multi_pair")
-        with pytest.raises(UserError, match="workshop: not one usable question-answer pair came out of 5 tries"):
-            qna.generate(variant)
+        monkeypatch.setenv("LLAMA_QNA_ROOT", str(tmp_path))
+        assert cli.main(["generate", "workshop"]) == 2
+    said = capsys.readouterr()
+    line = said.err.splitlines()[-1]
+    assert "workshop: not one usable question-answer pair came out of 5 tries" in line
+    assert "no pair in the response" in said.out and said.out.split()[-1] == "0"
+    rejected = pd.read_csv(tmp_path / line.split("; ")[1].split()[0])
+    assert len(rejected) == 5 and set(rejected.reason) == {"no pair in the response: no labels"}
+    assert not variant.qna.exists(), "the stage is not done"
+
+
+# --- servers of several kinds ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["two_step", "multi_pair"])
+def test_model_that_thinks_aloud_gives_the_pairs_of_one_that_does_not(method, tmp_path):
+    """Its thoughts are cut off where an answer of one line is asked for, and hold drafts of pairs where several are."""
+
+    def thinking(body, attempt):
+        if body.get("stop"):
+            return answer("<think>")
+        status, content = model(body)
+        message = content["choices"][0]["message"]
+        thoughts = "<think>\nQuestion: Who?\nAnswer: Hm.\n</think>\n\n"
+        message["content"] = f"{thoughts}{message['content']}\n\nLet me know if it helps."
+        return status, content
+
+    with serving(thinking) as server:
+        pairs = qna.generate(variant_at(tmp_path, server.url, method=method))
+    assert dict(zip(pairs.Answer, pairs.Question, strict=True)) == FACTS
+    stopped = [body for body in server.bodies if body.get("stop")]
+    assert 0 < len(stopped) <= 2, "it is stopped once, and then no more"
+
+
+def test_model_that_only_thinks_says_nothing_else(tmp_path):
+    with serving(lambda body, attempt: answer("<think>\nQuestion: Who?\nAnswer: Me, and")) as server:
+        for method, reason in (("two_step", "empty response"), ("multi_pair", "cut off within its thoughts")):
+            variant = variant_at(tmp_path / method, server.url, method=method)
+            with pytest.raises(UserError, match="not one usable"):
+                qna.generate(variant)
+            rejected = pd.read_csv(variant.qna.with_name(variant.qna.name + ".partial") / "qna_rejected.csv")
+            assert set(rejected.reason) == {f"no pair in the response: {reason}"}
+
+
+def as_json(body, attempt=1):
+    asked = body["messages"][-1]["content"]
+    if not body.get("response_format"):
+        return model(body)
+    facts = [fact for fact in FACTS if fact in asked]
+    return answer(json.dumps({"pairs": [{"answer": fact, "question": FACTS[fact]} for fact in facts]}))
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_pairs_are_asked_for_as_json_where_the_server_takes_that(takes, tmp_path):
+    def reply(body, attempt):
+        return as_json(body) if takes or not body.get("response_format") else refusal(400, "no response_format here")
+
+    with serving(reply) as server:
+        pairs = qna.generate(variant_at(tmp_path, server.url, method="multi_pair"))
+    assert dict(zip(pairs.Answer, pairs.Question, strict=True)) == FACTS
+    asked = [body for body in server.bodies if "question and answer pairs" in body["messages"][-1]["content"]]
+    assert sum("response_format" in body for body in asked) == (len(SECTIONS) if takes else 1)
+    assert len(asked) == len(SECTIONS) + (not takes)
 
 
 def test_chunk_without_a_pair_is_asked_about_again_with_another_seed(tmp_path):

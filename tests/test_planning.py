@@ -32,7 +32,8 @@ def test_stage_in_little_memory_takes_the_same_steps(shallow_variant, monkeypatc
     def too_much_at_once(shapes, recipe, stage, batch, device):
         return counted(shapes, recipe, stage, batch, device) | ({"more": 2**50} if batch.rows > 8 else {})
 
-    variant = shared.write_variant(shallow_variant.root, shallow_variant.recipe.base_model, replay_tokens=128)
+    settings = {"replay_tokens": 128, "batch_size": 16}
+    variant = shared.write_variant(shallow_variant.root, shallow_variant.recipe.base_model, **settings)
     for halved in (False, True):
         if halved:
             monkeypatch.setattr(plan, "memory", too_much_at_once)

@@ -27,6 +27,23 @@ def control(tokenizer):
     return set(tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"]))
 
 
+@pytest.fixture(scope="module")
+def with_start_token(tokenizer):
+    """A tokenizer that begins every text with a start token, as Llama's does."""
+    import copy
+
+    from tokenizers.processors import TemplateProcessing
+
+    llama = copy.deepcopy(tokenizer)
+    llama.bos_token = "<|endoftext|>"
+    start = llama.bos_token_id
+    llama.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", pair="<|endoftext|> $A $B", special_tokens=[("<|endoftext|>", start)]
+    )
+    llama.chat_template = "{{ bos_token }}" + tokenizer.chat_template
+    return llama
+
+
 def test_prompt_is_the_models_chat_template(tokenizer):
     messages = [{"role": "system", "content": prompts.SYSTEM}, {"role": "user", "content": QUESTION}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -109,12 +126,11 @@ def test_training_row_ends_with_the_labelled_end_of_turn(tokenizer):
     assert tokenizer.eos_token == "<|im_end|>" != tokenizer.pad_token
 
 
-def test_training_row_is_truncated_at_its_end(tokenizer):
+def test_training_row_is_whole_or_not_there(tokenizer):
     whole = prompts.training_row(tokenizer, QUESTION, ANSWER, max_length=512)
-    length = len(whole["input_ids"]) - 4
-    cut = prompts.training_row(tokenizer, QUESTION, ANSWER, max_length=length)
-    assert cut == {name: ids[:length] for name, ids in whole.items()}
-    assert tokenizer.eos_token_id not in cut["labels"], "an answer that was cut off does not teach to stop there"
+    length = len(whole["input_ids"])
+    assert prompts.training_row(tokenizer, QUESTION, ANSWER, max_length=length) == whole
+    assert prompts.training_row(tokenizer, QUESTION, ANSWER, max_length=length - 1) is None
 
 
 def test_text_row_labels_every_token(tokenizer):
@@ -122,6 +138,22 @@ def test_text_row_labels_every_token(tokenizer):
     assert row["labels"] == row["input_ids"]
     assert tokenizer.decode(row["input_ids"]) == ANSWER
     assert prompts.text_row(tokenizer, ANSWER, max_length=3) == {name: ids[:3] for name, ids in row.items()}
+
+
+@pytest.mark.parametrize("length", [2, 3, 5, 12, 13, 14, 512])
+def test_rows_of_a_text_predict_every_token_once(length, tokenizer, with_start_token):
+    for model, unpredicted in ((tokenizer, 1), (with_start_token, 0)):
+        ids = prompts.encode_document(model, ANSWER)
+        rows = prompts.text_rows(model, ANSWER, length)
+        assert [token for row in rows for token in row["labels"][1:]] == ids[unpredicted:]
+        assert all(len(row["input_ids"]) <= length and row["labels"] == row["input_ids"] for row in rows)
+        assert len(rows) == 1 or {len(row["input_ids"]) for row in rows[:-1]} == {length}
+        if len(rows) == 1:
+            assert rows == [prompts.text_row(model, ANSWER, length)]
+
+
+def test_text_of_which_nothing_can_be_predicted_has_no_row(tokenizer):
+    assert prompts.text_rows(tokenizer, "", 9) == prompts.text_rows(tokenizer, "a", 9) == []
 
 
 def test_labels_are_a_list_of_their_own(tokenizer):
@@ -234,19 +266,9 @@ def test_model_without_a_chat_template_gets_the_plain_one(tokenizer):
     )
 
 
-def test_start_token_is_there_once_for_models_that_expect_it(tokenizer):
+def test_start_token_is_there_once_for_models_that_expect_it(tokenizer, with_start_token):
     """Llama's tokenizer adds a start token, and its chat template writes one too."""
-    import copy
-
-    from tokenizers.processors import TemplateProcessing
-
-    llama = copy.deepcopy(tokenizer)
-    llama.bos_token = "<|endoftext|>"
-    start = llama.bos_token_id
-    llama.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<|endoftext|> $A", pair="<|endoftext|> $A $B", special_tokens=[("<|endoftext|>", start)]
-    )
-    llama.chat_template = "{{ bos_token }}" + tokenizer.chat_template
+    llama, start = with_start_token, with_start_token.bos_token_id
     for ids in (
         prompts.question_ids(llama, QUESTION),
         prompts.question_ids(llama, HOSTILE),

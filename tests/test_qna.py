@@ -1,4 +1,4 @@
-"""Tests of llama_qna/pairs/qna.py: what is kept of what a model wrote, and the user's own file; no model runs here."""
+"""Tests of llama_qna/pairs/qna.py: what is kept of what a model wrote, and of a user's own file; no model runs here."""
 
 import re
 
@@ -13,84 +13,6 @@ from llama_qna.pairs.writers import Candidate, Written
 from llama_qna.project.data import QNA_COLUMNS, read_chunks
 from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import Variant
-
-# --- a file of the user's own ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def qna_file(tmp_path):
-    def write(content):
-        path = tmp_path / "mine.csv"
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
-@pytest.mark.parametrize(
-    "content, reason",
-    [
-        ("question,reply\nWhat?,That.\n", "no column Question or Answer; it has question, reply"),
-        ("Question,reply\nWhat?,That.\n", "no column Answer; it has Question, reply"),
-        ("", "not readable as CSV"),
-        ("Question,Answer\n", "no row has both a question and an answer"),
-        ("Question,Answer\nWhat?,\n,That.\nQuestion:,Answer:\n", "no row has both a question and an answer"),
-        (b"\xff\xfe\x00\x01", "not readable as CSV"),
-        ('Question,Answer\n"What?,That.\n', "not readable as CSV"),
-        ("Question,Answer\na,b\na,b,c,d\n", "not readable as CSV"),
-    ],
-)
-def test_bad_file_is_named_with_its_reason(content, reason, qna_file):
-    with pytest.raises(UserError) as caught:
-        qna.read_qna_file(qna_file(content))
-    assert str(caught.value).startswith("Q&A file mine.csv: ") and reason in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_missing_file_is_named_with_its_key(tmp_path):
-    with pytest.raises(UserError, match=r"Q&A file mine\.csv: no such file \(generation\.qna_file"):
-        qna.read_qna_file(tmp_path / "mine.csv")
-
-
-def test_labels_are_stripped_and_incomplete_rows_dropped(qna_file):
-    table = qna.read_qna_file(
-        qna_file(
-            "Answer,Question,x\nAnswer: A door.,Question: What?,\nNone,What is NA?,\n,Lost?,\n1. A: B.,1. Q: C?,\n"
-        )
-    )
-    assert list(table.Question) == ["What?", "What is NA?", "C?"]
-    assert list(table.Answer) == ["A door.", "None", "B."]
-    assert (set(table.split), set(table.recipe)) == ({"train"}, {"file"})
-
-
-@pytest.mark.parametrize(
-    "question, answer",
-    [
-        ("Question 3: What?", "Answer 3: A door."),
-        ("Q1. What?", "A1. A door."),
-        ("Q: What?", "A) A door."),
-        ("**Question:** What?", "**Answer:** A door."),
-        ("QUESTION 2: What?", "ANSWER 2: A door."),
-        ("1. What?", "(Answer) A door."),
-    ],
-)
-def test_labels_of_every_shape_are_stripped(question, answer, qna_file):
-    table = qna.read_qna_file(qna_file(f"Question,Answer\n{question},{answer}\n"))
-    assert (table.Question[0], table.Answer[0]) == ("What?", "A door.")
-
-
-@pytest.mark.parametrize(
-    "text", ["A. Graves wrote it.", "Q. Le wrote it.", "A 4-bit table.", "a) and b)", "Questions: three."]
-)
-def test_text_that_only_looks_like_a_label_stays(text, qna_file):
-    table = qna.read_qna_file(qna_file(f"Question,Answer\n{text},{text}\n"))
-    assert (table.Question[0], table.Answer[0]) == (text, text)
-
-
-def test_file_that_a_spreadsheet_wrote_with_a_mark_at_its_start(qna_file):
-    table = qna.read_qna_file(qna_file("\ufeffQuestion,Answer\nWhat is it?,A door.\n"))
-    assert list(table.Question) == ["What is it?"]
-
 
 # --- the stage with such a file --------------------------------------------------------------------------------------
 
@@ -139,6 +61,19 @@ def test_generate_takes_the_file_and_the_references(variant):
     assert record["results"] == {"pairs": 72, "rejected": 0, "reasons": {}}
     rejected = pd.read_csv(variant.qna / "qna_rejected.csv")
     assert list(rejected.columns) == [*QNA_COLUMNS, "reason", "score"] and rejected.empty
+
+
+def test_pairs_that_were_written_here_and_given_back_are_what_they_were(variant, toy_root, capsys):
+    """Splits, ids and reference pairs are kept, nothing is there twice; what was edited is what stays."""
+    written = qna.generate(variant).astype(str)
+    written.loc[0, ["Answer", "split", "chunk_id", "document", "page"]] = ["A gate.", "heldout", "d-1", "d", "7"]
+    written.loc[2, "Answer"] = "Corrected."
+    capsys.readouterr()
+    written.to_csv(toy_root / "mine.csv", index=False)
+    pd.testing.assert_frame_equal(qna.generate(variant).astype(str), written)
+    assert "left out" not in capsys.readouterr().out
+    written.drop(index=[3]).to_csv(toy_root / "mine.csv", index=False)
+    assert len(qna.generate(variant)) == len(written) - 1, "a reference pair that a person took out stays out"
 
 
 def test_generate_again_is_skipped_until_the_file_changes(variant, toy_root, capsys):

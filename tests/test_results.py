@@ -26,30 +26,36 @@ def tables(text):
     return [[[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines()] for part in parts]
 
 
-def test_heldout_table_holds_every_system_with_its_intervals():
-    heldout, _ = tables(block(paper_135m=made_up.metrics()))
-    assert heldout[:2] == [["system", "ROUGE-L", "F1", "exact match", "supported by the document"], ["---"] * 5]
-    assert [row[0] for row in heldout[2:]] == [label for _, label, *_ in made_up.SYSTEMS]
-    assert heldout[7] == [
-        "fine-tuned with retrieval",
-        "0.450 [0.400, 0.500]",
-        "0.430 [0.380, 0.480]",
-        "0.080 [0.030, 0.130]",
-        "0.600 [0.550, 0.650]",
-    ]
+def test_heldout_tables_hold_every_system_with_its_intervals():
+    leading, overlap, _ = tables(block(paper_135m=made_up.metrics()))
+    shown = ["evidence", "page", "answer or evidence", "says so, unanswerable", "says so, answerable"]
+    assert leading[0] == ["system", "right", "right, not copied", "new words F1", *shown]
+    assert overlap[0] == ["system", "ROUGE-1", "ROUGE-2", "ROUGE-L", "F1", "exact match"]
+    for table in (leading, overlap):
+        assert [row[0] for row in table[2:]] == [label for _, label, *_ in made_up.SYSTEMS]
+    row = next(row for row in leading if row[0] == "fine-tuned with retrieval")
+    means = ["0.350 [0.300, 0.400]", "0.090 [0.040, 0.140]", "0.400 [0.350, 0.450]"]
+    assert row[1:] == [*means, "-", "-", "-", "0.300 [0.250, 0.350]", "0.100 [0.050, 0.150]"]
+    row = next(row for row in overlap if row[0] == "fine-tuned with retrieval")
+    assert row[3:] == ["0.450 [0.400, 0.500]", "0.430 [0.380, 0.480]", "0.080 [0.030, 0.130]"]
+    best = next(row for row in leading if row[0].startswith("the best sentence"))
+    assert best[4] == "0.400 [0.350, 0.450]"
 
 
 def test_findings_state_the_differences_and_their_price():
     text = block(paper_135m=made_up.metrics())
-    assert "**Held out: paper_135m** (about paper_135m). 50 gold questions" in text
-    better = "(better)"
+    assert "**Held out: paper_135m** (about paper_135m). 50 gold questions" in text and "25 unanswerable" in text
+    gain, close = "+0.130 [+0.080, +0.180] (better)", "+0.040 [-0.010, +0.090] (no clear difference)"
+    above = "+0.060 [+0.010, +0.110] (better)"
+    retrieved, best = "+0.120 [+0.070, +0.170] (better)", "+0.110 [+0.060, +0.160] (better)"
+    tuned = "- pretraining, then fine-tuning against"
     assert [line for line in text.splitlines() if line.startswith("- ")] == [
-        "- pretraining, then fine-tuning against base: "
-        f"ROUGE-L +0.130 [+0.080, +0.180] {better}, F1 +0.130 [+0.080, +0.180] {better}",
-        "- pretraining, then fine-tuning against fine-tuning only: "
-        "ROUGE-L +0.040 [-0.010, +0.090] (no clear difference), F1 +0.040 [-0.010, +0.090] (no clear difference)",
-        "- best other system (fine-tuned with retrieval) against base with retrieval: "
-        f"ROUGE-L +0.130 [+0.080, +0.180] {better}, F1 +0.130 [+0.080, +0.180] {better}",
+        f"{tuned} base: right {gain}, new words F1 {gain}",
+        f"{tuned} fine-tuning only: right {close}, new words F1 {close}",
+        f"{tuned} the question itself: right {above}, new words F1 {above}, ROUGE-L {above}",
+        f"- base with retrieval against base: right {retrieved}, new words F1 {retrieved}",
+        "- best of the models (fine-tuned with retrieval) against the best sentence (BM25): "
+        f"right {best}, new words F1 {best}",
         "- general-text perplexity, base → shipped checkpoint (finetuning checkpoint-10): 40.00 → 42.00 (+5.0%)",
     ]
 
@@ -62,7 +68,7 @@ def test_likelihood_of_references_stands_beside_the_answers_where_it_was_measure
         "mean": 0.9, "low": 0.4, "high": 1.4, "p": 0.001, "p_holm": 0.002
     }  # fmt: skip
     text = block(paper_135m=metrics)
-    heldout, _ = tables(text)
+    _, heldout, _ = tables(text)
     assert heldout[0][-1] == "reference's log-likelihood a token"
     assert {row[0]: row[-1] for row in heldout[2:]}["pretraining, then fine-tuning"] == "-2.500 [-3.000, -2.000]"
     assert [row[-1] for row in heldout[2:]].count("-") == len(made_up.SYSTEMS) - 1
@@ -72,10 +78,10 @@ def test_likelihood_of_references_stands_beside_the_answers_where_it_was_measure
 def test_a_lost_comparison_is_said_plainly():
     metrics = made_up.metrics()
     for system in metrics["systems"]:
-        if "base_retrieval" in system["against"]:
-            system["against"]["base_retrieval"]["rougeL"] |= {"mean": -0.1, "low": -0.2, "high": -0.01}
+        if "best_sentence" in system["against"]:
+            system["against"]["best_sentence"]["right"] |= {"mean": -0.1, "low": -0.2, "high": -0.01}
     text = block(paper_135m=metrics)
-    assert "against base with retrieval: ROUGE-L -0.100 [-0.200, -0.010] (worse)" in text
+    assert "against the best sentence (BM25): right -0.100 [-0.200, -0.010] (worse)" in text
 
 
 def test_a_run_without_fine_tuning_only_is_not_compared_with_it():
@@ -136,10 +142,11 @@ def test_a_run_without_gold_questions_is_in_the_second_table_only():
 
 
 def test_metrics_of_the_older_form_are_refused():
-    with pytest.raises(
-        UserError, match="the metrics of paper_135m are of an older form: evaluate and publish it again"
-    ):
-        block(paper_135m={"variant": "paper_135m", "systems": [{"name": "base"}]})
+    without_right = made_up.metrics()
+    del without_right["systems"][0]["scores"]["right"]
+    for old in (without_right, {"variant": "paper_135m", "systems": [{"name": "base", "scores": {}}]}):
+        with pytest.raises(UserError, match="the metrics of paper_135m are of an older form: evaluate and publish"):
+            block(paper_135m=old)
 
 
 def test_the_last_checkpoint_of_the_study_is_the_one_that_it_chose():
@@ -183,7 +190,7 @@ def root(tmp_path):
 
 def test_readme_gets_every_published_variant(root):
     text = publish.readme_results(root)
-    assert len(tables(text)) == 3
+    assert len(tables(text)) == 5
     head = tables(text)[-1][0]
     assert [cell.split(" ")[0] for cell in head[1:3]] == ["paper_135m", "physics_books_135m"]
     assert head[1].endswith(", 2 CPU cores)") and head[2].endswith(", L4)")
@@ -199,8 +206,8 @@ def test_summary_shows_memory_and_heldout_scores_and_says_which_is_which(root, m
         ["ROUGE-L,", "fine-tuning", "0.210", "0.680"]
     ]
     (shown,) = [line for line in lines if line.startswith("fine-tuned with retrieval")]
-    assert shown.removeprefix("fine-tuned with retrieval").split("  ")[-1].strip() == "0.430 [0.380, 0.480]"
-    assert "0.450 [0.400, 0.500]" in shown
+    assert shown.removeprefix("fine-tuned with retrieval").split("  ")[-1].strip() == "0.450 [0.400, 0.500]"
+    assert "0.350 [0.300, 0.400]" in shown
     assert "in-sample" in lines[-1] and "held out" in lines[-1]
 
     (variant.evaluation / "metrics.json").write_text(json.dumps(made_up.without_gold()))
@@ -221,13 +228,14 @@ def test_table_of_checkpoints_has_a_column_for_what_was_measured():
 
 def test_table_of_systems_has_a_row_for_what_was_asked():
     table = systems_table(made_up.metrics())
-    assert list(table.columns) == ["system", "ROUGE-L [95% interval]", "F1 [95% interval]"]
+    assert list(table.columns) == ["system", *(f"{n} [95% interval]" for n in ("right", "new words F1", "ROUGE-L"))]
     assert list(table.system) == [label for _, label, *_ in made_up.SYSTEMS]
-    assert list(table.iloc[5]) == ["fine-tuned with retrieval", "0.450 [0.400, 0.500]", "0.430 [0.380, 0.480]"]
+    means = ["0.350 [0.300, 0.400]", "0.400 [0.350, 0.450]", "0.450 [0.400, 0.500]"]
+    assert list(table.iloc[7]) == ["fine-tuned with retrieval", *means]
     assert systems_table(made_up.without_gold()).empty
     lines = as_text(table).splitlines()
-    assert lines[6].split("  ")[0] == "fine-tuned with retrieval"
-    assert {line.index("0.") for line in lines[1:]} == {lines[0].index("ROUGE-L")}
+    assert lines[8].split("  ")[0] == "fine-tuned with retrieval"
+    assert {line.index("0.") for line in lines[1:]} == {lines[0].index("right")}
 
 
 # --- publishing ------------------------------------------------------------------------------------------------------
@@ -241,7 +249,7 @@ def finished(root, monkeypatch):
     monkeypatch.setenv("LLAMA_QNA_ROOT", str(root))
     (root / "README.md").write_text(README, encoding="utf-8")
     variant, content = Variant.load("paper_135m"), made_up.metrics()
-    content["systems"][0]["scores"]["rougeL"]["mean"] = 0.111
+    content["systems"][0]["scores"]["right"]["mean"] = 0.111
 
     def work(folder):
         (folder / "metrics.json").write_text(json.dumps(content))
@@ -275,7 +283,7 @@ def test_another_variant_of_an_older_form_is_left_out_and_named(finished, capsys
         "left out of the README's results: the metrics of physics_books_135m are of an older form: "
         "evaluate and publish it again\n"
     )
-    heldout, in_sample = tables((finished.root / "README.md").read_text(encoding="utf-8"))
+    *_, in_sample = tables((finished.root / "README.md").read_text(encoding="utf-8"))
     assert [cell.split(" ")[0] for cell in in_sample[0][1:]] == ["paper_135m", "Paper-7b", "MK-PhysX-7b"]
 
 

@@ -54,6 +54,11 @@ CASES = [
     (BARE, "3.1 million", False),
     # --- not beside other new numbers
     (LATENCY, "It takes 159 ms, 255 ms or 329 ms.", False),
+    (LATENCY, "159 or 255 ms", False),
+    (LATENCY, "159, 255, 329 ms", False),
+    (LATENCY, "from 200 to 255 ms", False),
+    (LATENCY, "2021 ms and 255 ms", False),
+    (LATENCY, "In 2021, 255 ms.", True),
     (LATENCY, "In 2021 it took 255 ms on two cores.", True),
     (BARE, "3.1 or 4.2", False),
     (CUBES, "It has 16 corners, 32 edges, 24 squares and eight cubes.", True),

@@ -6,7 +6,7 @@ import pytest
 
 from llama_qna.project import code
 
-TRAINED = {"pretrain", "finetune", "finetune_only", "repeat"}
+TRAINED = {"pretrain", "finetune", "finetune_only", "repeat", "read"}
 MODELLED = {"write", "generate", "evaluate", *TRAINED}
 ALL = set(code.BEGINS)
 
@@ -30,8 +30,8 @@ def undone_by(path, change) -> set[str]:
 @pytest.mark.parametrize(
     ("module", "stages"),
     [
-        ("text/words", {"write", "generate", "evaluate", "repeat", "load"}),
-        ("text/search", {"evaluate", "repeat"}),
+        ("text/words", {"write", "generate", "evaluate", "repeat", "load", "read"}),
+        ("text/search", {"evaluate", "repeat", "read"}),
         ("project/recipe", ALL),
         ("models/nf4", MODELLED | {"load"}),  # with the base, whose tokenizer counts the tokens of chunks
         ("models/likelihood", {"write", "generate", "evaluate", "repeat"}),
@@ -48,6 +48,8 @@ def undone_by(path, change) -> set[str]:
         ("reporting/plot", {"figures"}),
         ("serving/page", set()),
         ("cli", set()),
+        ("training/reading", {"read"}),
+        ("answering/reader", {"evaluate", "repeat"}),
         ("repeat", {"repeat"}),
     ],
 )

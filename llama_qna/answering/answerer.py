@@ -59,6 +59,10 @@ class Prompter:
             raise UserError("the question is empty")
         return fitted_prompt(self.tokenizer, question, sources)[0]
 
+    def check(self, question: str) -> None:
+        """Refuse a question that is empty or too long; see `prompt_ids`."""
+        self.prompt_ids(question)
+
     @property
     def name(self) -> str:
         return self.variant.name

@@ -1,7 +1,9 @@
-"""Answers from passages: a quote first, then the answer that it gives; or "The documents do not say."
+"""Answers from passages, with their evidence; or "The documents do not say."
 
-For a small model that has learnt to read (`training.reading`), and for those that were trained on it further. It needs
-chunks and nothing else: no training on the documents that it answers about.
+For a small model that has learnt to read and to ask (`training.reading`); no training on the documents is needed. It is
+asked three things, of which it can do each better than all at once: which of the sentences that share words with the
+question would make somebody ask it (Sachan et al. 2022, arXiv:2204.07496), whether that sentence with its neighbours
+tells the answer, and what the answer is, once the sentence is quoted.
 """
 
 from __future__ import annotations
@@ -11,20 +13,19 @@ from collections.abc import Callable
 import pandas as pd
 
 from llama_qna import UserError
-from llama_qna.answering.retrieval import Answer, Evidence, Source
+from llama_qna.answering.retrieval import Answer, Evidence
 from llama_qna.answering.sentences import Sentences
 from llama_qna.models import prompts
 from llama_qna.models.adapters import attach_adapter
 from llama_qna.models.base import load_base, load_tokenizer
+from llama_qna.models.likelihood import candidate_log_likelihoods
 from llama_qna.project.variant import Reader
-from llama_qna.text.words import sentences_of, similarity
 
-PASSAGE_TOKENS = 350  # of a prompt; the evidence is among them for 95% of the dev questions (docs/experiments.md)
+READ = 6  # sentences that are read for a question; chosen on the dev questions, as DOUBT (docs/experiments.md)
+DOUBT = 0.0  # log-probability of the dash, in nats, from which the answer is that the documents do not say
 QUESTION_TOKENS = 300  # a longer question leaves no room for an answer
-NEW_TOKENS = 110  # of a quote and an answer
+NEW_TOKENS = 48  # of an answer
 BATCH = 32
-# Added to the logit of the dash that says that nothing was found; chosen on the dev questions (docs/experiments.md).
-DOUBT = 0.0
 
 
 class ReadingAnswerer:
@@ -43,46 +44,83 @@ class ReadingAnswerer:
         self._model = None
 
     def answer(self, questions: list[str], done: Callable[[int], None] = lambda count: None) -> list[Answer]:
-        """Answer questions in batches, greedily.
+        """Answer questions, greedily.
 
         Returns:
-            One answer a question, in order; one that the passages do not give has `said_not`.
+            One answer a question, in order, with its evidence and all passages that were read, the best first; one that
+            they do not give has `said_not` and no evidence.
 
         Raises:
             UserError: a question is empty or too long, or the reader's adapter is damaged.
         """
+        for question in questions:
+            self.check(question)
+        found = []
+        for start in range(0, len(questions), BATCH):
+            found += self._answer(questions[start : start + BATCH])
+            done(len(questions[start : start + BATCH]))
+        return found
+
+    def _answer(self, questions: list[str]) -> list[Answer]:
         from llama_qna.models.generate import generate_texts
 
-        found = [self.passages(question) for question in questions]
-        asked = [self.prompt_ids(question, sources) for question, sources in zip(questions, found, strict=True)]
-        dash = prompts.encode_document(self.tokenizer, f" {prompts.NOTHING}")[0]
+        # --- which sentences
+        ranked = self._ranked(questions)
+        passages = [[self.sentences.passage(n) for n in numbers] for numbers in ranked]
+
+        # --- whether the best one tells the answer
+        asked = [n for n, numbers in enumerate(ranked) if numbers]
+        prompt_ids = {n: self.prompt_ids(questions[n], passages[n][0].text) for n in asked}
+        told = [n for n, doubt in zip(asked, self._doubts(list(prompt_ids.values())), strict=True) if doubt < DOUBT]
+
+        # --- what it is, after the quote
+        evidence = {n: Evidence(self.sentences.all[ranked[n][0]].text, passages[n][0]) for n in told}
+        quoted = [prompt_ids[n] + self._ids(f" {evidence[n].sentence}\n") for n in told]
         texts = generate_texts(
-            self.model(),
-            self.tokenizer,
-            asked,
-            max_new_tokens=NEW_TOKENS,
-            batch_size=BATCH,
-            first_bias={dash: DOUBT},
-            done=done,
+            self.model(), self.tokenizer, quoted, max_new_tokens=NEW_TOKENS, batch_size=BATCH, done=lambda count: None
         )
-        return [answer_of(text, sources) for text, sources in zip(texts, found, strict=True)]
+        answers = dict(zip(told, texts, strict=True))
+        return [
+            Answer(answers[n] or evidence[n].sentence, tuple(passages[n]), evidence[n])
+            if n in answers
+            else Answer(prompts.NOT_SAID, tuple(passages[n]), said_not=True)
+            for n in range(len(questions))
+        ]
 
-    def passages(self, question: str) -> list[Source]:
-        """The passages that a question is answered from."""
-        return self.sentences.find(question, PASSAGE_TOKENS, self._length)
+    def _ranked(self, questions: list[str]) -> list[list[int]]:
+        """The numbers of the sentences to read for each question, by how likely the question is after each."""
+        found = [self.sentences.find(question, READ) for question in questions]
+        asked = [self._ids(f" {question}") + [self.tokenizer.eos_token_id] for question in questions]
+        pairs = [(place, n) for place, numbers in enumerate(found) for n in numbers]
+        likely = candidate_log_likelihoods(
+            self.model(), [self._writing_ids(n) for _, n in pairs], [asked[place] for place, _ in pairs]
+        )
+        ranked = sorted(zip(likely, pairs, strict=True), reverse=True)
+        return [[n for _, (at, n) in ranked if at == place] for place in range(len(questions))]
 
-    def prompt_ids(self, question: str, sources: list[Source]) -> list[int]:
-        """`input_ids` of a question with its passages, (T,).
+    def _writing_ids(self, n: int) -> list[int]:
+        messages = prompts.writing_messages(self.sentences.passage(n).text, self.sentences.all[n].text)
+        return prompts.chat_ids(self.tokenizer, messages)
+
+    def _doubts(self, prompt_ids: list[list[int]]) -> list[float]:
+        """How likely the reader is to write that a passage does not tell, for each prompt: nats, (N,)."""
+        dash = self._ids(f" {prompts.NOTHING}")[:1]
+        return candidate_log_likelihoods(self.model(), prompt_ids, [dash] * len(prompt_ids))
+
+    def check(self, question: str) -> None:
+        """Refuse a question that cannot be asked.
 
         Raises:
-            UserError: the question is empty or too long.
+            UserError: it is empty or too long.
         """
         if not question.strip():
             raise UserError("the question is empty")
-        if self._length(question) > QUESTION_TOKENS:
+        if len(self._ids(question)) > QUESTION_TOKENS:
             raise UserError(f"the question {question[:60]!r} is longer than {QUESTION_TOKENS} tokens")
-        messages = prompts.reading_messages(question, [source.text for source in sources])
-        return prompts.chat_ids(self.tokenizer, messages)
+
+    def prompt_ids(self, question: str, passage: str) -> list[int]:
+        """`input_ids` of a question with a passage, (T,), ready for the quote."""
+        return prompts.chat_ids(self.tokenizer, prompts.reading_messages(question, [passage]))
 
     def model(self):
         """The base with the reader's adapter."""
@@ -91,37 +129,5 @@ class ReadingAnswerer:
             self._model = attach_adapter(load_base(recipe.base_model, recipe.quantization), self.reader.adapter)
         return self._model
 
-    def _length(self, text: str) -> int:
-        return len(prompts.encode_document(self.tokenizer, text))
-
-
-def answer_of(text: str, sources: list[Source]) -> Answer:
-    """What a reader wrote, taken apart: the answer, and the sentence of its passages that the quote is from."""
-    quote, _, answer = (part.strip() for part in text.partition("\n"))
-    if quote == prompts.NOTHING or not quote or answer == prompts.NOT_SAID:
-        return Answer(prompts.NOT_SAID, tuple(sources), said_not=True)
-    return Answer(answer or quote, tuple(sources), evidence_of(quote, sources))
-
-
-def evidence_of(quote: str, sources: list[Source]) -> Evidence | None:
-    """The sentences of the passages that hold a quote, or of one that was not copied whole the most alike one."""
-    best, most = None, 0.0
-    for source in sources:
-        sentences = sentences_of(source.text)
-        if quote in source.text:
-            begin = source.text.index(quote)
-            return Evidence(_holding(sentences, begin, begin + len(quote)), source)
-        for sentence in sentences:
-            if (alike := similarity(quote, sentence)) > most:
-                best, most = Evidence(sentence, source), alike
-    return best
-
-
-def _holding(sentences: list[str], begin: int, end: int) -> str:
-    """The sentences of a text that stand, in part, between two places of it."""
-    held, position = [], 0
-    for sentence in sentences:
-        if position < end and position + len(sentence) > begin:
-            held.append(sentence)
-        position += len(sentence) + 1
-    return " ".join(held)
+    def _ids(self, text: str) -> list[int]:
+        return prompts.encode_document(self.tokenizer, text)

@@ -1,15 +1,13 @@
 """The sentences of a corpus that a question is answered from, with their neighbours: what a small reader is given.
 
 A chunk of 1,024 characters holds one sentence that matters and seven that do not. So sentences are found, not chunks,
-each judged by its own words and by those around it, and given in runs, as they stand in the document.
+each judged by its own words and by those around it.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -51,36 +49,19 @@ class Sentences:
         names = [str(n) for n in range(len(self.all))]
         self._indexes = [Search(names, [self._window(n, around) for n in range(len(self.all))]) for around in AROUND]
 
-    def find(self, question: str, max_tokens: int, length: Callable[[str], int]) -> list[Source]:
-        """The runs of sentences that share the most words with a question, the best first, of at most `max_tokens`.
+    def find(self, question: str, count: int) -> list[int]:
+        """The numbers of the sentences that have the most to do with a question, the best first, at most `count`."""
+        scores = self.scores(question)
+        return [int(n) for n in np.argsort(-scores, kind="stable")[:count] if scores[n] > 0]
 
-        Args:
-            length: tokens of a text.
-        """
-        scores, chosen, used = self.scores(question), [], 0
-        for n in np.argsort(-scores, kind="stable"):
-            tokens = length(self.all[n].text)
-            if scores[n] <= 0 or used + tokens > max_tokens and chosen:
-                break
-            chosen.append(int(n))
-            used += tokens
-        runs = [[n for _, n in run] for _, run in groupby(enumerate(sorted(chosen)), key=lambda pair: self._run(*pair))]
-        runs.sort(key=lambda run: min(map(chosen.index, run)))
-        return [self._source(run) for run in runs]
+    def passage(self, n: int, around: int = 1) -> Source:
+        """A sentence with its neighbours, as a passage."""
+        here = self.all[n]
+        return Source(here.chunk_id, here.document, here.page, here.section, self._window(n, around))
 
     def scores(self, question: str) -> np.ndarray:
         """How much each sentence and its neighbours have to do with a question: the sum of their BM25 scores, (N,)."""
         return sum(index.scores(question) for index in self._indexes)
-
-    def _run(self, count: int, n: int) -> tuple:
-        """The same for sentences that follow each other in one section."""
-        sentence = self.all[n]
-        return sentence.document, sentence.section, n - count
-
-    def _source(self, run: list[int]) -> Source:
-        first = self.all[run[0]]
-        text = " ".join(self.all[n].text for n in run)
-        return Source(first.chunk_id, first.document, first.page, first.section, text)
 
     def _window(self, n: int, around: int) -> str:
         here = self.all[n]

@@ -203,11 +203,12 @@ def _says_so(rows: list[dict], unanswerable: list[dict]) -> dict | None:
 
     Returns:
         `right`, the share of the unanswerable questions on which it does, and `wrong`, that of the answerable ones
-        whose evidence was before it; each with its interval, `wrong` None where there is no such question.
+        whose evidence was before it (all, where a row does not tell what was shown); each with its interval, `wrong`
+        None where there is no such question.
     """
     if not unanswerable:
         return None
-    before = [row for row in rows if set(row["chunk_ids"]) & set(row["shown"])]
+    before = [row for row in rows if set(row["chunk_ids"]) & set(row.get("shown", row["chunk_ids"]))]
     shares = {
         key: interval([row["says_so"] for row in found], [row["section"] for row in found]) if found else None
         for key, found in (("right", unanswerable), ("wrong", before))

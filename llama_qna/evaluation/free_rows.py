@@ -17,9 +17,9 @@ from llama_qna.text.words import sentences_of
 # the systems that no model stands behind, in the order of the tables
 FREE = {
     "question": "the question itself",
-    "always_not": "always that the documents do not say",
+    "always_not": "always “not said”",
     "best_sentence": "the best sentence (BM25)",
-    "best_or_not": "the best sentence, or that they do not say (BM25 threshold)",
+    "best_or_not": "best sentence or “not said”",
     "gold_evidence": "the gold evidence sentence",
 }
 CONTEXT = "no model"

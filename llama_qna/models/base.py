@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from llama_qna.project import processes
 from llama_qna.project.files import sha256
 from llama_qna.project.recipe import EMBEDDED, Quantization
 from llama_qna.project.variant import REPOSITORY
+from llama_qna.text.language import main_language
 
 EMBEDDED_FOLDER = REPOSITORY / "models" / "smollm2-135m-instruct"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -39,6 +41,20 @@ def model_path(base_model: str) -> str:
     if base_model.startswith("embedded/"):
         raise UserError(f"base_model {base_model}: the only embedded model is {EMBEDDED}")
     return base_model
+
+
+def knows_not(base_model: str, texts: Iterable[str]) -> str:
+    """One line where the base model does not know the language that most of the texts are in; else an empty string.
+
+    Of the embedded one it is known that it has read English alone; others are trusted.
+    """
+    language = main_language(texts)
+    if base_model != EMBEDDED or language == "en":
+        return ""
+    return (
+        f"the documents are in another language ({language}), and the embedded model knows English alone: "
+        "expect little, or give a base_model that knows the language, and for pairs a generation.endpoint"
+    )
 
 
 def embedded_model() -> Path:

@@ -110,7 +110,9 @@ def _rows(variant: Variant, name: str) -> list[int] | None:
     if name != "pretraining" or not path.is_file():
         return None
     chunks = pd.read_csv(path)
-    return chunks[chunks.split == "train"].tokens.clip(upper=stage.max_length).tolist()
+    counts, longest = chunks[chunks.split == "train"].tokens, stage.max_length
+    # as `prompts.text_rows` cuts them
+    return [min(longest, count - place) for count in counts for place in range(0, count - 1, longest - 1)]
 
 
 def _answering(variant: Variant, on: str) -> dict[str, int]:

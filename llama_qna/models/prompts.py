@@ -71,22 +71,25 @@ def fit_chunks(tokenizer, question: str, chunks: list[str], max_tokens: int) -> 
     return alone, 0
 
 
-def training_row(tokenizer, question: str, answer: str, max_length: int) -> dict[str, list[int]]:
+def training_row(tokenizer, question: str, answer: str, max_length: int) -> dict[str, list[int]] | None:
     """`input_ids` and `labels` of one pair; labels are -100 on the question, so that the loss is on the answer alone.
 
-    The end-of-text token belongs to the answer and stays in the labels: that is how the model learns to stop.
+    The end-of-text token belongs to the answer and stays in the labels: that is how the model learns to stop. So a pair
+    is taken whole or not at all: an answer that is cut off teaches to go on, and a question that is cut off is another.
+
+    Returns:
+        None where the pair is longer than `max_length` tokens.
     """
     prompt = question_ids(tokenizer, question)
     completion = encode_document(tokenizer, answer) + [tokenizer.eos_token_id]
-    input_ids = (prompt + completion)[:max_length]
-    labels = ([-100] * len(prompt) + completion)[:max_length]
-    return {"input_ids": input_ids, "labels": labels}
+    if len(prompt) + len(completion) > max_length:
+        return None
+    return {"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion}
 
 
 def text_row(tokenizer, text: str, max_length: int) -> dict[str, list[int]]:
-    """`input_ids` and `labels` of one chunk of plain text, every token a label."""
-    start = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
-    input_ids = (start + encode_document(tokenizer, text))[:max_length]
+    """`input_ids` and `labels` of one chunk of plain text, every token a label; cut off at `max_length`."""
+    input_ids = (_start(tokenizer) + encode_document(tokenizer, text))[:max_length]
     return {"input_ids": input_ids, "labels": list(input_ids)}
 
 
@@ -137,6 +140,21 @@ def _next_turn(tokenizer, messages: list[dict[str, str]]) -> list[int]:
     return after[len(before) + len(answered) :][1:]  # without the end-of-text token, which belongs to the answer
 
 
+def text_rows(tokenizer, text: str, max_length: int) -> list[dict[str, list[int]]]:
+    """`text_row` of a text of any length, as as many rows as it takes: every token is predicted once.
+
+    A model predicts no row's first token; so a row begins with the start token or, of models that have none, with the
+    last token of the row before. A text of which nothing can be predicted has no row.
+    """
+    start = _start(tokenizer)
+    input_ids = start + encode_document(tokenizer, text)
+    rows = []
+    for place in range(1, len(input_ids), max_length - 1):
+        row = (start or input_ids[place - 1 : place]) + input_ids[place : place + max_length - 1]
+        rows.append({"input_ids": row, "labels": list(row)})
+    return rows
+
+
 def encode_document(tokenizer, text: str) -> list[int]:
     """Tokens of text that came from a document: control tokens that it spells out stay plain text."""
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -157,7 +175,7 @@ def chat_ids(tokenizer, messages: list[dict[str, str]], beginning: str = "") -> 
     contents = [message["content"].strip() for message in messages]
     if not any(token in content for content in contents for token in tokenizer.all_special_tokens):
         return tokenizer(render(contents), add_special_tokens=_adds_bos(tokenizer))["input_ids"]
-    input_ids = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
+    input_ids = _start(tokenizer)
     places = [f"\ue000{n}\ue001" for n in range(len(contents))]  # private-use marks, which no document text keeps
     for part in re.split("(\ue000\\d+\ue001)", render(places)):
         if part in places:
@@ -165,6 +183,10 @@ def chat_ids(tokenizer, messages: list[dict[str, str]], beginning: str = "") -> 
         else:
             input_ids += tokenizer(part, add_special_tokens=False)["input_ids"]
     return input_ids
+
+
+def _start(tokenizer) -> list[int]:
+    return [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
 
 
 def _adds_bos(tokenizer) -> bool:

@@ -6,4 +6,4 @@ Begin at `qna.generate`; `writers` asks a model or a server, `parser` reads what
 from llama_qna import hand_out
 
 __all__ = ["generate", "parse_pairs", "read_qna_file"]
-__getattr__ = hand_out(__name__, generate="qna", read_qna_file="qna", parse_pairs="parser")
+__getattr__ = hand_out(__name__, generate="qna", read_qna_file="own", parse_pairs="parser")

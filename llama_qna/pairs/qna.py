@@ -15,16 +15,18 @@ from pathlib import Path
 import pandas as pd
 
 from llama_qna import UserError
-from llama_qna.pairs import parser, writers
+from llama_qna.pairs import writers
 from llama_qna.pairs.filters import REASONS, Duplicates, Filters
 from llama_qna.pairs.ledger import Ledger, entry_key
+from llama_qna.pairs.own import read_qna_file
 from llama_qna.pairs.writers import Passage, Written
 from llama_qna.project.code import code_hash
-from llama_qna.project.data import QNA_COLUMNS, read_chunks, read_qna, read_table
+from llama_qna.project.data import QNA_COLUMNS, read_chunks, read_qna
 from llama_qna.project.files import sha256
 from llama_qna.project.recipe import Endpoint
 from llama_qna.project.stage import once
 from llama_qna.project.variant import Variant
+from llama_qna.text.tables import aligned
 from llama_qna.text.titles import title_of
 
 
@@ -43,12 +45,15 @@ def generate(variant: Variant) -> pd.DataFrame:
     """
     recipe = variant.recipe
     chunks = read_chunks(variant)
-    from llama_qna.models.base import model_identity
+    from llama_qna.models.base import knows_not, model_identity
 
     inputs = {"chunks.csv": sha256(variant.chunks / "chunks.csv")} | model_identity(recipe.base_model)
     if recipe.generation.qna_file:
         path = variant.root / recipe.generation.qna_file
         inputs[path.name] = sha256(path) if path.is_file() else "missing"
+    written_here = not recipe.generation.endpoint and not recipe.generation.qna_file
+    if written_here and (line := knows_not(recipe.base_model, chunks.text)):
+        print(line)
     once(
         variant,
         "generate",
@@ -64,35 +69,36 @@ def _generate(variant: Variant, chunks: pd.DataFrame, folder: Path) -> dict:
     rejected = pd.DataFrame(columns=[*QNA_COLUMNS, "reason", "score"])
     cost = {}
     if recipe.qna_file:
-        pairs = read_qna_file(variant.root / recipe.qna_file)
+        pairs = read_qna_file(variant.root / recipe.qna_file, chunks)
     else:
         pairs, rejected, cost = _model_pairs(variant, chunks)
+    written = pairs
     if recipe.reference_questions:
-        pairs = pd.concat([pairs, reference_pairs(chunks[chunks.kind == "reference"])], ignore_index=True)
-    if pairs.empty:
-        raise UserError(f"{variant.name}: not one usable question-answer pair came out of {len(rejected)} tries")
-    pairs.reindex(columns=QNA_COLUMNS).to_csv(folder / "qna.csv", index=False)
-    rejected.reindex(columns=[*QNA_COLUMNS, "reason", "score"]).to_csv(folder / "qna_rejected.csv", index=False)
+        references = reference_pairs(chunks[chunks.kind == "reference"])
+        # pairs that this program wrote and a person gave back hold them already
+        there = references.Question.isin(pairs.Question)
+        there |= references.document.isin(pairs[pairs.recipe == "reference"].document)
+        pairs = pd.concat([pairs, references[~there]], ignore_index=True)
+    path = folder / "qna_rejected.csv"
+    rejected.reindex(columns=[*QNA_COLUMNS, "reason", "score"]).to_csv(path, index=False)
     reasons = Counter(rejected.reason.str.split(":").str[0])  # what was wrong with a response follows the colon
     found = {reason: reasons[reason] for reason in REASONS if reasons[reason]}
+    if found:
+        print(funnel(found, written=len(written) + len(rejected)))
+    if pairs.empty:
+        raise UserError(
+            f"{variant.name}: not one usable question-answer pair came out of {len(rejected)} tries; "
+            f"{path.relative_to(variant.root)} says why of each"
+        )
+    pairs.reindex(columns=QNA_COLUMNS).to_csv(folder / "qna.csv", index=False)
     return {"pairs": len(pairs), "rejected": len(rejected), "reasons": found} | cost
 
 
-def read_qna_file(path: Path) -> pd.DataFrame:
-    """A Q&A file of the user's own: a CSV with the columns Question and Answer.
-
-    Raises:
-        UserError: it is missing, no CSV, without its columns, or without rows.
-    """
-    if not path.is_file():
-        raise UserError(f"Q&A file {path.name}: no such file (generation.qna_file in variant.yaml)")
-    table = read_table(path, f"Q&A file {path.name}", ["Question", "Answer"])
-    table["Question"] = table.Question.map(parser.strip_question_label)
-    table["Answer"] = table.Answer.map(parser.strip_answer_label)
-    table = table[(table.Question != "") & (table.Answer != "")]
-    if table.empty:
-        raise UserError(f"Q&A file {path.name}: no row has both a question and an answer")
-    return table.assign(split="train", recipe="file", model="")
+def funnel(reasons: dict[str, int], written: int) -> str:
+    """For people: how many pairs were written, how many went for which reason, in the order in which it is looked for,
+    and how many are left."""
+    rows = [["pairs written", str(written)], *([f"- {reason}", str(count)] for reason, count in reasons.items())]
+    return aligned([*rows, ["pairs kept", str(written - sum(reasons.values()))]], right=True)
 
 
 def reference_pairs(references: pd.DataFrame) -> pd.DataFrame:

@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 REFUSED = (400, 413, 422)
 
 
+@dataclass
+class AnswerFormat:
+    """A JSON schema for answers, which not every server takes: one that has refused it is not asked for it again."""
+
+    schema: dict | None
+
+    def options(self) -> dict:
+        if not self.schema:
+            return {}
+        return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": self.schema}}}
+
+
 @dataclass(frozen=True)
 class Completion:
     """One answer of the server."""
@@ -44,6 +56,7 @@ def complete_all(
     temperature: float,
     seeds: list[int],
     stop: list[str] | None = None,
+    answer_format: AnswerFormat | None = None,
 ) -> Iterator[Completion]:
     """Send every request as a chat completion and yield the answers in the order in which they arrive.
 
@@ -54,6 +67,7 @@ def complete_all(
         max_tokens: the longest answer, in tokens.
         seeds: one for each request; most servers take 0 to 2**31 - 1.
         stop: strings that end an answer.
+        answer_format: is emptied where the server refuses it and answers without it.
 
     Raises:
         UserError: the server cannot be reached, refuses key or model, or still fails after the retries. Requests in
@@ -68,7 +82,7 @@ def complete_all(
 
     def work(index: int, more: dict) -> None:
         try:
-            arrived.put(_complete(client, endpoint, index, options | more))
+            arrived.put(_complete(client, endpoint, index, options | more, answer_format or AnswerFormat(None)))
         except Exception as error:  # it belongs to the caller's thread
             arrived.put(error)
 
@@ -114,12 +128,12 @@ def _is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
-def _complete(client, endpoint: Endpoint, index: int, options: dict) -> Completion:
+def _complete(client, endpoint: Endpoint, index: int, options: dict, answer_format: AnswerFormat) -> Completion:
     """One request with its retries."""
     import openai
 
     try:
-        answer = client.chat.completions.create(**options)
+        answer = _formatted(client, options, answer_format)
         choice = answer.choices[0]
         text = (choice.message.content or "").encode("utf-8", "replace").decode()  # JSON can hold half a character
         tokens = answer.usage.completion_tokens if answer.usage else 0
@@ -133,6 +147,21 @@ def _complete(client, endpoint: Endpoint, index: int, options: dict) -> Completi
             f"{endpoint.url}: the server's answer is no chat completion; does generation.endpoint.url end as the "
             "server wants it, mostly in /v1?"
         ) from None
+
+
+def _formatted(client, options: dict, answer_format: AnswerFormat):
+    """An answer in the format, or without it from a server that refuses it."""
+    import openai
+
+    form = answer_format.options()
+    try:
+        return client.chat.completions.create(**options, **form)
+    except openai.APIStatusError as error:
+        if not form or error.status_code not in REFUSED:
+            raise
+    answer = client.chat.completions.create(**options)  # refused too where the prompt is what is wrong
+    answer_format.schema = None
+    return answer
 
 
 def _explain(error: Exception, endpoint: Endpoint) -> str:

@@ -7,7 +7,7 @@ did. Either runs on a model in this process or on a server (`endpoints`).
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from llama_qna.models import prompts
 from llama_qna.pairs import parser
@@ -15,6 +15,10 @@ from llama_qna.pairs.grammar import AUXILIARIES, FUNCTION_WORDS, LONGEST_ANSWER,
 from llama_qna.project.recipe import Generation
 from llama_qna.project.variant import Variant
 from llama_qna.text.words import content_words, sentences_of
+
+_TEXTS = {"type": "object", "properties": {"question": {"type": "string"}, "answer": {"type": "string"}}}
+_PAIRS = {"pairs": {"type": "array", "items": _TEXTS | {"required": ["question", "answer"]}}}
+PAIRS_SCHEMA = {"type": "object", "properties": _PAIRS, "required": ["pairs"]}
 
 
 @dataclass
@@ -142,7 +146,8 @@ class MultiPair:
     def __call__(self, passages: list[Passage], attempt: int) -> list[Written]:
         seeds = [f"{attempt} {passage.chunk_id}" for passage in passages]
         count = self.settings.pairs_per_chunk
-        texts = self.engine.texts([prompts.pairs_messages(passage.text, count) for passage in passages], seeds)
+        requests = [prompts.pairs_messages(passage.text, count) for passage in passages]
+        texts = self.engine.texts(requests, seeds, schema=PAIRS_SCHEMA)
         written = []
         for text in texts:
             pairs, leftovers = parser.parse_response(text.text)
@@ -178,7 +183,8 @@ class TwoCalls:
                 written[index] = _refused(first if first.error else second)
             elif written[index].final:
                 answer = parser.strip_answer_label(second.text)
-                written[index].candidates.append(Candidate(question, answer))
+                problem = "" if question and answer else "empty response"
+                written[index].candidates.append(Candidate(question, answer, problem=problem))
                 written[index].tokens += first.tokens + second.tokens
         return _checked(self.engine, passages, written, [f"{attempt} {passage.chunk_id}" for passage in passages])
 
@@ -236,7 +242,7 @@ class LocalModel:
             **options,
         )
 
-    def texts(self, requests: list[list[dict]], seeds: list[str], stop: list[str] | None = None) -> list:
+    def texts(self, requests: list[list[dict]], seeds: list[str], stop: list[str] | None = None, schema=None) -> list:
         from llama_qna.pairs.server import Completion
 
         input_ids = [prompts.chat_ids(self.tokenizer, messages) for messages in requests]
@@ -258,10 +264,29 @@ class Server:
 
     def __init__(self, settings: Generation, seed: int):
         self.settings, self.seed = settings, seed
+        self.format, self.thinks = None, False
 
-    def texts(self, requests: list[list[dict]], seeds: list[str], stop: list[str] | None = None) -> list:
-        from llama_qna.pairs.server import complete_all
+    def texts(self, requests: list[list[dict]], seeds: list[str], stop: list[str] | None = None, schema=None) -> list:
+        """What the model says to each request; with `stop`, its first line.
 
+        The thoughts of a reasoning model would be stopped at their first line: what says nothing is asked again without
+        `stop`, and where nothing did, all that follows too.
+        """
+        if not stop:
+            return self._complete(requests, seeds, schema=schema)
+        texts = [_first_line(text) for text in self._complete(requests, seeds, stop=None if self.thinks else stop)]
+        silent = [n for n, text in enumerate(texts) if not text.text and not text.error]
+        if silent and not self.thinks:
+            self.thinks = len(silent) == len(texts)
+            again = self._complete([requests[n] for n in silent], [seeds[n] for n in silent])
+            for n, text in zip(silent, again, strict=True):
+                texts[n] = replace(_first_line(text), index=n, tokens=text.tokens + texts[n].tokens)
+        return texts
+
+    def _complete(self, requests: list[list[dict]], seeds: list[str], stop=None, schema=None) -> list:
+        from llama_qna.pairs.server import AnswerFormat, complete_all
+
+        self.format = self.format or (AnswerFormat(schema) if schema else None)
         answers = complete_all(
             self.settings.endpoint,
             requests,
@@ -269,8 +294,14 @@ class Server:
             temperature=self.settings.temperature,
             seeds=[int(hashlib.sha256(f"{self.seed} {seed}".encode()).hexdigest()[:7], 16) for seed in seeds],
             stop=stop,
+            answer_format=self.format if schema else None,
         )
         return sorted(answers, key=lambda answer: answer.index)
+
+
+def _first_line(completion):
+    lines = parser.without_thoughts(completion.text).strip().splitlines()
+    return replace(completion, text=lines[0].strip() if lines else "")
 
 
 def parts_of(text: str, count: int) -> list[str]:

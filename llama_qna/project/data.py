@@ -63,41 +63,57 @@ MOST_BYTES = 2**30  # a corpus of 500 books makes chunks of this size
 LONGEST_FIELD = 1_000_000  # characters; a chunk has thousands
 
 
-def read_table(path: Path, shown: str, columns: list[str], numbers: tuple[str, ...] = ()) -> pd.DataFrame:
+def read_table(path: Path, shown: str, columns: list[str], numbers: tuple[str, ...] = (), **form) -> pd.DataFrame:
     """Read a CSV file in UTF-8 as text; a field that is not there is an empty string.
 
     Args:
         shown: what messages call the file.
         columns: those that must be there; others may be.
         numbers: columns of whole numbers.
+        form: how the fields are parted, as `pandas.read_csv` calls it.
 
     Raises:
         UserError: no CSV, not UTF-8, too large, a column missing, a row with more fields than the header has names, a
             NUL byte, an endless field, or a number that is none.
     """
-    size = path.stat().st_size
-    if size > MOST_BYTES:
-        raise UserError(f"{shown}: {size / 2**30:.1f} GB is more than the {MOST_BYTES / 2**30:g} GB of a table")
+    check_size(path, shown)
     try:
-        table = pd.read_csv(path, keep_default_na=False, dtype=str).fillna("")
+        table = pd.read_csv(path, keep_default_na=False, dtype=str, **form).fillna("")
     except (ValueError, OSError, OverflowError) as error:  # pandas' own errors are ValueErrors
         reason = one_line((str(error).strip().splitlines() or [type(error).__name__])[0])
         advice = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
         raise UserError(f"{shown}: not readable as CSV ({reason}{advice})") from None
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first fields for names of rows
         raise UserError(f"{shown}: not readable as CSV (the rows have more fields than the header has names)")
-    missing = [name for name in columns if name not in table]
-    if missing:
-        there = ", ".join(map(str, table.columns))
-        raise UserError(f"{shown}: no column {' or '.join(missing)}; it has {one_line(there)}")
-    for name in table:
-        _check(table[name], f"{shown}, column {one_line(name)}")
+    check_columns(table, columns, shown)
+    check_fields(table, shown)
     for name in numbers:
         try:
             table[name] = table[name].astype(int)
         except (ValueError, OverflowError):
             raise UserError(f"{shown}: the column {name} holds something that is no whole number") from None
     return table
+
+
+def check_size(path: Path, shown: str) -> None:
+    """Refuse a file that is too large for a table."""
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise UserError(f"{shown}: {size / 2**30:.1f} GB is more than the {MOST_BYTES / 2**30:g} GB of a table")
+
+
+def check_columns(table: pd.DataFrame, columns: list[str], shown: str) -> None:
+    """Refuse a table without some column."""
+    missing = [name for name in columns if name not in table]
+    if missing:
+        there = ", ".join(map(str, table.columns))
+        raise UserError(f"{shown}: no column {' or '.join(missing)}; it has {one_line(there)}")
+
+
+def check_fields(table: pd.DataFrame, shown: str) -> None:
+    """Refuse a table with an endless field or a NUL byte."""
+    for name in table:
+        _check(table[name], f"{shown}, column {one_line(name)}")
 
 
 def _check(column: pd.Series, shown: str) -> None:

@@ -83,7 +83,8 @@ class Generation(_Strict):
     load_in_4bit: bool = False
     endpoint: Endpoint | None = None  # None: the base model in this process
     reference_questions: bool = False  # ask for every entry of the reference list
-    # a CSV of your own with Question,Answer instead of generated pairs; its path from the root of the repository
+    # pairs of your own in place of generated ones, a CSV with Question,Answer or JSON Lines; its path from the root of
+    # the repository
     qna_file: str | None = None
 
     @field_validator("qna_file")
@@ -122,7 +123,7 @@ class TrainingStage(_Strict):
     scheduler: Literal["linear", "cosine", "constant"] = "linear"
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0)
-    max_length: int = Field(1024, gt=0)  # tokens
+    max_length: int = Field(1024, gt=1)  # tokens
     packing: bool = False  # join rows to blocks of max_length tokens, as the study did
     replay_tokens: int = Field(0, ge=0)  # of general text a step, on which the model is held to its base
     gradient_checkpointing: bool = False

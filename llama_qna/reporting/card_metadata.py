@@ -77,7 +77,7 @@ def _eval_results(facts: Facts, corpus: str) -> list[EvalResult]:
                 dataset_type=corpus,
                 dataset_name=f"gold questions on the corpus {facts.recipe.corpus}, never trained on",
                 dataset_split="test",
-                metric_type={"rougeL": "rouge", "supported": "accuracy"}.get(key, key),
+                metric_type={"rougeL": "rouge", "right": "accuracy", "right_own": "accuracy"}.get(key, key),
                 metric_name=name,
                 metric_value=round(score["mean"], 4),
                 metric_args={"confidence_interval_95": [round(score["low"], 4), round(score["high"], 4)]},

@@ -14,8 +14,10 @@ from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting import plot
 from llama_qna.reporting.plot import LOSS, PERPLEXITY, SCORE
 from llama_qna.reporting.results import (
-    CEILING,
+    CEILINGS,
+    FREE,
     HARDWARE,
+    LEADING,
     ROUGE,
     STAGES,
     STATES,
@@ -33,8 +35,9 @@ from llama_qna.reporting.results import (
 PUBLISHED = f"Published (study), {HARDWARE}, scored on training data"
 STEP, BOTH = "optimizer step", "optimizer step, counted through both stages"
 TEXTS = {"domain": "trained text", "heldout": "held-out sections", "general": "general text", "wikitext2": "WikiText-2"}
-SCORES = {"rougeL": "ROUGE-L", "f1": "token F1"}
-CONTEXTS = {"none": "the question alone", "retrieved": "with retrieved chunks", "right chunk": "with the right chunk"}
+SCORES = {key: LEADING[key] for key in ("right", "new_words_f1")}
+CONTEXTS = {FREE: FREE, "none": "the question alone", "passages": "with passages"}
+CONTEXTS |= {"retrieved": "with retrieved chunks", "right chunk": "with the right chunk"}
 IN_SAMPLE = "the text and questions that it was trained on (in-sample)"
 
 
@@ -167,9 +170,11 @@ def _rouge(source: dict) -> dict:
 
 def _memory_and_understanding(source: dict) -> dict:
     checkpoints, marks = _both_stages(source)
-    kinds = {"rougeL": "training questions (memory)", "dev": "held-out questions (understanding)"}
-    changes = [f"{_from_to(checkpoints[0][key], chosen(source)[key])} on {kinds[key].split(' (')[0]}" for key in kinds]
+    kinds = {"rougeL": "training questions", "dev": "held-out questions"}
+    changes = [f"{_from_to(checkpoints[0][key], chosen(source)[key])} on {kinds[key]}" for key in kinds]
     panel = dict(title="", x=BOTH, y=SCORE, marks=marks)
+    if "question" in source["dev"]:  # what the score is worth: an echo of the question has it too
+        panel["levels"] = {"the held-out question itself as the answer": source["dev"]["question"]["rougeL"]}
     panel["curves"] = [_curve(label, checkpoints, what) for what, label in kinds.items()]
     note = f"{source['questions']['in_sample']} training questions; {source['questions']['dev']} gold questions of the "
     note += "fold dev, with 95% intervals, which choose the checkpoint: the systems are compared on others"
@@ -178,26 +183,31 @@ def _memory_and_understanding(source: dict) -> dict:
 
 
 def _systems_panel(source: dict, score: str, title: str) -> dict:
-    """A point with its interval for each system; the base is the first."""
+    """A point with its interval for each system, and the mark of what costs nothing."""
     points = [
         {"name": system["label"], "kind": CONTEXTS[system["context"]]}
         | {end: system["scores"][score][end] for end in ("mean", "low", "high")}
         for system in source["systems"]
     ]
-    levels = {"base": points[0]["mean"]}
-    return dict(title=title, x=f"{SCORES[score]} (0-1)", y="", points=points, levels=levels)
+    free = {system["label"]: system["scores"][score]["mean"] for system in _named(source, "best_sentence")}
+    return dict(title=title, x=f"{SCORES[score]} (0-1)", y="", points=points, levels=free)
+
+
+def _named(source: dict, *names: str) -> list[dict]:
+    return [system for system in source["systems"] if system["name"] in names]
 
 
 def _best(source: dict) -> str:
-    best = best_against(source, "base")
-    mean, difference = best["scores"]["rougeL"]["mean"], with_interval(best["against"]["base"]["rougeL"], "+")
-    return f"Held-out questions, best beside the base: {best['label']}\nROUGE-L {mean:.3f}, {difference} against base"
+    other = "best_sentence" if _named(source, "best_sentence") else "base"
+    (bar,), best = _named(source, other), best_against(source, other)
+    mean, difference = best["scores"]["right"]["mean"], with_interval(best["against"][other]["right"], "+")
+    return f"Held-out questions, best model: {best['label']}\nright {mean:.3f}, {difference} against {bar['label']}"
 
 
 def _asked(source: dict) -> str:
-    bound = [f"; {system['label']} is a bound" for system in source["systems"] if system["name"] == CEILING]
+    bounds = [f"; {system['label']} is a bound" for system in _named(source, *CEILINGS)]
     asked = f"{source['questions']['test']} gold questions that nothing was trained or chosen on"
-    return f"{asked}, with 95% intervals{''.join(bound)}"
+    return f"{asked}, with 95% intervals{''.join(bounds)}"
 
 
 def _systems(source: dict) -> dict:
@@ -228,7 +238,7 @@ def _summary(source: dict) -> dict:
     """Reading left, answering right: held-out systems where they were measured, else ROUGE in-sample."""
     left = _perplexity_panel(source, "Reading")
     if source.get("systems"):
-        right = _systems_panel(source, "rougeL", "Answering held-out questions")
+        right = _systems_panel(source, "right", "Answering held-out questions")
         title, note = _best(source), _asked(source)
     else:
         after = [of_stage(source, "pretraining")[-1] | {"step": 0}] + of_stage(source, "finetuning")

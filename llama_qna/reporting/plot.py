@@ -16,7 +16,7 @@ from llama_qna.project.files import write_json
 # the labels of the axes that are drawn in a way of their own
 PERPLEXITY, SCORE, LOSS = "perplexity (lower is better)", "ROUGE F1 (0-1)", "training loss"
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), each with its own marker: curves differ without colour too
-LOOKS = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D")]
+LOOKS = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v")]
 STYLE = {"font.size": 15, "axes.titleweight": "bold", "lines.linewidth": 2.5, "text.parse_math": False}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.edgecolor": "none", "svg.hashsalt": "llama-qna"}
 
@@ -92,21 +92,21 @@ def _draw_bars(axis, panel: dict) -> None:
 
 
 def _draw_points(axis, panel: dict) -> None:
-    """A row a point, with its interval as a bar and its mean written above; a colour and a marker for each kind."""
+    """A row a point, with its interval as a bar and its mean written behind; a colour and a marker for each kind."""
     points = panel["points"]
     for kind, (colour, marker) in zip(dict.fromkeys(p["kind"] for p in points), LOOKS, strict=False):
         rows = [row for row, point in enumerate(points) if point["kind"] == kind]
         means = [points[row]["mean"] for row in rows]
         arms = [[abs(points[row][end] - points[row]["mean"]) for row in rows] for end in ("low", "high")]
         axis.errorbar(means, rows, xerr=arms, fmt=marker, color=colour, markersize=10, capsize=5, label=kind)
-        for place, row in zip(means, rows, strict=True):
-            text = axis.annotate(f"{place:.3f}", (place, row), (0, 10), textcoords="offset points", ha="center")
-            text.set(fontsize=13, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+        for row in rows:
+            mean, high = points[row]["mean"], points[row]["high"]
+            axis.annotate(f"{mean:.3f}", (high, row), (8, 0), textcoords="offset points", va="center", fontsize=13)
     for name, level in panel.get("levels", {}).items():
         axis.axvline(level, color="black", linewidth=1, linestyle="--", label=f"{name}: {level:.3f}", zorder=1)
     axis.set_yticks(range(len(points)), _wrapped([point["name"] for point in points], 30))
     axis.set_ylim(len(points) - 0.5, -0.7)
-    axis.set_xlim(0, 1.1 * max(point["high"] for point in points))
+    axis.set_xlim(0, 1.2 * max(point["high"] for point in points))
     axis.grid(axis="x", color="0.9", zorder=0)
     axis.set_axisbelow(True)
     _legend_below(axis)

@@ -11,7 +11,11 @@ from llama_qna.text.tables import markdown
 
 HARDWARE = "one NVIDIA L4"
 ROUGE = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
-HELDOUT = {"rougeL": "ROUGE-L", "f1": "F1", "exact_match": "exact match", "supported": "supported by the document"}
+LEADING = {"right": "right", "right_own": "right, not copied", "new_words_f1": "new words F1"}
+EVIDENCE = {"evidence_right": "evidence", "page_right": "page", "answer_or_evidence": "answer or evidence"}
+SAYS_SO = {"right": "says so, unanswerable", "wrong": "says so, answerable"}
+OVERLAP = ROUGE | {"f1": "F1", "exact_match": "exact match"}
+HELDOUT = LEADING | {"rougeL": "ROUGE-L", "f1": "F1", "exact_match": "exact match"}
 LIKELIHOOD = "reference's log-likelihood a token"  # only of systems without context
 STAGES = {"pretraining": "Domain pretraining", "finetuning": "Q&A fine-tuning"}
 STATES = {"base": "base model", "pretraining": "after pretraining", "finetuning": "after fine-tuning"}
@@ -21,13 +25,15 @@ STUDY = {
     "physics_mk_books_7b": ("MK-PhysX-7b", "four physics books", "physics"),
 }
 # the scores of `seeds.json`; a text or fold that was not measured has none
-SEEDS = {"test rougeL": "ROUGE-L, held out", "test f1": "F1, held out"}
+SEEDS = {"test right": "right, held out", "test new_words_f1": "new words F1, held out"}
+SEEDS |= {"test rougeL": "ROUGE-L, held out", "test f1": "F1, held out"}
 SEEDS |= {f"in_sample {key}": f"{name}, in-sample" for key, name in ROUGE.items()}
 SEEDS |= {
     f"perplexity {key}": f"perplexity, {name}"
     for key, name in {"domain": "text", "heldout": "held out", "general": "general", "wikitext2": "WikiText-2"}.items()
 }
-CEILING = "base_right_chunk"  # is told where the answer stands, so it is a bound and no system that could be used
+CEILINGS = ("base_right_chunk", "gold_evidence")  # are told where the answer stands: no systems that could be used
+FREE = "no model"  # the context of the systems that no model stands behind
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
@@ -37,10 +43,11 @@ def our_run(metrics: dict) -> dict:
     `dev_low` and `dev_high`, the ends of its interval.
 
     Raises:
-        UserError: the metrics are of an older form, without held-out questions or without intervals on dev.
+        UserError: the metrics are of an older form, without checkpoints or without the scores of today.
     """
     found = metrics.get("checkpoints", [])
-    if not found or any("dev" in checkpoint and "dev_interval" not in checkpoint for checkpoint in found):
+    old = any("right" not in system["scores"] for system in metrics.get("systems") or [])
+    if old or not found or any("dev" in checkpoint and "dev_interval" not in checkpoint for checkpoint in found):
         raise UserError(f"the metrics of {metrics['variant']} are of an older form: evaluate and publish it again")
     checkpoints = []
     for checkpoint in found:
@@ -93,10 +100,14 @@ def chosen(run: dict) -> dict:
     return next(checkpoint for checkpoint in run["checkpoints"] if checkpoint["name"] == run["chosen"])
 
 
-def best_against(metrics: dict, other: str) -> dict:
-    """Of the systems compared with `other`, the one with the highest held-out ROUGE-L; the ceiling does not count."""
-    systems = [s for s in metrics["systems"] if other in s["against"] and s["name"] != CEILING]
-    return max(systems, key=lambda system: system["scores"]["rougeL"]["mean"])
+def best_against(metrics: dict, other: str) -> dict | None:
+    """Of the models compared with `other`, the one that is right most often, then by new words F1; None without any.
+
+    The ceilings and what no model stands behind do not count.
+    """
+    systems = [s for s in metrics["systems"] if other in s["against"] and s["name"] not in CEILINGS]
+    models = [system for system in systems if system["context"] != FREE]
+    return max(models, key=lambda s: [s["scores"][score]["mean"] for score in ("right", "new_words_f1")], default=None)
 
 
 def with_interval(score: dict, sign: str = "") -> str:
@@ -164,37 +175,58 @@ def _seeds(content: dict) -> str:
 
 
 def _heldout(run: dict, about: str) -> str:
-    head = f"**Held out: {run['variant']}** ({about}). {run['questions']['test']} gold questions, none of them "
-    head += "trained on; mean [95% interval]."
-    measured = any("log_likelihood" in system["scores"] for system in run["systems"])
-    columns = HELDOUT | ({"log_likelihood": LIKELIHOOD} if measured else {})
-    rows = [
-        [s["label"], *(with_interval(s["scores"][key]) if key in s["scores"] else "-" for key in columns)]
-        for s in run["systems"]
+    """What leads, then the scores of overlap, then what differs."""
+    asked = f"{run['questions']['test']} gold questions"
+    head = f"**Held out: {run['variant']}** ({about}). {asked}, none of them trained on; mean [95% interval]."
+    measured = {key for system in run["systems"] for key in system["scores"]}
+    leading = LEADING | {key: name for key, name in EVIDENCE.items() if key in measured}
+    overlap = OVERLAP | ({"log_likelihood": LIKELIHOOD} if "log_likelihood" in measured else {})
+    unanswerable = run.get("unanswerable")
+    says_so = SAYS_SO if unanswerable else {}
+    tables = [
+        [["system", *leading.values(), *says_so.values()]],
+        [["system", *overlap.values()]],
     ]
-    return "\n".join([head, "", markdown(["system", *columns.values()], rows), "", *_findings(run)])
+    for system in run["systems"]:
+        said = system["says_so"] or {}
+        tables[0].append([system["label"], *_cells(system["scores"], leading), *_cells(said, says_so)])
+        tables[1].append([system["label"], *_cells(system["scores"], overlap)])
+    if unanswerable:
+        head += f' *Says so*: answers with "The documents do not say.", of {unanswerable} unanswerable questions; and'
+        head += " of the answerable ones whose evidence was before the system."
+    shared = "Overlap with the reference, which an echo of the question and a copied sentence earn too:"
+    first, second = (markdown(table[0], table[1:]) for table in tables)
+    return "\n".join([head, "", first, "", shared, "", second, "", *_findings(run)])
+
+
+def _cells(scores: dict, names: dict[str, str]) -> list[str]:
+    return [with_interval(scores[key]) if scores.get(key) else "-" for key in names]
 
 
 def _findings(run: dict) -> list[str]:
     """The differences that matter, a line each, and what the shipped checkpoint costs in general language."""
     systems = {system["name"]: system for system in run["systems"]}
-    lines = []
-    for other in ("base", "finetuning_only"):
-        if other in systems["finetuned"]["against"]:
-            lines.append(_difference(systems["finetuned"]["label"], systems["finetuned"], systems[other]))
-    best = best_against(run, "base_retrieval")
-    lines.append(_difference(f"best other system ({best['label']})", best, systems["base_retrieval"]))
+    best = best_against(run, "best_sentence")
+    pairs = [("finetuned", other, ()) for other in ("base", "finetuning_only")]
+    pairs += [("finetuned", "question", ("rougeL",)), ("base_retrieval", "base", ())]
+    lines = [
+        _difference(systems[name]["label"], systems[name], systems[other], more)
+        for name, other, more in pairs
+        if name in systems and other in systems[name]["against"]
+    ]
+    if best:
+        lines.append(_difference(f"best of the models ({best['label']})", best, systems["best_sentence"]))
     before, after = run["checkpoints"][0]["general"], chosen(run)["general"]
     change = f"{before:.2f} → {after:.2f} ({100 * (after / before - 1):+.1f}%)"
     return [*lines, f"- general-text perplexity, base → shipped checkpoint ({run['chosen']}): {change}"]
 
 
-def _difference(label: str, system: dict, other: dict) -> str:
-    scores = system["against"][other["name"]]
-    names = {"rougeL": HELDOUT["rougeL"], "f1": HELDOUT["f1"], "log_likelihood": LIKELIHOOD}
+def _difference(label: str, system: dict, other: dict, more: tuple[str, ...] = ()) -> str:
+    """A line with the differences in what leads and in the likelihood of the references; `more` scores after these."""
+    scores, names = system["against"][other["name"]], LEADING | OVERLAP | {"log_likelihood": LIKELIHOOD}
     found = [
-        f"{name} {with_interval(scores[key], '+')} ({_verdict(scores[key])})"
-        for key, name in names.items()
+        f"{names[key]} {with_interval(scores[key], '+')} ({_verdict(scores[key])})"
+        for key in ("right", "new_words_f1", "log_likelihood", *more)
         if key in scores
     ]
     return f"- {label} against {other['label']}: {', '.join(found)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from llama_qna.reporting.results import ROUGE, our_run, seeds_rows, with_interval
+from llama_qna.reporting.results import HELDOUT, ROUGE, our_run, seeds_rows, with_interval
 
 
 def checkpoints_table(metrics: dict):
@@ -20,8 +20,8 @@ def checkpoints_table(metrics: dict):
 
 
 def systems_table(metrics: dict):
-    """One row a system: ROUGE-L and F1 on the gold test questions, each with its 95% interval; no row without them."""
-    columns = {"rougeL": "ROUGE-L [95% interval]", "f1": "F1 [95% interval]"}
+    """One row a system: what leads on the gold test questions, and ROUGE-L, each with its 95% interval."""
+    columns = {key: f"{HELDOUT[key]} [95% interval]" for key in ("right", "new_words_f1", "rougeL")}
     rows = [
         {"system": system["label"]} | {name: with_interval(system["scores"][key]) for key, name in columns.items()}
         for system in metrics.get("systems") or []

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from llama_qna import UserError
-from llama_qna.answering.reader import ReadingAnswerer
+from llama_qna.answering.reader import READ, ReadingAnswerer
 from llama_qna.answering.retrieval import Answer, Evidence, Source
 from llama_qna.documents.chunks import split
 from llama_qna.documents.extract import printable
@@ -79,12 +79,12 @@ class Library:
         return iter([self.answer([question], system)[0].text])
 
     def sources(self, question: str) -> list[Source]:
-        """The passages that a question is answered from."""
-        return self._answerer.passages(question)
+        """The passages that share the most words with a question."""
+        return [self._answerer.sentences.passage(n) for n in self._answerer.sentences.find(question, READ)]
 
-    def prompt_ids(self, question: str) -> list[int]:
-        """See `answering.reader.ReadingAnswerer.prompt_ids`."""
-        return self._answerer.prompt_ids(question, self.sources(question))
+    def check(self, question: str) -> None:
+        """See `answering.reader.ReadingAnswerer.check`."""
+        self._answerer.check(question)
 
     def label(self, system: str) -> str:
         """What answers, with the hash of its adapter: `reader 1713ce5c, transformers`."""

@@ -15,6 +15,7 @@ from llama_qna import UserError
 from llama_qna.answering.answerer import SYSTEMS, Prompter, uses_retrieval
 from llama_qna.answering.retrieval import Answer, Source
 from llama_qna.serving.library import shown
+from llama_qna.text.tables import delimiter_of
 
 COLUMNS = ["question", "system", "model", "answer", "evidence", "sources"]
 HELP = "A question is answered; /system NAME changes the system, /sources shows the passages or not, /quit leaves."
@@ -55,7 +56,7 @@ def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int
     several can be compared in one file.
 
     Args:
-        source: has a column `question` (or `Question`).
+        source: has a column `question`, in any case; its fields are parted by `,`, `;`, tab or `|`.
         target: gets the columns of `COLUMNS`.
 
     Returns:
@@ -163,14 +164,14 @@ def piped_questions(lines: Iterable[str]) -> list[str]:
 
 def _questions(path: Path, answerer: Prompter) -> list[str]:
     """The questions of a CSV, each checked before any is answered."""
-    table = _read_csv(path)
-    names = [name.strip().lower() for name in table[0]] if table else []
+    table = _read_csv(path, any_delimiter=True)
+    names = _names(table[0]) if table else []
     if "question" not in names:
         raise UserError(f"{path}: no column `question`; there are: {', '.join(names) or 'none'}")
     place, questions = names.index("question"), []
     for number, row in enumerate(table[1:], start=1):
         try:
-            answerer.prompt_ids(row[place])
+            answerer.check(row[place])
         except UserError as error:
             raise UserError(f"{path}, row {number}: {error}") from None
         questions.append(row[place].strip())
@@ -187,15 +188,23 @@ def _answered(path: Path) -> list[list[str]]:
     return table[1:]
 
 
-def _read_csv(path: Path) -> list[list[str]]:
-    """Every row of a CSV, all as long as its first.
+def _names(header: list[str]) -> list[str]:
+    return [name.strip().lower() for name in header]
+
+
+def _read_csv(path: Path, any_delimiter: bool = False) -> list[list[str]]:
+    """Every row of a CSV, all as long as its first: a row that was torn is not taken for a short one.
 
     Raises:
         UserError: the file cannot be read, or is damaged.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            table = [row for row in csv.reader(file, strict=True) if row]
+            start = file.read(2**16) if any_delimiter else ""
+            delimiter = delimiter_of(start, lambda header: "question" in _names(header))
+            file.seek(0)
+            rows = csv.reader(file, strict=True, delimiter=delimiter, skipinitialspace=any_delimiter)
+            table = [row for row in rows if row]
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except (csv.Error, UnicodeDecodeError) as error:

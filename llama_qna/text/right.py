@@ -6,6 +6,7 @@ that the question does not hold, in few words. Strings in, yes, no or a number o
 
 from __future__ import annotations
 
+import itertools
 import re
 import string
 import unicodedata
@@ -190,15 +191,25 @@ def _holds(text: tuple[str, ...], item: tuple[str, ...], units: frozenset[str] =
 def _has_rival(said: tuple[str, ...], item: tuple[str, ...], others: list[int]) -> bool:
     """Whether a number of an item stands beside another of the same unit; `others`: where new numbers stand in `said`.
 
-    The unit of a number is the token after it. An item that ends in a number has none: then any new number is a rival,
-    but a year only of a year.
+    An item that ends in a number has no unit: then any new number is a rival. A year is one of a year alone, unless the
+    unit follows it.
     """
     for n, token in enumerate(item):
-        unit = item[n + 1 : n + 2]
-        alike = [o for o in others if said[o + 1 : o + 2] == unit or not unit]
-        if _is_number(token) and any(unit or _YEAR.fullmatch(token) or not _YEAR.fullmatch(said[o]) for o in alike):
-            return True
+        if not _is_number(token):
+            continue
+        unit = _unit(item, n)
+        for other in others:
+            is_alike = not unit or _unit(said, other) == unit
+            is_date = _YEAR.fullmatch(said[other]) and not _YEAR.fullmatch(token)
+            if is_alike and (not is_date or (unit and said[other + 1 : other + 2] == unit)):
+                return True
     return False
+
+
+def _unit(words: tuple[str, ...], n: int) -> tuple[str, ...]:
+    """The word after the number at `n`, past what joins it to other numbers ("159 or 255 ms"); none at the end."""
+    following = (word for word in words[n + 1 :] if not _is_number(word) and word not in ("or", "to"))
+    return tuple(itertools.islice(following, 1))
 
 
 def _plain_refusal(text: str) -> str:

@@ -1,8 +1,11 @@
-"""Tables as text: for Markdown files, and for a terminal."""
+"""Tables as text: for Markdown files, for a terminal, and as spreadsheets write them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import csv
+from collections.abc import Callable, Iterable, Sequence
+
+DELIMITERS = ",;\t|"  # between the fields of a CSV, as spreadsheets of all countries write it
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -20,3 +23,15 @@ def aligned(rows: Sequence[Sequence[str]], right: bool = False) -> str:
         return "  ".join([first[0].ljust(first[1]), *cells]).rstrip()
 
     return "\n".join(map(line, rows))
+
+
+def delimiter_of(text: str, fits: Callable[[list[str]], bool]) -> str:
+    """The mark between the fields of a CSV: the first that parts its header into names that fit; else a comma."""
+    header = text.lstrip("\r\n").splitlines()[:1]
+    for delimiter in DELIMITERS:
+        try:
+            if fits(next(csv.reader(header, delimiter=delimiter, skipinitialspace=True), [])):
+                return delimiter
+        except csv.Error:
+            continue
+    return ","

@@ -11,7 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.models import prompts
 from llama_qna.models.adapters import adapter_from, adapter_to_train, merge_adapter
 from llama_qna.models.base import load_base, load_tokenizer, model_identity
 from llama_qna.models.lineage import checkpoints, start_of_finetuning, start_of_training
@@ -21,6 +20,7 @@ from llama_qna.project.files import sha256
 from llama_qna.project.recipe import TrainingStage
 from llama_qna.project.stage import once, outputs_sha256
 from llama_qna.project.variant import Variant
+from llama_qna.training.rows import chunk_rows, pair_rows
 
 
 def pretrain(variant: Variant) -> dict:
@@ -38,25 +38,25 @@ def pretrain(variant: Variant) -> dict:
         UserError: no chunks yet, the base model cannot be had, or the loss is no longer a number.
     """
     recipe, chunks = variant.recipe, read_chunks(variant)
-    texts = list(chunks[chunks.split == "train"].text)
+    chunks = chunks[chunks.split == "train"]
     _check_processes(variant.name, recipe.pretraining)
     inputs = {"chunks.csv": sha256(variant.chunks / "chunks.csv")} | model_identity(recipe.base_model)
     inputs |= _read(variant, recipe.pretraining)
 
     def work(folder: Path) -> dict:
-        return _pretrain(variant, texts, folder)
+        return _pretrain(variant, chunks, folder)
 
     return once(variant, "pretrain", _recipe(variant, "pretraining"), inputs, work, resumes=True)
 
 
-def _pretrain(variant: Variant, texts: list[str], folder: Path) -> dict:
+def _pretrain(variant: Variant, chunks, folder: Path) -> dict:
     from llama_qna.training.trainer import train
 
     recipe = variant.recipe
 
     # --- tokenizer and rows
-    tokenizer = load_tokenizer(recipe.base_model)
-    rows = [prompts.text_row(tokenizer, text, recipe.pretraining.max_length) for text in texts]
+    tokenizer, settings = load_tokenizer(recipe.base_model), recipe.pretraining
+    rows = chunk_rows(tokenizer, chunks, settings.max_length, f"{variant.name} {settings.folder}")
 
     # --- model: loaded again where memory runs out
     def load():
@@ -109,8 +109,8 @@ def _finetune(variant: Variant, stage: str, pairs, start: tuple[Path | None, Pat
     recipe, (weights, adapter) = variant.recipe, start
 
     # --- tokenizer and rows
-    tokenizer, length = load_tokenizer(recipe.base_model), recipe.finetuning.max_length
-    rows = [prompts.training_row(tokenizer, q, a, length) for q, a in zip(pairs.Question, pairs.Answer, strict=True)]
+    tokenizer, settings = load_tokenizer(recipe.base_model), recipe.finetuning
+    rows = pair_rows(tokenizer, pairs, settings.max_length, f"{variant.name} {settings.folder}")
 
     # --- model: on the merged base, or with the adapter that goes on
     def load():

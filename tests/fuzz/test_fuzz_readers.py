@@ -29,6 +29,7 @@ fuzzed = settings(
 LABELS = st.sampled_from(
     'Question: |Question 1:|**Q2.**|Q:|A:|Answer:|**Answer:**|1. |2) |- |* |?\n|\n|\n\n|"|“|{|}|[|]|, |"question": "|'
     '"answer": "|<question>|</question>|| what |What is it? |It is a door. |A) red B) blue|<|im_end|>|</s>|---|Note: '
+    '<think>|</think>|{"question": "Who?", "answer": 4}|Frage 1: |Réponse : |答：'
     "|Here are the questions:|I hope this helps|\\u0041|\\".split("|")
 )
 RESPONSE = st.lists(LABELS | st.text(max_size=8), max_size=40).map("".join)
@@ -43,7 +44,8 @@ def test_parser_finds_whole_pairs_or_says_what_is_left(text):
         assert question.strip() == question != "" and answer.strip() == answer != ""
         assert "\n" not in question + answer
     kinds = {"question without answer", "answer without question", "empty response", "no labels"}
-    assert {reason for _, reason in leftovers} <= kinds | {"nothing behind the labels"}
+    kinds |= {"nothing behind the labels", "cut off within its thoughts"}
+    assert {reason for _, reason in leftovers} <= kinds
 
 
 @fuzzed

@@ -1,0 +1,176 @@
+"""A Q&A file of the user's own, as spreadsheets, other trainers and this program write them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from llama_qna import UserError, one_line
+from llama_qna.pairs import parser, records
+from llama_qna.project.data import QNA_COLUMNS, check_columns, check_fields, check_size, read_table
+from llama_qna.text.tables import delimiter_of
+
+SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx and .ods, and how .xls begin
+NEARLY_ALL = 0.9  # of the rows have a list number or a letter before them, where it is a label
+SURE = r"(?:\w\w|[qQ问問答]) *\d*[*_ ]*[:：]"  # a label that is one whatever stands in the other rows
+NAMED = 5  # rows in a message; the others are counted
+
+
+def read_qna_file(path: Path, chunks: pd.DataFrame | None = None) -> pd.DataFrame:
+    """A Q&A file of the user's own; what is left out of it, or contradicts itself, is printed.
+
+    A CSV, its fields parted by `,`, `;`, tab or `|`, with the columns Question and Answer, or JSON Lines in one of the
+    formats of `formats.export`. Where each pair is from (`QNA_COLUMNS`) is kept where the file says it.
+
+    Args:
+        chunks: give document, page and split of a pair that names its chunk and nothing else.
+
+    Raises:
+        UserError: it is missing, no such file, without its columns, or without rows.
+    """
+    shown = f"Q&A file {path.name}"
+    if not path.is_file():
+        raise UserError(f"{shown}: no such file (generation.qna_file in variant.yaml)")
+    check_size(path, shown)
+    with open(path, "rb") as file:
+        start = file.read(2**16)
+    if start.startswith(SPREADSHEETS):
+        raise UserError(f"{shown}: a spreadsheet's own format is not read; save it as CSV (UTF-8), and name that file")
+    if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
+        table = _read_json(path, shown)
+    else:
+        table = _read_csv(path, shown, start.decode("utf-8-sig", "replace"))
+    table = _placed(table, chunks, shown)
+    table["Question"], table["Answer"] = _without_labels(table.Question.str.strip(), table.Answer.str.strip())
+    table = _once_each(_whole(table, shown), shown)
+    return table[QNA_COLUMNS].reset_index(drop=True)
+
+
+def _read_csv(path: Path, shown: str, start: str) -> pd.DataFrame:
+    """The table with the names of `QNA_COLUMNS`; its index is the number of the row, from 1."""
+    delimiter = delimiter_of(start, lambda names: {"Question", "Answer"} <= set(_known(names)))
+    table = read_table(path, shown, [], delimiter=delimiter, skipinitialspace=True)
+    own = _known(table.columns)
+    check_columns(table, [name for name in ("Question", "Answer") if name not in own], shown)
+    known = pd.DataFrame({name: table[found] for name, found in own.items()})
+    named = _by_name(table.columns)
+    if "input" in named and own["Question"] == named.get("instruction"):  # alpaca's question is both
+        known["Question"] = (known.Question + "\n\n" + table[named["input"]]).str.strip()
+    return known.set_axis(range(1, len(known) + 1))
+
+
+def _by_name(columns) -> dict[str, str]:
+    found = {}
+    for column in columns:
+        found.setdefault(str(column).strip().lower(), column)
+        found.setdefault(records.field_name(str(column))[0], column)
+    return found
+
+
+def _known(columns) -> dict[str, str]:
+    """Which column of a file is which of `QNA_COLUMNS`."""
+    found = _by_name(columns)
+    wanted = {name: (name.lower(),) for name in QNA_COLUMNS} | {"Question": records.QUESTION, "Answer": records.ANSWER}
+    return {name: next(found[n] for n in names if n in found) for name, names in wanted.items() if found.keys() & names}
+
+
+def _read_json(path: Path, shown: str) -> pd.DataFrame:
+    """A list of records, or a record a line; the index is the number of the record, from 1."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        if text.lstrip().startswith("["):
+            rows = json.loads(text)
+        else:
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+        found = [[pair for pair in records.pairs_in(row) if all(pair)] for row in rows]
+    except (ValueError, RecursionError) as error:
+        advice = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise UserError(f"{shown}: not readable as JSON Lines ({one_line(str(error))}{advice})") from None
+    table = []
+    for row, pairs in zip(rows, found, strict=True):
+        said = row if isinstance(row, dict) else {}
+        said |= said["metadata"] if isinstance(said.get("metadata"), dict) else {}
+        question, answer = pairs[0] if pairs else ("", "")
+        table.append({name: records.text_of(said.get(name)) for name in QNA_COLUMNS})
+        table[-1] |= {"Question": question, "Answer": answer}
+    longer = [number for number, pairs in enumerate(found, start=1) if len(pairs) > 1]
+    if longer:
+        print(
+            f"{shown}: of a dialogue the first question and its answer are taken, what follows needs it: {_in(longer)}"
+        )
+    table = pd.DataFrame(table, columns=QNA_COLUMNS).set_axis(range(1, len(table) + 1))
+    check_fields(table, shown)
+    return table
+
+
+def _placed(table: pd.DataFrame, chunks: pd.DataFrame | None, shown: str) -> pd.DataFrame:
+    """The table with all of `QNA_COLUMNS`: what it does not say is said by its chunks."""
+    table = table.reindex(columns=QNA_COLUMNS, fill_value="")
+    table["split"] = table.split.str.strip().str.lower()
+    unknown = table[~table.split.isin(["train", "heldout", ""])]
+    if len(unknown):
+        raise UserError(f"{shown}: the split of {_in(unknown.index)} is neither train nor heldout")
+    if chunks is not None:
+        known = chunks.astype(str).set_index("chunk_id")[["document", "page", "split"]]
+        found = known.reindex(table.chunk_id).fillna("").set_axis(table.index)
+        moved = table.index[(table.split != "") & (found.split != "") & (table.split != found.split)]
+        if len(moved):
+            print(f"{shown}: in another split than their chunk, and left there: {_in(moved)}")
+        for name in found:
+            table[name] = table[name].where(table[name] != "", found[name])
+    table["split"] = table.split.replace("", "train")
+    table["recipe"] = table.recipe.replace("", "file")
+    return table
+
+
+def _without_labels(questions: pd.Series, answers: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Texts without the labels before them.
+
+    A word with a colon ("Answer:") and "Q:" are labels; "A:" is one after "Q:". A list number, a letter and a bare word
+    are labels where nearly all rows have one: "2. Weltkrieg" and "A – the ampere" are text.
+    """
+    asked, said = questions.map(parser.question_label), answers.map(parser.answer_label)
+    sure_asked = asked.str.contains(SURE)
+    sure_said = said.str.contains(SURE) | sure_asked & said.str.contains(r"^\W*[aA] *\d*[*_ ]*[:：]")
+    questions = questions.where(~(sure_asked | _nearly_all(asked)), questions.map(parser.strip_question_label))
+    return questions, answers.where(~(sure_said | _nearly_all(said)), answers.map(parser.strip_answer_label))
+
+
+def _nearly_all(labels: pd.Series) -> pd.Series:
+    """Which rows have a label of the kind, words, letters or numbers, that nearly all rows have."""
+    letters = labels.map(lambda label: re.sub(r"[\W\d_]", "", label))
+    kinds = letters.str.len().clip(upper=2).where(labels != "", -1)
+    shares = kinds.map(kinds.value_counts(normalize=True))
+    return (labels != "") & (shares >= NEARLY_ALL)
+
+
+def _whole(table: pd.DataFrame, shown: str) -> pd.DataFrame:
+    """The rows that have both a question and an answer."""
+    half = (table.Question == "") | (table.Answer == "")
+    if half.all():
+        raise UserError(f"{shown}: no row has both a question and an answer")
+    if half.any():
+        print(f"{shown}: without a question or an answer, and left out: {_in(table.index[half])}")
+    return table[~half]
+
+
+def _once_each(table: pd.DataFrame, shown: str) -> pd.DataFrame:
+    """Exact doubles once, the training pair of two; different answers to one question are named."""
+    first = table.sort_values("split", ascending=False, kind="stable")  # train, then heldout
+    doubles = first.duplicated(["Question", "Answer"]).reindex(table.index)
+    if doubles.any():
+        print(f"{shown}: exact doubles, and left out: {_in(table.index[doubles])}")
+    table = table[~doubles]
+    again = table.index[table.Question.str.casefold().duplicated(keep=False)]
+    if len(again):
+        print(f"{shown}: one question, different answers, and kept: {_in(again)}")
+    return table
+
+
+def _in(rows) -> str:
+    rows = list(rows)
+    more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+    return f"row{'s' * (len(rows) > 1)} {', '.join(map(str, rows[:NAMED]))}{more}"
