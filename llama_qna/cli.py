@@ -101,6 +101,13 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument(*names, **settings)
 
     verb(commands.variants, "list the variants")
+    verb(
+        commands.new,
+        "write a recipe for documents of your own, which lie in data/pdfs/NAME",
+        _argument("name", metavar="NAME", help="of the new variant, and of its folder with the recipe"),
+        _argument("--from", dest="source", metavar="VARIANT", default="paper_135m", help="by default paper_135m"),
+        _argument("--heldout", metavar="SHARE", type=float, default=0.0, help="of each document, such as 0.15"),
+    )
     _stages(verb)
     _planning(verb)
     _asking(verb)

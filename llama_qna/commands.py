@@ -19,6 +19,16 @@ def variants(options) -> None:
         print(f"{name:22} {Variant.load(name).recipe.description}")
 
 
+def new(options) -> None:
+    from llama_qna.documents.own import new as write
+
+    path, size = write(options.name, options.source, options.heldout)
+    for line in size.left_out if size else ():
+        print(line)
+    print(f"{_shown(path)}: {size or f'no document yet; put yours into data/pdfs/{options.name}/'}")
+    print(f"next: llama-qna plan {options.name}, which says how long it takes, then llama-qna run {options.name}")
+
+
 def load(options) -> None:
     from llama_qna.documents import chunks
 
@@ -127,6 +137,22 @@ def plan(options) -> None:
     from llama_qna.models.planning import report
 
     print(report(variant, budget, options.device, 10 if options.measure else 1.5))
+    if not options.memory and not options.device:
+        _plan_stages(variant)
+
+
+def _plan_stages(variant) -> None:
+    """What each stage will take for the documents as they are."""
+    from llama_qna.documents.own import measure
+    from llama_qna.models.stage_times import report
+
+    try:
+        size = measure(variant.pdfs, variant.recipe)
+    except UserError as error:
+        print(f"no times of the stages: {error}")
+        return
+    print(f"documents: {size}")
+    print(report(variant, size.chunks, size.tokens, size.pairs, size.seconds))
 
 
 def ask(options) -> None:
@@ -139,7 +165,7 @@ def ask(options) -> None:
         questions = terminal.piped_questions(sys.stdin)
     if library.is_path(options.variant):
         answerer, system = library.Library(options.variant), options.system or library.SYSTEM
-        for line in (f"left out: {reason}" for reason in answerer.left_out.values()):
+        for line in (f"left out: {file}: {reason}" for file, reason in answerer.left_out.items()):
             print(line, file=sys.stderr)
     else:
         answerer, system = _of_variant(options)

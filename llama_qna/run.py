@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.documents.read import document_hashes
+from llama_qna.documents.folder import document_hashes
 from llama_qna.project import processes
 from llama_qna.project.files import locked, read_json, sha256, write_json
 from llama_qna.project.stage import valid_record

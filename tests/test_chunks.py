@@ -7,8 +7,9 @@ import unicodedata
 import pypdfium2
 import pytest
 
-from llama_qna.documents.chunks import heldout_sections, load, parted, split
+from llama_qna.documents.chunks import load, split
 from llama_qna.documents.clean import Document, Paragraph
+from llama_qna.documents.heldout import heldout_sections, parted
 from llama_qna.documents.read import read_document
 from llama_qna.models.base import EMBEDDED, load_tokenizer
 from llama_qna.project.data import CHUNK_COLUMNS

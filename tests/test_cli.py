@@ -20,6 +20,7 @@ VERBS = [
     "evaluate",
     "figures",
     "run",
+    "new",
     "plan",
     "ask",
     "serve",
@@ -124,7 +125,7 @@ def test_usage_error_is_status_2(run_cli):
 # --- recipe ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "variants"])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("variants", "new")])
 def test_unknown_variant(verb, refused):
     more = {"ask": ["Why?"], "export": ["--to", "adapter"]}.get(verb, [])
     assert refused(verb, "paper_153m", *more).endswith("did you mean paper_135m?")

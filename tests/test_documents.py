@@ -6,10 +6,12 @@ from functools import cache
 
 import pypdfium2
 import pytest
+import typst
 
 from llama_qna import UserError
 from llama_qna.documents.clean import HYPHEN, clean
-from llama_qna.documents.read import document_hashes, document_paths, read_document, read_folder
+from llama_qna.documents.folder import document_hashes, document_paths
+from llama_qna.documents.read import read_document, read_folder
 from llama_qna.project.variant import REPOSITORY
 
 DATA = REPOSITORY / "data"
@@ -364,6 +366,15 @@ def test_mark_of_a_pdf_after_some_rubbish_is_accepted(make_pdf, tmp_path):
     assert read_document(path).text() == "Hello there."
 
 
+@by_extractor
+def test_font_that_does_not_say_what_its_letters_are_needs_ocr(extractor, tmp_path):
+    """Such a PDF looks right and holds no text: its glyphs have numbers of their own."""
+    readable = typst.compile(b"The ferry leaves at seven, and nobody may smoke on either of them.")
+    (tmp_path / "thesis.pdf").write_bytes(readable.replace(b"/ToUnicode", b"/ToNothing"))
+    with pytest.raises(UserError, match=r"^thesis\.pdf: .*needs OCR"):
+        read_document(tmp_path / "thesis.pdf", extractor)
+
+
 def test_folder_is_missing_or_without_documents(tmp_path):
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "2405.11913.json").write_text("{}")
@@ -416,5 +427,73 @@ def test_documents_of_a_folder(make_pdf, tmp_path):
     (tmp_path / "picture.png").write_bytes(b"no document")
     assert [path.name for path in document_paths(tmp_path)] == ["a.PDF", "gone.pdf"]
     hashes = document_hashes(tmp_path)
-    assert (len(hashes["a.PDF"]), hashes["gone.pdf"]) == (64, "unreadable")
-    assert read_folder(tmp_path)[1] == {"gone.pdf": "no such file"}
+    assert (len(hashes["a.PDF"]), hashes["gone.pdf"], hashes["picture.png"]) == (64, "unreadable", "not read")
+    left_out = read_folder(tmp_path)[1]
+    assert set(left_out) == {"gone.pdf", "picture.png"}
+    assert left_out["gone.pdf"] == "no such file" and "OCR" in left_out["picture.png"]
+
+
+def test_subfolders_are_read_and_their_names_say_so(make_pdf, tmp_path):
+    corpus = tmp_path / "corpus"
+    (corpus / "b" / "deep" / "er").mkdir(parents=True)
+    (corpus / ".git").mkdir()
+    (corpus / ".git" / "notes.md").write_text("Hidden.")
+    make_pdf(corpus / "a.pdf", ["On top."])
+    make_pdf(corpus / "b" / "a.pdf", ["Below."])
+    (corpus / "b" / "deep" / "er" / "notes.md").write_text("Deep below.")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret.md").write_text("Secret.")
+    (corpus / "c").symlink_to(tmp_path / "outside")
+    (corpus / "b" / "round").symlink_to(corpus)
+    documents, left_out = read_folder(corpus)
+    expected = {"a": "On top.", "b/a": "Below.", "b/deep/er/notes": "Deep below."}
+    assert {document.name: document.text() for document in documents} == expected
+    assert [document.report["file"] for document in documents] == ["a.pdf", "b/a.pdf", "b/deep/er/notes.md"]
+    assert set(left_out) == {"c", "b/round"} and all("link" in reason for reason in left_out.values())
+
+
+@pytest.mark.parametrize(
+    "name, advice",
+    [
+        ("notes.docx", "pandoc"),
+        ("book.EPUB", "pandoc"),
+        ("page.html", "pandoc"),
+        ("table.xlsx", "PDF"),
+        ("scan.jpeg", "OCR"),
+        ("all.zip", "unpack"),
+        ("what.xyz", "Markdown"),
+        ("README", "Markdown"),
+    ],
+)
+def test_file_of_another_kind_is_named_with_what_to_do(name, advice, tmp_path):
+    (tmp_path / "good.txt").write_text("A good text.")
+    (tmp_path / name).write_bytes(b"whatever")
+    (document,), left_out = read_folder(tmp_path)
+    assert document.name == "good" and set(left_out) == {name} and advice in left_out[name]
+    (tmp_path / "good.txt").unlink()
+    with pytest.raises(UserError, match=rf"no document .*{name}: .*{advice}"):
+        read_folder(tmp_path)
+
+
+def test_what_systems_and_the_fetcher_leave_beside_is_not_named(make_pdf, tmp_path):
+    make_pdf(tmp_path / "2405.11913.pdf", ["A paper."])
+    for name in ("2405.11913.json", ".DS_Store", "~$notes.docx", "Thumbs.db"):
+        (tmp_path / name).write_bytes(b"{}")
+    assert read_folder(tmp_path)[1] == {}
+
+
+def test_doubles_are_one_document(make_pdf, tmp_path):
+    """Copies under another name, in another folder, of another kind; a bad file twice is bad twice."""
+    make_pdf(tmp_path / "b.pdf", ["The same text."])
+    (tmp_path / "a").mkdir()
+    for copy in ("a/b.pdf", "c.pdf"):
+        (tmp_path / copy).write_bytes((tmp_path / "b.pdf").read_bytes())
+    (tmp_path / "d.md").write_text("The same text.")
+    (tmp_path / "d.txt").write_text("The same  text.\n")
+    for name in ("x.pdf", "y.pdf"):
+        not_a_pdf(tmp_path / name)
+    documents, left_out = read_folder(tmp_path)
+    assert [document.name for document in documents] == ["a/b"]
+    assert set(left_out) == {"b.pdf", "c.pdf", "d.md", "d.txt", "x.pdf", "y.pdf"}
+    assert all("the same" in left_out[name] and "a/b.pdf" in left_out[name] for name in ("b.pdf", "c.pdf", "d.md"))
+    assert left_out["x.pdf"] == left_out["y.pdf"] == "not a PDF file"

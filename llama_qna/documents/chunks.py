@@ -7,23 +7,21 @@ chunk of its own.
 
 from __future__ import annotations
 
-import random
-from bisect import bisect_right
-from collections import Counter
 from collections.abc import Collection
-from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
 
-from llama_qna.documents import bibliography
 from llama_qna.documents.clean import Document
-from llama_qna.documents.read import document_hashes, read_folder
+from llama_qna.documents.folder import document_hashes
+from llama_qna.documents.heldout import hold_out, parted
+from llama_qna.documents.loader import sections
+from llama_qna.documents.quality import shortfalls
+from llama_qna.documents.read import read_folder
 from llama_qna.models.base import knows_not, load_tokenizer, model_identity
 from llama_qna.project.data import CHUNK_COLUMNS, read_chunks
 from llama_qna.project.files import read_json, write_json
-from llama_qna.project.recipe import Chunking, Heldout
+from llama_qna.project.recipe import Chunking
 from llama_qna.project.stage import once
 from llama_qna.project.variant import Variant
 
@@ -35,7 +33,8 @@ def load(variant: Variant) -> pd.DataFrame:
 
     Writes `chunks.csv`; `text.txt` and `heldout.txt` (the text of the training and of the held-out sections, each once,
     for perplexity); and `documents.json` (what was repaired or dropped, and the files left out with their reasons).
-    Prints one line for every file that was left out and for every document with pages that need OCR.
+    Prints one line for every file that was left out, and for every document that could be read or held out in part
+    only.
 
     Returns:
         One row a chunk with the columns of `COLUMNS`; `kind` is `body` or `reference`, `split` is `train` or `heldout`,
@@ -62,11 +61,10 @@ def load(variant: Variant) -> pd.DataFrame:
 
 
 def _load(variant: Variant, folder: Path) -> dict:
-
     recipe = variant.recipe
     documents, left_out = read_folder(variant.pdfs, recipe.extractor, recipe.read_limits)
     tokenizer = load_tokenizer(recipe.base_model)
-    heldout = {document.name: heldout_sections(document, recipe.heldout) for document in documents}
+    documents, heldout = hold_out(documents, recipe.heldout)
     rows = [row for document in documents for row in split(document, recipe.chunking, heldout[document.name])]
     table = pd.DataFrame(rows)
     # document text is data: a control token that it spells out must not become one (split_special_tokens)
@@ -76,7 +74,7 @@ def _load(variant: Variant, folder: Path) -> dict:
     parts = [parted(document, heldout[document.name]) for document in documents]
     for file, texts in zip(("text.txt", "heldout.txt"), zip(*parts, strict=True), strict=True):
         (folder / file).write_text("\n\n".join(filter(None, texts)), encoding="utf-8")
-    reports = {document.name: document.report | {"heldout": heldout[document.name]} for document in documents}
+    reports = {document.name: document.report for document in documents}
     write_json(folder / "documents.json", {"documents": reports, "left_out": left_out})
     return {
         "documents": len(documents),
@@ -85,51 +83,6 @@ def _load(variant: Variant, folder: Path) -> dict:
         "heldout_sections": sum(map(len, heldout.values())),
         "left_out": len(left_out),
     }
-
-
-def shortfalls(reports: dict) -> list[str]:
-    """What the stage could not read, one line a file, from the content of `documents.json`."""
-    lines = [f"left out: {name}: {reason}" for name, reason in reports["left_out"].items()]
-    for report in reports["documents"].values():
-        pages = ", ".join(map(str, report["needs_ocr"]))
-        if pages:
-            lines.append(
-                f"{report['file']}: " + (f"pages {pages} need OCR" if "," in pages else f"page {pages} needs OCR")
-            )
-    return lines
-
-
-def heldout_sections(document: Document, heldout: Heldout) -> list[str]:
-    """Choose the sections of one document that nothing is trained on, by their titles, in the order of the document.
-
-    Sections are drawn in random order, and each is taken that brings their characters nearer to the fraction asked for;
-    if even the smallest is far too much, it is taken alone. A document keeps at least one section to train on.
-    What stands before the first heading, and the references, are never held out. The choice depends on nothing but the
-    document and the recipe's fraction and seed.
-    """
-    sizes = Counter()
-    for paragraph in document.paragraphs:
-        if paragraph.section and not bibliography.HEADING.fullmatch(paragraph.section):
-            sizes[paragraph.section] += len(paragraph.text)
-    if not heldout.fraction or len(sizes) < 2:
-        return []
-    target = heldout.fraction * sum(len(paragraph.text) for paragraph in document.paragraphs)
-    titles = sorted(sizes)
-    random.Random(f"{heldout.seed} {document.name}").shuffle(titles)
-    chosen, characters = set(), 0
-    for title in titles:
-        if abs(characters + sizes[title] - target) < abs(characters - target) and len(chosen) < len(titles) - 1:
-            chosen.add(title)
-            characters += sizes[title]
-    chosen = chosen or {min(titles, key=sizes.get)}
-    return [title for title in sizes if title in chosen]
-
-
-def parted(document: Document, heldout: list[str]) -> tuple[str, str]:
-    """The text of the training sections, references included, and that of the held-out ones."""
-    kept = [paragraph for paragraph in document.paragraphs if paragraph.section not in heldout]
-    held = [paragraph for paragraph in document.paragraphs if paragraph.section in heldout]
-    return replace(document, paragraphs=kept).text(), replace(document, paragraphs=held, references=[]).text()
 
 
 def split(document: Document, chunking: Chunking, heldout: Collection[str] = ()) -> list[dict]:
@@ -144,21 +97,14 @@ def split(document: Document, chunking: Chunking, heldout: Collection[str] = ())
         chunk_size=chunking.chunk_size, chunk_overlap=chunking.chunk_overlap, add_start_index=True
     )
     rows = []
-    for section, group in groupby(document.paragraphs, key=lambda paragraph: paragraph.section):
-        paragraphs = list(group)
-        starts, position = [], 0  # where each paragraph begins in the section's text
-        for paragraph in paragraphs:
-            starts.append(position)
-            position += len(paragraph.text) + len("\n\n")
-        text = "\n\n".join(paragraph.text for paragraph in paragraphs)
-        for piece in splitter.create_documents([text]):
-            start = piece.metadata["start_index"]
-            index = bisect_right(starts, start) - 1
-            page = paragraphs[index].page_at(start - starts[index])
-            rows.append({"page": page, "section": section, "kind": "body", "text": piece.page_content})
-    for number, entry, page in document.references:
-        rows.append({"page": page, "section": "References", "kind": "reference", "text": f"[{number}] {entry}"})
+    for section in sections(document):
+        about = {name: section.metadata[name] for name in ("document", "page", "section", "kind")}
+        if section.metadata["kind"] == "reference":
+            rows.append(about | {"text": section.page_content})
+            continue
+        for piece in splitter.split_documents([section]):
+            rows.append(about | {"page": section.page_at(piece.metadata["start_index"]), "text": piece.page_content})
     for n, row in enumerate(rows):
-        row |= {"chunk_id": f"{document.name}-{n:04d}", "document": document.name}
+        row["chunk_id"] = f"{document.name}-{n:04d}"
         row["split"] = "heldout" if row["kind"] == "body" and row["section"] in heldout else "train"
     return rows

@@ -1,7 +1,7 @@
 """One file becomes a `Document`, in a child process of its own: `python -m llama_qna.documents.extract` (see `read`).
 
 A PDF goes through pypdfium2 (quick) or pdfminer.six (the study's), and what they return through the same repairs
-(`documents.clean`). Plain text and Markdown need no repairs of layout: a blank line parts their paragraphs.
+(`documents.clean`). Plain text and Markdown need none (`documents.text_files`).
 """
 
 from __future__ import annotations
@@ -13,19 +13,16 @@ import re
 import resource
 import signal
 import sys
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.documents.clean import HYPHEN, Document, Paragraph, clean, clean_line, heading_key
+from llama_qna.documents.clean import HYPHEN, Document, clean, heading_key
 from llama_qna.documents.columns import page_text
-from llama_qna.documents.hyphens import Vocabulary, join_lines
+from llama_qna.documents.quality import needs_ocr
+from llama_qna.documents.text_files import read_text
 
 OUT_OF_MEMORY = 3  # exit status of the child
-# YAML at the top of a Markdown file, whose last line would be taken for a heading
-FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-CONTROL = re.compile("[\x00-\x08\x0e-\x1f]")
 
 
 def extract(path: Path, extractor: str) -> Document:
@@ -39,13 +36,14 @@ def extract(path: Path, extractor: str) -> Document:
     if not path.stat().st_size:
         raise UserError("the file is empty")
     is_pdf = path.suffix.lower() == ".pdf"
-    pages, document = _read_pdf(path, extractor) if is_pdf else _read_text(path)
+    pages, document = _read_pdf(path, extractor) if is_pdf else read_text(path)
+    document.name = printable(path.stem)
     facts = {
         "file": printable(path.name),
         "pages": len(pages),
         "characters": (characters := sum(map(len, pages))),
         "characters_per_page": round(characters / len(pages)),
-        "needs_ocr": [n for n, page in enumerate(pages, start=1) if is_pdf and not page.strip()],
+        "needs_ocr": [n for n, page in enumerate(pages, start=1) if is_pdf and needs_ocr(page)],
     }
     document.report.pop("pages_without_text", None)
     document.report = facts | document.report
@@ -71,6 +69,8 @@ def _read_pdf(path: Path, extractor: str) -> tuple[list[str], Document]:
         raise UserError("the PDF has no pages")
     if not any(page.strip() for page in pages):
         raise UserError(f"no text on any of its {len(pages)} pages; a scanned document needs OCR first")
+    if all(map(needs_ocr, pages)):
+        raise UserError(f"its fonts do not say which letters stand on its {len(pages)} pages; it needs OCR first")
     document = clean(printable(path.stem), pages, headings)
     if not document.paragraphs and not document.references:
         raise UserError(f"nothing but page numbers and running headers on its {len(pages)} pages")
@@ -107,64 +107,6 @@ def _unreadable(error: Exception) -> UserError:
         return UserError("the PDF is encrypted; save a copy without a password")
     reason = " ".join(str(error).split()) or type(error).__name__
     return UserError(f"the PDF is damaged and cannot be read ({reason})")
-
-
-def _read_text(path: Path) -> tuple[list[str], Document]:
-    """A page ends at a form feed; a Markdown heading of any level begins a section."""
-    text = _decode(path.read_bytes())
-    markdown = path.suffix.lower() == ".md"
-    pages = (FRONT_MATTER.sub("", text) if markdown else text).rstrip("\f\n").split("\f")
-    vocabulary = Vocabulary(pages)
-    paragraphs, section, repairs = [], "", Counter()
-    for number, page in enumerate(pages, start=1):
-        for is_heading, lines in (_markdown_blocks if markdown else _text_blocks)(page):
-            block = [(line, number) for line in (clean_line(line, repairs) for line in lines) if line]
-            joined = join_lines(block, vocabulary, repairs)[0] if block else ""
-            if is_heading:
-                section = joined
-            elif joined:
-                paragraphs.append(Paragraph(joined, number, section))
-    if not paragraphs:
-        raise UserError("there is no text in the file")
-    report = {
-        "sections": len({paragraph.section for paragraph in paragraphs}),
-        "reference_entries": 0,
-        "repairs": dict(sorted(repairs.items())),
-    }
-    return pages, Document(printable(path.stem), len(pages), paragraphs, [], report)
-
-
-def _text_blocks(page: str):
-    for block in re.split(r"\n\s*\n", page):
-        yield False, block.splitlines()
-
-
-def _markdown_blocks(page: str):
-    """Headings, paragraphs, list items and code, each with its lines, without markup; what is HTML is left out."""
-    from markdown_it import MarkdownIt
-
-    heading = False
-    for token in MarkdownIt().parse(page):
-        if token.type in ("heading_open", "heading_close"):
-            heading = token.type == "heading_open"
-        elif token.type == "inline":
-            parts = (child for child in token.children if child.type != "html_inline")
-            text = "".join("\n" if part.type.endswith("break") else part.content for part in parts)
-            yield heading, text.splitlines()
-        elif token.type in ("fence", "code_block"):
-            yield False, token.content.splitlines()
-
-
-def _decode(content: bytes) -> str:
-    for encoding in ("utf-8-sig", "cp1252"):
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if "\0" in text or len(CONTROL.findall(text)) > len(text) / 20:
-            break
-        return text.replace("\r\n", "\n").replace("\r", "\n")
-    raise UserError("not a text file in UTF-8 or Windows-1252")
 
 
 def _main(path: str, extractor: str, seconds: str, memory_gb: str) -> None:

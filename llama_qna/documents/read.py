@@ -7,87 +7,103 @@ on.
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from llama_qna import UserError
 from llama_qna.documents.clean import Document, Paragraph
 from llama_qna.documents.extract import OUT_OF_MEMORY, printable
-from llama_qna.project.files import sha256
+from llama_qna.documents.folder import (
+    DEFAULT_LIMITS,
+    SUFFIXES,
+    UNREADABLE,
+    content_hash,
+    file_name,
+    files_not_read,
+    named_documents,
+    refusal,
+)
 from llama_qna.project.recipe import ReadLimits
 from llama_qna.project.variant import REPOSITORY
+from llama_qna.text.language import language_of
 
-SUFFIXES = (".pdf", ".txt", ".md")
-DEFAULT_LIMITS = ReadLimits()
-
-
-def document_paths(folder: Path) -> list[Path]:
-    """The documents of a corpus: its PDFs, then its text and Markdown files, each kind in the order of names."""
-    paths = [path for path in folder.glob("[!.]*") if path.suffix.lower() in SUFFIXES and not path.is_dir()]
-    return sorted(paths, key=lambda path: (path.suffix.lower() != ".pdf", path.name))
-
-
-def document_hashes(folder: Path, limits: ReadLimits = DEFAULT_LIMITS) -> dict[str, str]:
-    """File name and sha256 of every document of a corpus; a file that is not to be opened has the hash "unreadable"."""
-    return {printable(path.name): _hash(path, limits) for path in document_paths(folder)}
-
-
-def _hash(path: Path, limits: ReadLimits) -> str:
-    try:
-        return "unreadable" if not path.is_file() or _refusal(path, limits) else sha256(path)
-    except OSError:
-        return "unreadable"
-
-
-def _refusal(path: Path, limits: ReadLimits) -> str:
-    """Why a file is not even opened, or an empty string: a stranger's folder must not name files outside it."""
-    if Path(os.path.realpath(path)).parent != Path(os.path.realpath(path.parent)):
-        return "a link that leads out of the folder; copy the document into it"
-    if path.is_file() and (size := path.stat().st_size) > limits.memory_gb * 2**30:
-        return f"the file has {size / 2**30:.1f} GB, more than read_limits.memory_gb in the recipe"
-    return ""
+MOST_REASONS = 5  # that a message names
 
 
 def read_folder(
     folder: Path, extractor: str = "pypdfium2", limits: ReadLimits = DEFAULT_LIMITS
 ) -> tuple[list[Document], dict[str, str]]:
-    """Read every document of a corpus; one that cannot be read does not stop the others.
+    """Read every document of a corpus and its subfolders; one that cannot be read does not stop the others.
 
     Args:
         extractor: `pypdfium2` or `pdfminer`, for PDFs.
         limits: what one document may cost.
 
     Returns:
-        The documents, each with a name of its own (the file's name without suffix, with it where that is taken), and
-        by file name the reason why a document was left out.
+        The documents, each with a name of its own (its path in the folder without suffix, with it where that is
+        taken), and by path the reason why a file was left out: it cannot be read, is of another kind, or is a double.
 
     Raises:
         UserError: no folder, no document in it, or none that can be read.
     """
-    shown = "/".join(folder.parts[-3:])
-    paths = document_paths(folder)
-    if not paths:
-        raise UserError(f"no document (*.pdf, *.txt, *.md) in {shown}/: put the documents there and run again")
-    documents, left_out, names = [], {}, set()
-    for path in paths:
-        name = printable(path.stem)
-        while name in names:
-            name += path.suffix
-        names.add(name)
-        outcome = _read(path, extractor, limits)
+    documents, left_out = [], {}
+    for file, outcome in read_each(folder, extractor, limits):
         if isinstance(outcome, str):
-            left_out[printable(path.name)] = outcome
+            left_out[file] = outcome
         else:
-            outcome.name = name
             documents.append(outcome)
     if not documents:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
-        raise UserError(reasons if len(paths) == 1 else f"none of the {len(paths)} documents can be read: {reasons}")
+        left_out = {file: reason for file, reason in left_out.items() if Path(file).suffix.lower() in SUFFIXES}
+        reasons = "; ".join(f"{file}: {reason}" for file, reason in list(left_out.items())[:MOST_REASONS])
+        count = len(left_out)
+        raise UserError(reasons if count == 1 else f"none of the {count} documents can be read: {reasons}")
     return documents, left_out
+
+
+def read_each(
+    path: Path, extractor: str = "pypdfium2", limits: ReadLimits = DEFAULT_LIMITS
+) -> Iterator[tuple[str, Document | str]]:
+    """Read the documents of a folder, or one file, one after the other.
+
+    Yields:
+        The file's path in the folder and its document with a name of its own, or the reason why it is left out.
+
+    Raises:
+        UserError: no folder, or no document in it.
+    """
+    folder, documents = path if path.is_dir() else path.parent, named_documents(path)
+    others = files_not_read(path)
+    if not documents:
+        where = "/".join(path.parts[-3:])
+        reasons = "".join(f"; {file}: {reason}" for file, reason in list(others.items())[:MOST_REASONS])
+        raise UserError(f"no document (*.pdf, *.txt, *.md) in {where}/: put the documents there and run again{reasons}")
+    outcomes, texts = {}, {}  # by the hash of the file, and by that of the text
+    for name, one in documents.items():
+        file, digest = file_name(one, folder), content_hash(one, folder, limits)
+        first, outcome = outcomes.get(digest, ("", None))
+        if first and not outcome:
+            yield file, f"the same content as {first}, which is read"
+            continue
+        outcome = outcome or refusal(one, folder, limits) or _read(one, extractor, limits)
+        reason = outcome if isinstance(outcome, str) else ""
+        if digest != UNREADABLE:
+            outcomes[digest] = (file, reason)
+        if not reason and (same := texts.setdefault(_text_hash(outcome), file)) != file:
+            reason = f"the same text as {same}, which is read"
+        if not reason:
+            outcome.name = name
+            outcome.report |= {"file": file, "language": language_of(outcome.text())}
+        yield file, reason or outcome
+    yield from others.items()
+
+
+def _text_hash(document: Document) -> str:
+    return hashlib.sha256(document.text().encode("utf-8", "replace")).hexdigest()
 
 
 def read_document(path: Path, extractor: str = "pypdfium2", limits: ReadLimits = DEFAULT_LIMITS) -> Document:
@@ -101,7 +117,7 @@ def read_document(path: Path, extractor: str = "pypdfium2", limits: ReadLimits =
         UserError: the file's name and why it cannot be read: not what its suffix says, damaged, encrypted, empty,
             without text (scanned pages), or too costly.
     """
-    outcome = _read(path, extractor, limits)
+    outcome = refusal(path, path.parent, limits) or _read(path, extractor, limits)
     if isinstance(outcome, str):
         raise UserError(f"{printable(path.name)}: {outcome}")
     return outcome
@@ -109,8 +125,6 @@ def read_document(path: Path, extractor: str = "pypdfium2", limits: ReadLimits =
 
 def _read(path: Path, extractor: str, limits: ReadLimits) -> Document | str:
     """The document, or the reason why there is none. However this ends, `subprocess.run` leaves no child behind."""
-    if refusal := _refusal(path, limits):
-        return refusal
     command = [sys.executable, "-m", "llama_qna.documents.extract"]
     command += [str(path.absolute()), extractor, str(limits.seconds), str(limits.memory_gb)]
     try:

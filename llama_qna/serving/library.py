@@ -15,8 +15,17 @@ from llama_qna import UserError
 from llama_qna.answering.reader import READ, ReadingAnswerer
 from llama_qna.answering.retrieval import Answer, Evidence, Source
 from llama_qna.documents.chunks import split
+from llama_qna.documents.extract import printable
+from llama_qna.documents.folder import (
+    DEFAULT_LIMITS,
+    UNREADABLE,
+    content_hash,
+    file_name,
+    files_not_read,
+    named_documents,
+)
 from llama_qna.documents.pages import Place, find, picture
-from llama_qna.documents.read import document_paths, read_document
+from llama_qna.documents.read import read_document
 from llama_qna.models.lineage import READER, check_reader
 from llama_qna.project.code import code_hash
 from llama_qna.project.data import CHUNK_COLUMNS
@@ -83,21 +92,26 @@ class Library:
         return f"{system} {sha256(self.reader.adapter / 'adapter_model.safetensors')[:8]}, {self.computed_by}"
 
     def _chunks(self) -> pd.DataFrame:
-        paths = [self.path] if self.path.is_file() else document_paths(self.path)
-        if not paths:
+        documents = named_documents(self.path)
+        if not documents:
             raise UserError(f"{self.path}: there is no such file, and no folder with documents (*.pdf, *.txt, *.md)")
-        rows, code = [], code_hash("load")
-        for path in paths:
-            try:
-                found = _read(path, code)
-            except UserError as error:
-                self.left_out[path.name] = str(error)
+        self.left_out |= files_not_read(self.path)
+        folder = self.path if self.path.is_dir() else self.path.parent
+        rows, code, seen = [], code_hash("load"), {}
+        for name, path in documents.items():
+            content = content_hash(path, folder, DEFAULT_LIMITS)
+            if content != UNREADABLE and seen.setdefault(content, name) != name:
+                self.left_out[file_name(path, folder)] = f"the same content as {seen[content]}"
                 continue
-            name = path.stem if path.stem not in self.files else path.name
+            try:
+                found = _read(path, content, code)
+            except UserError as error:
+                self.left_out[file_name(path, folder)] = str(error).removeprefix(f"{printable(path.name)}: ")
+                continue
             self.files[name] = path
             rows += [row | {"document": name, "chunk_id": f"{name}-{n:04d}"} for n, row in enumerate(found)]
         if not rows:
-            raise UserError("; ".join(self.left_out.values()))
+            raise UserError("; ".join(f"{file}: {reason}" for file, reason in self.left_out.items()))
         return pd.DataFrame(rows, columns=CHUNK_COLUMNS)
 
 
@@ -105,7 +119,7 @@ def file_of(answerer, document: str) -> Path | None:
     """The file of a document, of a library or of a variant; None where it is not on this machine."""
     if isinstance(answerer, Library):
         return answerer.files.get(document)
-    return next((path for path in document_paths(answerer.variant.pdfs) if document in (path.stem, path.name)), None)
+    return named_documents(answerer.variant.pdfs).get(document)
 
 
 @dataclass(frozen=True)
@@ -132,15 +146,16 @@ def shown(answerer, evidence: Evidence) -> Shown:
     return Shown(evidence.sentence, source.document, places[0].page, file, places[0])
 
 
-def _read(path: Path, code: str) -> list[dict]:
+def _read(path: Path, content: str, code: str) -> list[dict]:
     """The chunks of a document, from an earlier reading of the same content where there was one.
 
     Args:
+        content: the hash of the file.
         code: the hash of the code that reads.
     """
-    key = digest({"content": sha256(path), "suffix": path.suffix.lower(), "code": code})
+    key = digest({"content": content, "suffix": path.suffix.lower(), "code": code})
     kept = root_in_use() / "runs" / ".library" / f"{key}.json"
-    if kept.is_file():
+    if content != UNREADABLE and kept.is_file():
         return read_json(kept)
     rows = split(read_document(path), Chunking())
     kept.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,54 @@
+"""How well a document could be read, and the lines that say so at the end of the stage."""
+
+from __future__ import annotations
+
+import re
+
+from llama_qna.documents.clean import ANY_DROPPED, HYPHEN
+
+NO_LETTER = re.compile(rf"{ANY_DROPPED.pattern}|{HYPHEN}|\(cid:\d+\)")  # pdfminer's way to say so is the last one
+NEARLY_EMPTY = 200  # characters of a document
+NEARLY_EMPTY_PAGES = 50  # characters a page, on average
+MUCH_DROPPED = 0.01  # of the characters
+NOTHING_HELD_OUT = {
+    "one section": "no second section was found to train on",
+    "all of it known": "training text says the same elsewhere",
+}
+MOST_LINES = 40  # of them all; the others stand in documents.json
+
+
+def needs_ocr(page: str) -> bool:
+    """Whether the raw text of a PDF page has no letters, or mostly characters whose font does not say what they are."""
+    unknown = len(NO_LETTER.findall(page))
+    return sum(map(str.isalnum, NO_LETTER.sub("", page))) <= unknown if unknown else not page.strip()
+
+
+def shortfalls(reports: dict) -> list[str]:
+    """What the stage could not read or not hold out, about one line a file, from the content of `documents.json`."""
+    lines = [f"left out: {name}: {reason}" for name, reason in reports["left_out"].items()]
+    for report in reports["documents"].values():
+        lines += [f"{report['file']}: {said}" for said in _of_document(report)]
+    for reason, said in NOTHING_HELD_OUT.items():
+        files = [found["file"] for found in reports["documents"].values() if found.get("nothing_held_out") == reason]
+        if files:
+            names = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+            lines.append(f"nothing is held out of {names}: {said}")
+    rest = len(lines) - MOST_LINES
+    return lines if rest <= 0 else [*lines[:MOST_LINES], f"and {rest} more lines, which documents.json tells"]
+
+
+def _of_document(report: dict) -> list[str]:
+    said = []
+    pages = ", ".join(map(str, report["needs_ocr"]))
+    if pages:
+        said.append(f"pages {pages} need OCR" if "," in pages else f"page {pages} needs OCR")
+    characters, count = report["characters"], report["pages"]
+    if characters < max(NEARLY_EMPTY, NEARLY_EMPTY_PAGES * count):
+        said.append(f"nearly empty: {characters} characters on {count} page{'s' * (count != 1)}")
+    dropped = report["repairs"].get("control and private-use characters dropped", 0)
+    if dropped > MUCH_DROPPED * characters:
+        kinds = [name.removeprefix("dropped: ") for name in report["repairs"] if name.startswith("dropped: ")]
+        said.append(f"{dropped / characters:.1%} of the characters were dropped ({', '.join(kinds)})")
+    if report.get("heldout_dropped"):
+        said.append(f"{report['heldout_dropped']} held-out paragraphs went, since training text says nearly the same")
+    return said
