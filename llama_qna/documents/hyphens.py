@@ -24,6 +24,7 @@ BRITISH = (  # pyspellchecker's list is American
     (re.compile("tre(?=s?$|d$)"), "ter"), (re.compile("ence(?=s?$)"), "ense"), (re.compile("mme(?=s?$)"), "m"),
 )  # fmt: skip
 DASHED_LINE_END = re.compile(r"(?<=\w[–—])\n(?=\w)")
+CJK_LINE_END = re.compile("(?<=[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef])\n(?=\f?[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef])")
 
 
 class Vocabulary:
@@ -120,7 +121,7 @@ def join_lines(lines: list[tuple[str, int]], vocabulary: Vocabulary, report: Cou
         marked.append(line)
     # pdfium marks a broken word and drops the line break; pdfminer keeps both
     text = BROKEN_WORD.sub(join, "\n".join(marked)).replace(HYPHEN, "-")
-    text = DASHED_LINE_END.sub("", text).replace("\n", " ")
+    text = CJK_LINE_END.sub("", DASHED_LINE_END.sub("", text)).replace("\n", " ")
     parts = text.split(PAGE_BREAK)
     starts = accumulate(map(len, parts[:-1]), initial=0)
     return "".join(parts), list(zip(starts, pages, strict=True))

@@ -1,112 +1,235 @@
-"""Running headers, footers, page numbers and the dotted lines of a table of contents are dropped from pages."""
+"""What stands on pages beside their text is dropped by its place: running heads, page and line numbers, watermarks."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 
-from llama_qna.documents.sections import heading_key, numbered_heading
+from llama_qna.documents.runs import Page, Run
 
-EDGE = 3  # so many repeating lines at the top and at the bottom of a page may be furniture
+EDGE = 3  # so many rows at the top and at the bottom of a page may be furniture
+NEAR = 3.0  # points; the same place on another page
 _ROMAN = r"(?=[ivxlc])c{0,3}(?:xc|xl|l?x{0,3})(?:ix|iv|v?i{0,3})"
 NUMBER = re.compile(rf"\d+|\b{_ROMAN}\b", re.IGNORECASE)
 PAGE_NUMBER = re.compile(
-    rf"[-–—\s\[(|]*(?:(?:page|p\.)\s*)?(?:\d{{1,4}}|{_ROMAN})(?:\s*(?:/|of)\s*\d{{1,4}})?[-–—\s\])|.]*", re.IGNORECASE
+    rf"[-–—\s\[(|]*(?:\w{{0,7}}\.?\s)?(?:\d{{1,4}}|{_ROMAN})(?:\s*(?:/|of|von|sur|de|из|z)\s*\d{{1,4}})?[-–—\s\])|.]*",
+    re.IGNORECASE,
 )
-CONTENTS_LINE = re.compile(r"(?:\.\s*){5,}[\divxlc]*$")
-CONTENTS_TITLE = re.compile(r"(?:table of )?contents", re.IGNORECASE)
-SENTENCE = re.compile(r"\S+(?:\s+\S+){2,}[.!?]|(?:figure|fig\.|table|algorithm|equation)\s.*", re.IGNORECASE)
+LETTERS = re.compile(r"[^\W\d_]")
 
 
-def drop_page_furniture(pages: list[list[str]], headings: dict, repairs: Counter) -> list[list[str]]:
-    """Drop the lines at the edges of pages that repeat on other pages, numbers aside, and bare page numbers.
+@dataclass
+class _Row:
+    """What stands on one base line, over the whole width of a page."""
 
-    The place where a heading itself stands is spared. If that would take most of most pages, as in a pile of forms
-    that differ in their numbers only, no more than one line goes at each edge, and never a sentence or a page's last
-    line.
+    runs: list[Run]
 
-    Args:
-        pages: lines without needless spaces.
-        headings: titles of the PDF's outline with the pages where they stand, from 0.
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(run.text for run in sorted(self.runs, key=lambda run: run.left)).split())
+
+    @property
+    def base(self) -> float:
+        return self.runs[0].base
+
+    @property
+    def size(self) -> float:
+        return max(run.size for run in self.runs)
+
+
+def body_size(pages: list[Page]) -> float:
+    """The size, in points, that most letters of a document have; 0 without any."""
+    letters: Counter = Counter()
+    for page in pages:
+        for run in page.runs:
+            if run.turn == 0:
+                letters[round(run.size, 1)] += len(run.text)
+    return letters.most_common(1)[0][0] if letters else 0.0
+
+
+def drop_page_furniture(pages: list[Page], repairs: Counter) -> list[list[str]]:
+    """Take out of the pages what repeats at the same place, numbers aside, or numbers the pages or their lines.
+
+    Large upright text stays, since the title of a slide may repeat. If rows at the edges would take most of most pages,
+    as in a pile of forms, they stay but for bare page numbers.
+
+    Returns:
+        For every page the turned text that is no furniture, such as the label of an axis.
     """
-    bodies = [_without_contents(page) for page in pages]
-    repairs["contents lines"] += sum(map(len, pages)) - sum(map(len, bodies))
-    pages = bodies
-    repeats = _repeating_lines(pages, headings)
-    kept = [_strip(page, lines, EDGE) for page, lines in zip(pages, repeats, strict=True)]
-    emptied = sum(_is_gutted(page, rest) for page, rest in zip(pages, kept, strict=True))
-    if 2 * emptied > sum(map(bool, pages)):
-        plain = [{line for line in lines if not SENTENCE.fullmatch(line)} for lines in repeats]
-        kept = [_strip(page, lines, 1, least=1) for page, lines in zip(pages, plain, strict=True)]
-    repairs["running headers, footers, page numbers"] += sum(map(len, pages)) - sum(map(len, kept))
-    return kept
+    size = body_size(pages)
+    before = sum(len(page.runs) for page in pages)
+    aside = _drop_turned(pages, size)
+    _drop_same_place(pages, size)
+    _drop_line_numbers(pages, size)
+    _drop_edges(pages, size)
+    repairs["running headers, footers, page numbers"] += before - sum(len(page.runs) for page in pages)
+    return aside
 
 
-def _without_contents(page: list[str]) -> list[str]:
-    """The page without a table of contents: its dotted lines and its title."""
-    body = [line for line in page if not CONTENTS_LINE.search(line)]
-    return [line for line in body if not CONTENTS_TITLE.fullmatch(line)] if len(body) < len(page) else body
+def _keep(page: Page, gone: set[int]) -> None:
+    page.runs = [run for run in page.runs if id(run) not in gone]
 
 
-def _repeating_lines(pages: list[list[str]], headings: dict) -> list[set[str]]:
-    """For every page the lines that may be furniture if they stand at its edge."""
-    places: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for index, page in enumerate(pages):
-        for line in dict.fromkeys(page[: EDGE + 1] + page[-EDGE - 1 :]):
-            places[_form(line)][index].append(line)
-    places.pop("", None)
-    repeating: list[set[str]] = [set() for _ in pages]
-    for found in places.values():
-        order = list(found)
-        for n, index in enumerate(order):
-            # the pages before and after that have the line too; comparing all of them would take too long
-            others = [(page, line) for page in order[max(0, n - 1) : n + 2] if page != index for line in found[page]]
-            repeating[index] |= {line for line in found[index] if _repeats(line, index, others, first=n == 0)}
-        for index in order:
-            repeating[index] -= {line for line in found[index] if headings.get(heading_key(line), -1) == index}
-    return repeating
+def _drop_turned(pages: list[Page], size: float) -> list[list[str]]:
+    """Take turned runs out; return those that may be read: neither repeated, nor very large, nor beside the text."""
+    seen = Counter(run.text.strip() for page in pages for run in page.runs if run.turn != 0)
+    aside = []
+    for page in pages:
+        upright = [run for run in page.runs if run.turn == 0]
+        left = min((run.left for run in upright), default=0)
+        right = max((run.right for run in upright), default=page.width)
+        kept = [
+            run.text.strip() for run in page.runs
+            if run.turn != 0 and seen[run.text.strip()] == 1 and run.size < 2 * size and left < run.left < right
+        ]  # fmt: skip
+        page.runs = upright
+        aside.append(kept)
+    return aside
 
 
-def _repeats(line: str, index: int, others: list[tuple[int, str]], first: bool) -> bool:
-    """Whether other pages have the line; of a sentence or a caption the numbers must be the same or count the pages."""
-    numbers = NUMBER.findall(line)
-    numbers_of_others = [(page - index, NUMBER.findall(other)) for page, other in others]
-    if first and numbered_heading(line):
-        # the heading itself, which later pages repeat at their head, unless its number is the page's
-        return any(_counts_pages(numbers[:1], theirs[:1], pages, strictly=True) for pages, theirs in numbers_of_others)
-    if SENTENCE.fullmatch(line):
-        return any(_counts_pages(numbers, theirs, pages) for pages, theirs in numbers_of_others)
-    return bool(others)
+def _drop_same_place(pages: list[Page], size: float) -> None:
+    """Drop runs with the same words at the same place on two pages at least, and on two of five."""
+    places: dict[tuple, set[int]] = defaultdict(set)
+    for n, page in enumerate(pages):
+        for run in page.runs:
+            if len(run.text) > 3 and run.size < 1.15 * size:
+                places[_place(run)].add(n)
+    most = max(2, 0.4 * len(pages))
+    repeated = {place for place, found in places.items() if len(found) >= most}
+    if not repeated:
+        return
+    gone = [{id(run) for run in page.runs if _place(run) in repeated} for page in pages]
+    taken = [sum(len(run.text) for run in page.runs if id(run) in some) for page, some in zip(pages, gone, strict=True)]
+    heavy = sum(2 * cut > sum(len(run.text) for run in page.runs) for cut, page in zip(taken, pages, strict=True))
+    if 2 * heavy <= len(pages):
+        for page, some in zip(pages, gone, strict=True):
+            _keep(page, some)
 
 
-def _counts_pages(numbers: list[str], others: list[str], pages: int, strictly: bool = False) -> bool:
-    """Whether the numbers differ by as many as the pages do, or (unless `strictly`) not at all."""
-    return len(numbers) == len(others) and all(
-        (one == other and not strictly) or (one.isdigit() and other.isdigit() and int(other) - int(one) == pages)
-        for one, other in zip(numbers, others, strict=True)
+def _place(run: Run) -> tuple:
+    return run.text.strip(), round(run.left / NEAR), round(run.base / NEAR)
+
+
+def _drop_line_numbers(pages: list[Page], size: float) -> None:
+    """Drop numbers that count lines: one below the other, left or right of all other text, in even steps."""
+    for page in pages:
+        numbers = [run for run in page.runs if run.text.strip().isdigit() and run.size < 1.1 * size]
+        others = [run for run in page.runs if not run.text.strip().isdigit() and len(run.text) > 1]
+        if len(numbers) < 3 or not others:
+            continue
+        lefts = sorted(run.left for run in others)
+        edge = lefts[len(lefts) // 10]
+        far = max(run.right for run in others)
+        outside = [run for run in numbers if run.right < edge - 2 or run.left > far + 2]
+        for key in ("right", "left"):
+            lines: dict[int, list[Run]] = defaultdict(list)
+            for run in outside:
+                lines[round(getattr(run, key) / 2)].append(run)
+            for column in lines.values():
+                column.sort(key=lambda run: -run.base)
+                steps = Counter(
+                    int(after.text) - int(one.text) for one, after in zip(column, column[1:], strict=False)
+                )
+                if len(column) >= 3 and steps and steps.most_common(1)[0][1] >= 0.7 * (len(column) - 1) and min(steps) > 0:
+                    # the ones that are narrower stand in a line of their own
+                    numbers_gone = {id(run) for run in outside if abs(run.right - column[0].right) < 12}
+                    _keep(page, numbers_gone)
+
+
+def _drop_edges(pages: list[Page], size: float) -> None:
+    """Drop rows at the upper and the lower edges, from outside, as long as something says that they are furniture."""
+    rows = [_rows(page.runs) for page in pages]
+    top, bottom = _frame(rows, size)
+    gone: list[set[int]] = [set() for _ in pages]
+    for upper in (True, False):
+        edges = [(found if upper else found[::-1])[: EDGE + 1] for found in rows]
+        known = _repeated(edges)
+        taken = {}
+        for n, edge in enumerate(edges):
+            taken[n] = [row for row in _leading(edge, lambda row, n=n: (n, id(row)) in known)]
+        heights = [(row.base, row.size) for found in taken.values() for row in found]
+        for n, edge in enumerate(edges):
+            for row in edge[len(taken[n]) : EDGE]:
+                after = edge[edge.index(row) + 1] if edge.index(row) + 1 < len(edge) else None
+                apart = after is None or abs(row.base - after.base) > 1.35 * max(row.size, min(after.size, size))
+                same = any(abs(row.base - base) < 1.5 and abs(row.size - own) < 0.6 for base, own in heights)
+                outside = n > 0 and upper and len(pages) > 1 and row.base > top + 0.9 * size and row.size < 0.97 * size
+                number = PAGE_NUMBER.fullmatch(row.text) and len(row.text) < 16
+                if not (number or (apart and (same or outside) and row.size < 1.15 * size)):
+                    break
+                taken[n].append(row)
+        for n, found in taken.items():
+            gone[n] |= {id(run) for row in found for run in row.runs}
+    gutted = sum(
+        2 * sum(len(run.text) for run in page.runs if id(run) in some) > sum(len(run.text) for run in page.runs)
+        for page, some in zip(pages, gone, strict=True)
+        if page.runs
     )
+    for page, some, found in zip(pages, gone, rows, strict=True):
+        if 2 * gutted > sum(bool(page.runs) for page in pages):
+            ends = [row for row in (found[:1] + found[-1:]) if PAGE_NUMBER.fullmatch(row.text)]
+            some = {id(run) for row in ends for run in row.runs}
+        _keep(page, some)
 
 
-def _strip(page: list[str], repeats: set[str], most: int, least: int = 0) -> list[str]:
-    """Take at each edge one page number and up to `most` repeating lines away; of those leave `least` lines."""
-    lines = list(page)
-    for edge in (0, -1):
-        taken = numbers = 0
-        while lines:
-            if taken < most and lines[edge] in repeats and len(lines) > least:
-                taken += 1
-            elif not numbers and PAGE_NUMBER.fullmatch(lines[edge]):
-                numbers += 1
-            else:
-                break
-            del lines[edge]
-    return lines
+def _leading(edge: list[_Row], is_known) -> list[_Row]:
+    """The rows from the edge inwards that are known to be furniture, page numbers between them included."""
+    found = []
+    for row in edge[:EDGE]:
+        if not is_known(row) and not (PAGE_NUMBER.fullmatch(row.text) and len(row.text) < 16):
+            break
+        found.append(row)
+    return found
 
 
-def _is_gutted(page: list[str], rest: list[str]) -> bool:
-    return bool(page) and (not rest or (len(page) > 2 * EDGE and len(rest) < len(page) / 2))
+def _rows(runs: list[Run]) -> list[_Row]:
+    rows: list[_Row] = []
+    for run in sorted(runs, key=lambda run: -run.base):
+        if rows and rows[-1].base - run.base < 0.3 * run.size:
+            rows[-1].runs.append(run)
+        else:
+            rows.append(_Row([run]))
+    return rows
 
 
-def _form(line: str) -> str:
-    """What is left of a line without its numbers, its case and its marks: "46 BETA DECAY" is "Beta Decay 47"."""
-    return " ".join(re.findall(r"[^\W\d_]+", NUMBER.sub(" ", line))).casefold()
+def _frame(rows: list[list[_Row]], size: float) -> tuple[float, float]:
+    """The heights between which the text of the document stands."""
+    tops, bottoms = [], []
+    for page in rows:
+        body = [row.base for row in page if abs(row.size - size) < 0.06 * size and len(row.text) > 12]
+        if len(body) > 2:
+            tops.append(body[0])
+            bottoms.append(body[-1])
+    return (max(tops), min(bottoms)) if tops else (float("inf"), 0.0)
+
+
+def _repeated(edges: list[list[_Row]]) -> set[tuple[int, int]]:
+    """(page, row) of rows whose words, or whose count of the pages, another page has at the same height."""
+    found: dict[tuple, list[tuple[int, _Row]]] = defaultdict(list)
+    for n, edge in enumerate(edges):
+        for row in edge[:EDGE]:
+            text = row.text
+            form = _form(text)
+            if len(LETTERS.findall(form)) > 2:
+                found["words", form].append((n, row))
+            for place, number in _numbers(text):
+                found["count", place, number - n].append((n, row))
+    known = set()
+    for key, places in found.items():
+        for n, row in places:
+            others = [other for page, other in places if page != n and abs(other.base - row.base) < NEAR]
+            if others and (key[0] == "words" or len(row.text) < 120):
+                known.add((n, id(row)))
+    return known
+
+
+def _numbers(text: str) -> list[tuple[str, int]]:
+    """The numbers at the start and at the end of a row, where a page number stands."""
+    first, last = re.match(r"\d{1,4}(?!\S)", text), re.search(r"(?<!\S)\d{1,4}$", text)
+    return [(place, int(match.group())) for place, match in (("first", first), ("last", last)) if match]
+
+
+def _form(text: str) -> str:
+    """What is left of a row without its numbers, its case and its marks: "46 BETA DECAY" is "Beta Decay 47"."""
+    return " ".join(re.findall(r"[^\W\d_]+", NUMBER.sub(" ", text))).casefold()

@@ -1,0 +1,204 @@
+"""Runs become lines of text: spaces are judged by gaps, accents and initials joined to their letters, marks kept apart."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from llama_qna.documents.runs import Run
+
+RAISED, LEVEL = "\ufdd0", "\ufdd1"  # stand around raised text until it is known what it is; no characters
+SPACE = 0.14  # of the size: a wider gap between runs parts words
+CJK_SPACE = 0.8
+CJK = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]")
+RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
+ACCENTS = {
+    "`": "\u0300", "´": "\u0301", "ˊ": "\u0301", "ˋ": "\u0300", "ˆ": "\u0302", "^": "\u0302", "˜": "\u0303",
+    "~": "\u0303", "¯": "\u0304", "ˉ": "\u0304", "˘": "\u0306", "˙": "\u0307", "¨": "\u0308", "˚": "\u030a",
+    "°": "\u030a", "˝": "\u030b", "ˇ": "\u030c", "¸": "\u0327", "˛": "\u0328",
+}  # fmt: skip
+NOTE_MARK = re.compile(r"\d{1,3}|[*†‡§¶‖#]{1,3}|[a-z]|[ivx]{1,4}")
+
+
+@dataclass(slots=True)
+class Line:
+    """One line of a column; lengths in points."""
+
+    text: str  # raised text stands between RAISED and LEVEL
+    left: float = 0.0
+    right: float = 0.0
+    base: float = 0.0
+    size: float = 10.0  # of most of its letters
+    most: float = 10.0  # of its largest letters
+    face: str = ""
+    bold: bool = False
+    italic: bool = False
+    ruled: bool = False  # underlined
+    lead: int = 0  # letters at its start that are bold where the rest is not
+    column: tuple[float, float] = (0.0, 0.0)  # edges of its column
+    part: int = 0  # the part of the page that it stands in, counted from 0
+    page: int = 1
+    table: bool = False  # a row of a table, or of a page that lies on its side
+
+    @property
+    def plain(self) -> str:
+        return self.text.replace(RAISED, "").replace(LEVEL, "")
+
+
+def lines_of(runs: list[Run], size: float = 0.0) -> list[Line]:
+    """The lines of one part of a page, from the top.
+
+    Args:
+        size: of the document's text, in points; a single letter of twice its height is an initial.
+    """
+    initials = [run for run in runs if size and run.size > 1.9 * size and len(run.text.strip()) <= 2 and run.text.strip().isalpha()]
+    rows = _rows([run for run in runs if run not in initials] if initials else runs)
+    lines = [_line(row) for row in rows]
+    for initial in initials:
+        _put_before(initial, lines)
+    return lines
+
+
+def _rows(runs: list[Run]) -> list[list[Run]]:
+    """Runs on one base line; raised and lowered ones come to the line that they touch."""
+    rows: list[list[Run]] = []
+    for run in sorted(runs, key=lambda run: -run.base):
+        if rows and rows[-1][0].base - run.base < max(0.12 * run.size, 0.6):
+            rows[-1].append(run)
+        else:
+            rows.append([run])
+    for n, row in enumerate(rows):
+        for run in list(row):
+            for other in (*rows[n + 1 : n + 3], *rows[max(0, n - 2) : n]):
+                if other and other is not row and _hangs_on(run, other):
+                    row.remove(run)
+                    other.append(run)
+                    break
+    return [row for row in rows if row]
+
+
+def _hangs_on(run: Run, row: list[Run]) -> bool:
+    """Whether a small run is raised or lowered against a row and touches one of its runs."""
+    shift = run.base - row[0].base
+    return any(
+        run.size < 0.85 * other.size
+        and -0.35 * other.size < shift < 0.75 * other.size
+        and -0.35 * other.size < run.left - other.right < 0.45 * other.size
+        or run.size < 0.85 * other.size
+        and 0.1 * other.size < shift < 0.75 * other.size
+        and -0.3 * other.size < other.left - run.right < 0.45 * other.size
+        for other in row
+    )
+
+
+def _line(row: list[Run]) -> Line:
+    """A line of runs on one base line."""
+    letters = sum(len(run.text) for run in row)
+    if sum(len(RIGHT_TO_LEFT.findall(run.text)) for run in row) > letters / 2:
+        row = sorted(row, key=lambda run: -run.right)
+        ordered = [(run.text.strip(), run) for run in row]
+        text = " ".join(text for text, _ in ordered)
+        lead = 0
+    else:
+        row = _with_accents(sorted(row, key=lambda run: run.left))
+        text, lead = _joined(row)
+    weights: dict[float, int] = {}
+    for run in row:
+        weights[run.size] = weights.get(run.size, 0) + len(run.text.strip())
+    size = max(weights, key=weights.get)
+    main = max(row, key=lambda run: (run.size == size, len(run.text)))
+    return Line(
+        text,
+        min(run.left for run in row),
+        max(run.right for run in row),
+        main.base,
+        size,
+        max((run.size for run in row if run.text[:1].isalnum()), default=size),
+        main.face.name,
+        all(run.face.bold for run in row if run.text.strip()),
+        all(run.face.italic for run in row if run.text.strip()),
+        lead=lead,
+    )
+
+
+def _with_accents(row: list[Run]) -> list[Run]:
+    """Put accents that were drawn over a letter together with it."""
+    if not any(len(run.text.strip()) == 1 and run.text.strip() in ACCENTS for run in row):
+        return row
+    letters = [run for run in row if run.text.strip() not in ACCENTS]
+    for accent in row:
+        sign = accent.text.strip()
+        if sign not in ACCENTS:
+            continue
+        middle = (accent.left + accent.right) / 2
+        under = [
+            run for run in letters if run.left - 0.5 <= middle <= run.right + 0.5 and len(run.text.strip()) == 1
+            and run.text.strip().isalpha()
+        ]  # fmt: skip
+        if under:
+            letter = min(under, key=lambda run: abs((run.left + run.right) / 2 - middle))
+            letter.text = unicodedata.normalize("NFC", letter.text.strip().replace("ı", "i") + ACCENTS[sign])
+        else:
+            letters.append(accent)
+    return sorted(letters, key=lambda run: run.left)
+
+
+def _joined(row: list[Run]) -> tuple[str, int]:
+    """The text of runs from the left, and how many letters at its start are bold where the rest is not."""
+    size = max(run.size for run in row)
+    base = max(row, key=lambda run: (run.size, len(run.text))).base
+    wide = _word_gap(row)
+    text, lead, in_lead, last = "", 0, row[0].face.bold and not all(run.face.bold for run in row), None
+    for run in row:
+        own = run.text.strip(" \r\n\t")
+        if not own:
+            continue
+        if last and text:
+            gap = run.left - last.right
+            cjk = CJK.match(own[0]) and CJK.match(last.text.strip()[-1:] or " ")
+            spaced = last.text[-1:] == " " or run.text[:1] == " "
+            threshold = CJK_SPACE * run.size if cjk else (0.06 * run.size if spaced and wide is None else (wide or SPACE) * run.size)
+            if gap > threshold:
+                text += " "
+        if own and _is_raised(run, own, base, size):
+            own = f"{RAISED}{own}{LEVEL}"
+        if in_lead and not run.face.bold:
+            lead, in_lead = len(text), False
+        text += own
+        last = run
+    return text, lead
+
+
+def _word_gap(row: list[Run]) -> float | None:
+    """In letters that are set apart, one by one, the gap in em that parts words; None for other text."""
+    if len(row) < 6 or sum(len(run.text.strip()) == 1 for run in row) < 0.9 * len(row):
+        return None
+    gaps = sorted((after.left - before.right) / after.size for before, after in zip(row, row[1:], strict=False))
+    common = gaps[len(gaps) // 3]
+    return max(SPACE, common + 0.13)
+
+
+def _is_raised(run: Run, own: str, base: float, size: float) -> bool:
+    if not NOTE_MARK.fullmatch(own) and not own.isdigit():
+        return False
+    shifted = run.size < 0.85 * size and run.base - base > 0.12 * size
+    return shifted or (own.isdigit() and run.low - base > 0.2 * size)
+
+
+def _put_before(initial: Run, lines: list[Line]) -> None:
+    """Join an initial over several lines to the uppermost line beside it."""
+    beside = [
+        line for line in lines
+        if initial.base - 0.2 * line.size < line.base < initial.base + 0.8 * initial.size
+        and -2 < line.left - initial.right < 1.5 * initial.size
+    ]  # fmt: skip
+    if beside:
+        first = max(beside, key=lambda line: line.base)
+        first.text = initial.text.strip() + first.text
+        for line in beside:
+            line.left = initial.left
+    else:
+        line = _line([initial])
+        lines.append(line)
+        lines.sort(key=lambda line: -line.base)
