@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from llama_qna.documents.blocks import blocks_of, look_of
 from llama_qna.documents.columns import parts
 from llama_qna.documents.hyphens import HYPHEN, Vocabulary, close_up_capitals
-from llama_qna.documents.lines import Line, lines_of
+from llama_qna.documents.lines import Line, join_accents, lines_of
 from llama_qna.documents.page_headers import body_size, drop_page_furniture
 from llama_qna.documents.paragraphs import Flow, Paragraph, marks_of, split_run_in
 from llama_qna.documents.runs import Page
@@ -68,20 +68,25 @@ def lines_of_pages(pages: list[Page], repairs: Counter) -> list[list[Line]]:
 
 def _lines_of_page(page: Page, number: int, size: float, upright: bool, aside: list[str]) -> Iterator[Line]:
     part = -1
-    for part, piece in enumerate(parts(page.runs)):
+    for part, piece in enumerate(parts(join_accents(page.runs))):
         column = (min(run.left for run in piece.runs), max(run.right for run in piece.runs))
         for line in lines_of(piece.runs, size):
             line.part, line.page, line.column = part, number, column
             line.table = piece.table or (page.turned and upright)
-            line.ruled = any(
-                -0.45 * line.size < y - line.base < 0.05 * line.size
-                and abs(left - line.left) < 3 and abs(right - line.right) < 0.25 * line.size + 3
-                for left, right, y in page.rules
-            )  # fmt: skip
+            line.ruled = bool(page.rules) and _is_underlined(line, page.rules)
             yield line
     for text in aside:
         part += 1
         yield Line(text, part=part, page=number, table=True)
+
+
+def _is_underlined(line: Line, rules: list[tuple[float, float, float]]) -> bool:
+    """Whether lines under a text are as long as it, but for the gaps where letters reach below."""
+    below = [
+        (left, right) for left, right, y in rules
+        if -0.45 * line.size < y - line.base < 0.05 * line.size and line.left - 3 < left and right < line.right + 6
+    ]  # fmt: skip
+    return sum(right - left for left, right in below) > 0.75 * (line.right - line.left)
 
 
 def clean(name: str, pages: list[list[Line]], outline: dict[str, int | None]) -> Document:

@@ -61,6 +61,9 @@ def parts(runs: list[Run], depth: int = 0) -> Iterator[Part]:
         if kind == "table":
             yield Part(own, table=True)
         else:
+            table, columns = _table_above(own, columns, size)
+            if table:
+                yield Part(table, table=True)
             for column in columns:
                 yield from parts(column, depth + 1)
     if waiting:
@@ -97,31 +100,31 @@ def _groups(bands: list[int], gutter: int) -> list[_Group]:
             here.free, here.used, here.last = here.free & ~band, here.used | band, n + 1
         else:
             groups.append(_Group(n, n + 1, ~band, band, split))
-            if split and here and not here.split:
-                _pull_back(groups, bands, gutter)
-    return groups
+    return [group for n, group in enumerate(groups) if not _pull_back(groups, n, bands, gutter)]
 
 
-def _pull_back(groups: list[_Group], bands: list[int], gutter: int) -> None:
-    """Bands above a group's first one belong to it as far as they leave its gutters free: one column may begin higher."""
-    before, here = groups[-2], groups[-1]
-    first = here.first
-    for n in range(here.first - 1, before.first - 1, -1):
-        if bands[n]:
-            free, used = here.free & ~bands[n], here.used | bands[n]
-            if _gutters(free, used, gutter) != _gutters(here.free, here.used, gutter) & free:
-                break
-            here.free, here.used, first = free, used, n
-    if first < here.first:
-        here.first = first
-        left = [band for band in bands[before.first : first] if band]
-        if left:
-            before.last, before.used = first, 0
-            for band in left:
-                before.used |= band
-            before.free = ~before.used
-        else:
-            del groups[-2]
+def _pull_back(groups: list[_Group], n: int, bands: list[int], gutter: int) -> bool:
+    """Let the group after the n-th take the lines at its end that stand right of its gutter: a column that begins higher.
+
+    Returns whether nothing is left of the n-th group.
+    """
+    here, after = groups[n], groups[n + 1] if n + 1 < len(groups) else None
+    if here.split or not after or not after.split:
+        return False
+    first, free, used = here.last, after.free, after.used
+    for place in range(here.last - 1, here.first - 1, -1):
+        band = bands[place]
+        if not band:
+            continue
+        free, used = free & ~band, used | band
+        begins = _gutters(free, used, gutter)
+        if not begins:
+            break
+        if band & -band > begins & -begins:
+            first = place
+            after.free, after.used, after.first = free, used, place
+    here.last = first
+    return not any(bands[here.first : here.last])
 
 
 def _gutters(free: int, used: int, width: int) -> int:
@@ -190,15 +193,46 @@ def _kind(columns: list[list[Run]], size: float) -> str:
     return "table" if max(map(len, rows)) >= 2 and min(map(len, rows)) >= 1 and len(_rows(sum(columns, []))) >= 2 else "text"
 
 
+def _table_above(
+    runs: list[Run], columns: list[list[Run]], size: float
+) -> tuple[list[Run], list[list[Run]]]:
+    """Part a table over all columns, which shares their gutter, from the columns below it."""
+    width = max(max(run.right for run in column) - min(run.left for run in column) for column in columns)
+    above: list[Run] = []
+    rows = 0
+    for row in _by_base(runs):
+        cells: list[list[float]] = []
+        for run in sorted(row, key=lambda run: run.left):
+            if cells and run.left - cells[-1][1] < GUTTER * size:
+                cells[-1][1] = max(cells[-1][1], run.right)
+            else:
+                cells.append([run.left, run.right])
+        wide = [right - left for left, right in cells if right - left > MARK * size]
+        if len(cells) <= len(columns) or sum(wide) > 0.45 * width * len(cells):
+            break
+        above += row
+        rows += 1
+    if rows < 2:
+        return [], columns
+    taken = set(map(id, above))
+    left = [[run for run in column if id(run) not in taken] for column in columns]
+    return above, [column for column in left if column]
+
+
+def _by_base(runs: list[Run]) -> list[list[Run]]:
+    """Runs by the line that they stand on, from the top."""
+    rows: list[list[Run]] = []
+    for run in sorted(runs, key=lambda run: -run.base):
+        if rows and rows[-1][0].base - run.base < 0.4 * run.size:
+            rows[-1].append(run)
+        else:
+            rows.append([run])
+    return rows
+
+
 def _rows(runs: list[Run]) -> list[tuple[float, float]]:
     """Left and right end of each line of a column."""
-    lines: list[list[float]] = []
-    for run in sorted(runs, key=lambda run: -run.base):
-        if lines and lines[-1][2] - run.base < 0.4 * run.size:
-            lines[-1][0], lines[-1][1] = min(lines[-1][0], run.left), max(lines[-1][1], run.right)
-        else:
-            lines.append([run.left, run.right, run.base])
-    return [(left, right) for left, right, _ in lines]
+    return [(min(run.left for run in row), max(run.right for run in row)) for row in _by_base(runs)]
 
 
 def _fill(lines: list[tuple[float, float]], width: float) -> float:

@@ -101,7 +101,7 @@ def _line(row: list[Run]) -> Line:
         text = " ".join(text for text, _ in ordered)
         lead = 0
     else:
-        row = _with_accents(sorted(row, key=lambda run: run.left))
+        row = sorted(row, key=lambda run: run.left)
         text, lead = _joined(row)
     weights: dict[float, int] = {}
     for run in row:
@@ -122,26 +122,29 @@ def _line(row: list[Run]) -> Line:
     )
 
 
-def _with_accents(row: list[Run]) -> list[Run]:
-    """Put accents that were drawn over a letter together with it."""
-    if not any(len(run.text.strip()) == 1 and run.text.strip() in ACCENTS for run in row):
-        return row
-    letters = [run for run in row if run.text.strip() not in ACCENTS]
-    for accent in row:
+def join_accents(runs: list[Run]) -> list[Run]:
+    """Put accents that were drawn over a letter, shortly before or after it, together with it."""
+    joined: set[int] = set()
+    for n, accent in enumerate(runs):
         sign = accent.text.strip()
         if sign not in ACCENTS:
             continue
         middle = (accent.left + accent.right) / 2
-        under = [
-            run for run in letters if run.left - 0.5 <= middle <= run.right + 0.5 and len(run.text.strip()) == 1
-            and run.text.strip().isalpha()
-        ]  # fmt: skip
-        if under:
-            letter = min(under, key=lambda run: abs((run.left + run.right) / 2 - middle))
-            letter.text = unicodedata.normalize("NFC", letter.text.strip().replace("ı", "i") + ACCENTS[sign])
-        else:
-            letters.append(accent)
-    return sorted(letters, key=lambda run: run.left)
+        near = [run for run in runs[max(0, n - 2) : n + 3] if run is not accent and _is_under(accent, middle, run)]
+        if near:
+            letter = min(near, key=lambda run: abs((run.left + run.right) / 2 - middle))
+            whole = letter.text.strip().replace("ı", "i").replace("ȷ", "j") + ACCENTS[sign]
+            letter.text = unicodedata.normalize("NFC", whole) + letter.text[len(letter.text.rstrip()) :]
+            joined.add(id(accent))
+    return [run for run in runs if id(run) not in joined] if joined else runs
+
+
+def _is_under(accent: Run, middle: float, run: Run) -> bool:
+    letter = run.text.strip()
+    return (
+        len(letter) == 1 and letter.isalpha() and run.left - 0.5 <= middle <= run.right + 0.5
+        and abs(run.base - accent.base) < 0.4 * run.size
+    )  # fmt: skip
 
 
 def _joined(row: list[Run]) -> tuple[str, int]:
@@ -155,11 +158,7 @@ def _joined(row: list[Run]) -> tuple[str, int]:
         if not own:
             continue
         if last and text:
-            gap = run.left - last.right
-            cjk = CJK.match(own[0]) and CJK.match(last.text.strip()[-1:] or " ")
-            spaced = last.text[-1:] == " " or run.text[:1] == " "
-            threshold = CJK_SPACE * run.size if cjk else (0.06 * run.size if spaced and wide is None else (wide or SPACE) * run.size)
-            if gap > threshold:
+            if _parted(last, run, wide):
                 text += " "
         if own and _is_raised(run, own, base, size):
             own = f"{RAISED}{own}{LEVEL}"
@@ -168,6 +167,18 @@ def _joined(row: list[Run]) -> tuple[str, int]:
         text += own
         last = run
     return text, lead
+
+
+def _parted(last: Run, run: Run, wide: float | None) -> bool:
+    """Whether a space stands between two runs; PDFium's own ones are at their edges, some of them inside their boxes."""
+    if run.text.startswith("\x02"):
+        return False
+    gap = (run.left - last.right) / run.size
+    if CJK.match(run.text.strip()[0]) and CJK.match(last.text.strip()[-1]):
+        return gap > CJK_SPACE
+    if wide is not None:
+        return gap > wide
+    return gap > SPACE or (gap > -0.3 and (last.text.endswith(" ") or run.text.startswith(" ")))
 
 
 def _word_gap(row: list[Run]) -> float | None:
