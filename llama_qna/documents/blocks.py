@@ -11,7 +11,7 @@ from llama_qna.documents.lines import CJK, LEVEL, RAISED, Line
 
 ITEM = re.compile(r"(?:[•‣◦▪●○■□➢✓∙·–—*-]|\(?\d{1,2}[.)]|\([a-z]\))\s", re.IGNORECASE)
 NOTE_START = re.compile(rf"{RAISED}([^{LEVEL}]+){LEVEL}")
-SAME_SIZE = 0.04  # of the size; sizes that differ by less are one
+SAME_SIZE = 0.022  # of the size; sizes that differ by less are one
 SMALL = 0.93  # of the body's size; what is smaller is a note
 
 
@@ -99,11 +99,11 @@ def _parts(block: Block, line: Line, gap: float, look: Look) -> bool:
     before = block.last
     if before.part != line.part or before.table or line.table or NOTE_START.match(line.text):
         return True
-    if abs(line.most - before.most) > 1.5 * SAME_SIZE * before.most and abs(line.size - before.size) > SAME_SIZE * before.size:
+    if abs(line.most - before.most) > SAME_SIZE * before.most and abs(line.size - before.size) > SAME_SIZE * before.size:
         return True
     if line.bold != before.bold or line.ruled != before.ruled or gap > 1.3 or gap < -0.5:
         return True
-    if line.italic != before.italic and gap > 1.12:
+    if gap > 1.1 and (line.italic != before.italic or line.plain.isupper() != before.plain.isupper()):
         return True
     if ITEM.match(line.plain):
         return True

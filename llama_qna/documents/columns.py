@@ -46,7 +46,7 @@ def parts(runs: list[Run], depth: int = 0) -> Iterator[Part]:
         yield from [Part(runs)] if runs else []
         return
     size = median(run.size for run in runs)
-    bands, top = _bands(runs)
+    bands, top = _bands(runs, size)
     groups = _groups(bands, max(5, round(GUTTER * size)))
     waiting: list[Run] = []
     for group, own in zip(groups, _runs_of(groups, runs, top), strict=True):
@@ -70,12 +70,14 @@ def parts(runs: list[Run], depth: int = 0) -> Iterator[Part]:
         yield Part(waiting)
 
 
-def _bands(runs: list[Run]) -> tuple[list[int], float]:
+def _bands(runs: list[Run], size: float) -> tuple[list[int], float]:
     """For every band from the top the points that text covers, as bits; and the height of the top."""
     top = max(run.base + run.size for run in runs)
     bottom = min(run.base - run.size for run in runs)
     bands = [0] * (int((top - bottom) / BAND) + 2)
     for run in runs:
+        if run.size < 0.85 * size and len(run.text) <= 3:
+            continue  # the mark of a note belongs to a line
         left = max(0, int(run.left))
         bits = (1 << max(1, int(run.right) - left + 1)) - 1 << left
         for n in range(int((top - run.base - 0.7 * run.size) / BAND), int((top - run.base + 0.15 * run.size) / BAND) + 1):
@@ -120,11 +122,24 @@ def _pull_back(groups: list[_Group], n: int, bands: list[int], gutter: int) -> b
         begins = _gutters(free, used, gutter)
         if not begins:
             break
-        if band & -band > begins & -begins:
+        left = band & -band
+        if left > begins & -begins:
+            if not _begins_column(left, after, gutter):
+                break
             first = place
             after.free, after.used, after.first = free, used, place
     here.last = first
     return not any(bands[here.first : here.last])
+
+
+def _begins_column(left: int, group: _Group, gutter: int) -> bool:
+    """Whether a line beginning at a bit begins where a column of a group does, give or take an indent."""
+    before = left
+    for _ in range(2 * gutter):  # from the line's start to the left, the column's gutter must come soon
+        before >>= 1
+        if before & _ends(group, gutter):
+            return True
+    return False
 
 
 def _gutters(free: int, used: int, width: int) -> int:
@@ -140,12 +155,18 @@ def _gutters(free: int, used: int, width: int) -> int:
     return free
 
 
+def _ends(group: _Group, gutter: int) -> int:
+    """Bits at which a gutter of a group ends."""
+    begins = _gutters(group.free, group.used, gutter)
+    return (begins & ~(begins >> 1)) << gutter - 1
+
+
 def _runs_of(groups: list[_Group], runs: list[Run], top: float) -> list[list[Run]]:
     """The runs of each group, by their middles."""
     found: list[list[Run]] = [[] for _ in groups]
     starts = [group.first for group in groups]
     for run in runs:
-        band = (top - run.middle) / BAND
+        band = (top - run.base - 0.1 * run.size) / BAND
         place = 0
         for n, start in enumerate(starts):
             if start <= band + 0.5:
@@ -180,8 +201,6 @@ def _kind(columns: list[list[Run]], size: float) -> str:
         len(lines) >= 3 and width > 9 * own and _fill(lines, width) >= FULL
         for lines, width, own in zip(rows, widths, sizes, strict=True)
     ]
-    if any(width < MARK * size for width, _ in zip(widths, rows, strict=True)) and len(columns) == 2:
-        return "text"
     if sum(prose) >= 2:
         return "columns"
     if any(prose):
@@ -190,7 +209,8 @@ def _kind(columns: list[list[Run]], size: float) -> str:
         small = all(sizes[n] < 0.93 * size or widths[n] > 9 * sizes[n] for n in beside)
         if small and lines >= 4:
             return "columns"
-    return "table" if max(map(len, rows)) >= 2 and min(map(len, rows)) >= 1 and len(_rows(sum(columns, []))) >= 2 else "text"
+    cells = [len(_cells(row, size)) for row in _by_base(sum(columns, []))]
+    return "table" if sum(n > 1 for n in cells) >= 3 or sum(n > 2 for n in cells) >= 2 else "text"
 
 
 def _table_above(
@@ -199,16 +219,14 @@ def _table_above(
     """Part a table over all columns, which shares their gutter, from the columns below it."""
     width = max(max(run.right for run in column) - min(run.left for run in column) for column in columns)
     above: list[Run] = []
-    rows = 0
+    rows, steps = 0, []
     for row in _by_base(runs):
-        cells: list[list[float]] = []
-        for run in sorted(row, key=lambda run: run.left):
-            if cells and run.left - cells[-1][1] < GUTTER * size:
-                cells[-1][1] = max(cells[-1][1], run.right)
-            else:
-                cells.append([run.left, run.right])
-        wide = [right - left for left, right in cells if right - left > MARK * size]
-        if len(cells) <= len(columns) or sum(wide) > 0.45 * width * len(cells):
+        cells = _cells(row, size)
+        if above:
+            steps.append(above[-1].base - row[0].base)
+            if steps[-1] > 1.25 * steps[0]:
+                break
+        if len(cells) <= len(columns) or sum(right - left for left, right in cells) > 0.45 * width * len(cells):
             break
         above += row
         rows += 1
@@ -217,6 +235,19 @@ def _table_above(
     taken = set(map(id, above))
     left = [[run for run in column if id(run) not in taken] for column in columns]
     return above, [column for column in left if column]
+
+
+def _cells(row: list[Run], size: float) -> list[tuple[float, float]]:
+    """Left and right ends of what stands apart in a row; a bullet or a number belongs to what follows it."""
+    cells: list[list[float]] = []
+    for run in sorted(row, key=lambda run: run.left):
+        gap = run.left - cells[-1][1] if cells else 0
+        mark = bool(cells) and cells[-1][1] - cells[-1][0] < MARK * size and gap < 1.5 * size
+        if cells and (gap < GUTTER * size or mark):
+            cells[-1][1] = max(cells[-1][1], run.right)
+        else:
+            cells.append([run.left, run.right])
+    return [(left, right) for left, right in cells]
 
 
 def _by_base(runs: list[Run]) -> list[list[Run]]:
