@@ -82,19 +82,26 @@ def look_of(pages: list[list[Line]]) -> Look:
 def blocks_of(lines: list[Line], look: Look) -> list[Block]:
     """Part the lines of one page into blocks."""
     blocks: list[Block] = []
-    for line in lines:
+    for n, line in enumerate(lines):
         before = blocks[-1].last if blocks else None
         gap = float("inf")
         if before and before.part == line.part:
             gap = (before.base - line.base) / (look.leading * max(before.size, line.size) / look.size)
-        if before is None or _parts(blocks[-1], line, gap, look):
+        if before is None or _parts(blocks[-1], line, gap, look, _edge(lines, n)):
             blocks.append(Block([line], gap=gap, starts=gap == float("inf")))
         else:
             blocks[-1].lines.append(line)
     return blocks
 
 
-def _parts(block: Block, line: Line, gap: float, look: Look) -> bool:
+def _edge(lines: list[Line], n: int) -> float:
+    """How far lines near the n-th one go to the right."""
+    size, part = lines[n].size, lines[n].part
+    near = (line for line in lines[max(0, n - 4) : n + 4] if line.part == part and abs(line.size - size) < 0.1)
+    return max(line.right for line in near)
+
+
+def _parts(block: Block, line: Line, gap: float, look: Look, edge: float) -> bool:
     """Whether a line begins a block of its own after a block."""
     before = block.last
     if before.part != line.part or before.table or line.table or NOTE_START.match(line.text):
@@ -108,15 +115,17 @@ def _parts(block: Block, line: Line, gap: float, look: Look) -> bool:
     if ITEM.match(line.plain):
         return True
     distinct = before.size > (1 + SAME_SIZE) * look.size or (before.bold and not look.bold) or before.ruled
-    return not distinct and _begins_paragraph(block, line)
+    return not distinct and _begins_paragraph(block, line, edge)
 
 
-def _begins_paragraph(block: Block, line: Line) -> bool:
+def _begins_paragraph(block: Block, line: Line, edge: float) -> bool:
     """Whether a line is indented against the one before, or that one left room for this one's first word."""
     before = block.last
     item = ITEM.match(block.first.plain)
+    if abs(line.left + line.right - before.left - before.right) < 3 and line.left > before.left + 1:
+        return False  # centred
     if line.left > before.left + 0.7 * line.size and not (item and len(block.lines) == 1):
         return abs(before.left - before.column[0]) < 0.3 * line.size or len(block.lines) > 1
     first = line.plain.split(" ")[0] if not CJK.match(line.plain) else line.plain[:2]
     word = (line.right - line.left) * len(first) / max(1, len(line.plain))
-    return before.column[1] - before.right > word + 1.2 * line.size
+    return edge - before.right > word + 1.2 * line.size

@@ -55,12 +55,17 @@ def parts(runs: list[Run], depth: int = 0) -> Iterator[Part]:
         if kind == "text":
             waiting += own
             continue
+        if kind == "table":
+            before, table, after = _trimmed(own, size)
+            if waiting or before:
+                yield Part(waiting + before)
+            yield Part(table, table=True)
+            waiting = after
+            continue
         if waiting:
             yield Part(waiting)
             waiting = []
-        if kind == "table":
-            yield Part(own, table=True)
-        else:
+        if kind == "columns":
             table, columns = _table_above(own, columns, size)
             if table:
                 yield Part(table, table=True)
@@ -235,6 +240,14 @@ def _table_above(
     taken = set(map(id, above))
     left = [[run for run in column if id(run) not in taken] for column in columns]
     return above, [column for column in left if column]
+
+
+def _trimmed(runs: list[Run], size: float) -> tuple[list[Run], list[Run], list[Run]]:
+    """What stands above a table, its rows, and what stands below it."""
+    rows = _by_base(runs)
+    wide = [n for n, row in enumerate(rows) if len(_cells(row, size)) > 1]
+    first, last = wide[0], wide[-1] + 1
+    return sum(rows[:first], []), sum(rows[first:last], []), sum(rows[last:], [])
 
 
 def _cells(row: list[Run], size: float) -> list[tuple[float, float]]:

@@ -84,7 +84,7 @@ def _hangs_on(run: Run, row: list[Run]) -> bool:
     return any(
         run.size < 0.85 * other.size
         and -0.35 * other.size < shift < 0.75 * other.size
-        and -0.35 * other.size < run.left - other.right < 0.45 * other.size
+        and -0.35 * other.size < run.left - other.right < (1.1 if CJK.match(other.text[-1]) else 0.45) * other.size
         or run.size < 0.85 * other.size
         and 0.1 * other.size < shift < 0.75 * other.size
         and -0.3 * other.size < other.left - run.right < 0.45 * other.size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from llama_qna.documents.runs import Page, Run
@@ -13,7 +14,7 @@ NEAR = 3.0  # points; the same place on another page
 _ROMAN = r"(?=[ivxlc])c{0,3}(?:xc|xl|l?x{0,3})(?:ix|iv|v?i{0,3})"
 NUMBER = re.compile(rf"\d+|\b{_ROMAN}\b", re.IGNORECASE)
 PAGE_NUMBER = re.compile(
-    rf"[-–—\s\[(|]*(?:\w{{0,7}}\.?\s)?(?:\d{{1,4}}|{_ROMAN})(?:\s*(?:/|of|von|sur|de|из|z)\s*\d{{1,4}})?[-–—\s\])|.]*",
+    rf"[-–—\s\[(|]*(?:(?:pages?|p\.|seite|s\.|página|pág\.|стр\.|str\.|strona)\s*)?(?:\d{{1,4}}|{_ROMAN})(?:\s*(?:/|of|von|sur|de|из|z)\s*\d{{1,4}})?[-–—\s\])|.]*",
     re.IGNORECASE,
 )
 LETTERS = re.compile(r"[^\W\d_]")
@@ -144,10 +145,10 @@ def _drop_edges(pages: list[Page], size: float) -> None:
     gone: list[set[int]] = [set() for _ in pages]
     for upper in (True, False):
         edges = [(found if upper else found[::-1])[: EDGE + 1] for found in rows]
-        known = _repeated(edges)
+        known = _repeated(edges, size)
         taken = {}
         for n, edge in enumerate(edges):
-            taken[n] = [row for row in _leading(edge, lambda row, n=n: (n, id(row)) in known)]
+            taken[n] = _leading(edge, size, lambda row, n=n: (n, id(row)) in known)
         heights = [(row.base, row.size) for found in taken.values() for row in found]
         for n, edge in enumerate(edges):
             for row in edge[len(taken[n]) : EDGE]:
@@ -155,7 +156,8 @@ def _drop_edges(pages: list[Page], size: float) -> None:
                 apart = after is None or abs(row.base - after.base) > 1.35 * max(row.size, min(after.size, size))
                 same = any(abs(row.base - base) < 1.5 and abs(row.size - own) < 0.6 for base, own in heights)
                 outside = n > 0 and upper and len(pages) > 1 and row.base > top + 0.9 * size and row.size < 0.97 * size
-                number = PAGE_NUMBER.fullmatch(row.text) and len(row.text) < 16
+                far = after is None or abs(row.base - after.base) > 0.9 * size
+                number = far and _is_page_number(row, size)
                 if not (number or (apart and (same or outside) and row.size < 1.15 * size)):
                     break
                 taken[n].append(row)
@@ -173,14 +175,18 @@ def _drop_edges(pages: list[Page], size: float) -> None:
         _keep(page, some)
 
 
-def _leading(edge: list[_Row], is_known) -> list[_Row]:
+def _leading(edge: list[_Row], size: float, is_known: Callable[[_Row], bool]) -> list[_Row]:
     """The rows from the edge inwards that are known to be furniture, page numbers between them included."""
     found = []
     for row in edge[:EDGE]:
-        if not is_known(row) and not (PAGE_NUMBER.fullmatch(row.text) and len(row.text) < 16):
+        if not is_known(row):
             break
         found.append(row)
     return found
+
+
+def _is_page_number(row: _Row, size: float) -> bool:
+    return len(row.text) < 20 and row.size < 1.04 * size and bool(PAGE_NUMBER.fullmatch(row.text))
 
 
 def _rows(runs: list[Run]) -> list[_Row]:
@@ -204,11 +210,13 @@ def _frame(rows: list[list[_Row]], size: float) -> tuple[float, float]:
     return (max(tops), min(bottoms)) if tops else (float("inf"), 0.0)
 
 
-def _repeated(edges: list[list[_Row]]) -> set[tuple[int, int]]:
+def _repeated(edges: list[list[_Row]], size: float) -> set[tuple[int, int]]:
     """(page, row) of rows whose words, or whose count of the pages, another page has at the same height."""
     found: dict[tuple, list[tuple[int, _Row]]] = defaultdict(list)
     for n, edge in enumerate(edges):
         for row in edge[:EDGE]:
+            if row.size > 1.04 * size:
+                continue  # a heading, or the title of a slide
             text = row.text
             form = _form(text)
             if len(LETTERS.findall(form)) > 2:

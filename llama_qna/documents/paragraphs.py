@@ -117,7 +117,8 @@ class Flow:
         """A line without the marks of its footnotes; other raised figures stay raised."""
         if RAISED not in text:
             return text
-        known = self.marks[page] | self.marks[page + 1]
+        known = self.marks[page - 1] | self.marks[page] | self.marks[page + 1]
+        text = text.replace(LEVEL + RAISED, "")
 
         def settle(match):
             before, raised = text[: match.start()], match[1]

@@ -26,7 +26,7 @@ ITALIC = re.compile(r"italic|oblique|slanted|kursiv", re.IGNORECASE)
 BOLD_WEIGHT = 650  # of a font without a telling name; PDFium's scale is that of CSS
 ITALIC_FLAG = 1 << 6  # ISO 32000-1, table 123
 STROKED = 2  # render mode: filled and stroked, which stands for bold
-SPACED_LETTERS = re.compile(r"(?:\S ){4,}\S ?")
+SPACED_LETTERS = re.compile(r"(?:\S ){3,}\S ?")
 Point = tuple[float, float]
 
 
@@ -183,7 +183,7 @@ class _Reader:
         if own == 0 and not (-size < x < turn.width + size and -size < base < turn.height + size):
             return None  # outside the page, where nobody sees it
         left, right, low = min(left, right), max(left, right), min(low, high)
-        if SPACED_LETTERS.match(text):
+        if SPACED_LETTERS.fullmatch(text):
             text = self._spaced(item, text)
         return Run(text, left, right, base, size, face, low, own)
 
@@ -197,7 +197,7 @@ class _Reader:
                 pdfium.FPDFText_GetCharBox(self.textpage, n, *edges)
                 boxes.append((character, edges[0].value, edges[1].value))
         gaps = [after[1] - before[2] for before, after in zip(boxes, boxes[1:], strict=False)]
-        if len(gaps) < 4:
+        if len(gaps) < 3:
             return text
         wide = 1.7 * max(sorted(gaps)[len(gaps) // 2], 0.5)
         parts = [character if gap <= wide else f"{character} " for (character, *_), gap in zip(boxes, gaps, strict=False)]
