@@ -112,7 +112,7 @@ def _parts(block: Block, line: Line, gap: float, look: Look, edge: float) -> boo
         return True
     if gap > 1.1 and (line.italic != before.italic or line.plain.isupper() != before.plain.isupper()):
         return True
-    if ITEM.match(line.plain):
+    if ITEM.match(line.plain) or (line.lead > 2 and line.text[: line.lead].rstrip().endswith((".", ":"))):
         return True
     distinct = before.size > (1 + SAME_SIZE) * look.size or (before.bold and not look.bold) or before.ruled
     return not distinct and _begins_paragraph(block, line, edge)

@@ -49,7 +49,9 @@ def parts(runs: list[Run], depth: int = 0) -> Iterator[Part]:
     bands, top = _bands(runs, size)
     groups = _groups(bands, max(5, round(GUTTER * size)))
     waiting: list[Run] = []
-    for group, own in zip(groups, _runs_of(groups, runs, top), strict=True):
+    below: list[Run] = []  # a table, with columns under it that share its gutter
+    for n, (group, own) in enumerate(zip(groups, _runs_of(groups, runs, top), strict=True)):
+        own, below = below + own, []
         columns = _columns(group, own, max(5, round(GUTTER * size))) if group.split else []
         kind = _kind(columns, size)
         if kind == "text":
@@ -60,7 +62,11 @@ def parts(runs: list[Run], depth: int = 0) -> Iterator[Part]:
             if waiting or before:
                 yield Part(waiting + before)
             yield Part(table, table=True)
-            waiting = after
+            waiting = []
+            if n + 1 < len(groups) and groups[n + 1].split:
+                below = after
+            else:
+                waiting = after
             continue
         if waiting:
             yield Part(waiting)
@@ -118,11 +124,14 @@ def _pull_back(groups: list[_Group], n: int, bands: list[int], gutter: int) -> b
     here, after = groups[n], groups[n + 1] if n + 1 < len(groups) else None
     if here.split or not after or not after.split:
         return False
-    first, free, used = here.last, after.free, after.used
+    first, free, used, last = here.last, after.free, after.used, after.first
     for place in range(here.last - 1, here.first - 1, -1):
         band = bands[place]
         if not band:
             continue
+        if last - place > 2 * gutter / BAND:
+            break
+        last = place
         free, used = free & ~band, used | band
         begins = _gutters(free, used, gutter)
         if not begins:
@@ -214,8 +223,19 @@ def _kind(columns: list[list[Run]], size: float) -> str:
         small = all(sizes[n] < 0.93 * size or widths[n] > 9 * sizes[n] for n in beside)
         if small and lines >= 4:
             return "columns"
-    cells = [len(_cells(row, size)) for row in _by_base(sum(columns, []))]
-    return "table" if sum(n > 1 for n in cells) >= 3 or sum(n > 2 for n in cells) >= 2 else "text"
+    lines = _by_base(sum(columns, []))
+    cells = [len(_cells(row, size)) for row in lines]
+    many = sum(n > 1 for n in cells) >= 3 or sum(n > 2 for n in cells) >= 2
+    return "table" if many and not _is_justified(lines) else "text"
+
+
+def _is_justified(lines: list[list[Run]]) -> bool:
+    """Whether most lines are long and end at one edge, as text with wide spaces between its words does."""
+    edge = max(run.right for line in lines for run in line)
+    ends = [
+        edge - max(run.right for run in line) < 2 and sum(len(run.text) for run in line) > 24 for line in lines
+    ]  # fmt: skip
+    return sum(ends) > 0.6 * len(lines)
 
 
 def _table_above(
@@ -246,7 +266,10 @@ def _trimmed(runs: list[Run], size: float) -> tuple[list[Run], list[Run], list[R
     """What stands above a table, its rows, and what stands below it."""
     rows = _by_base(runs)
     wide = [n for n, row in enumerate(rows) if len(_cells(row, size)) > 1]
-    first, last = wide[0], wide[-1] + 1
+    first, last = wide[0], wide[0] + 1
+    steps = [one[0].base - after[0].base for one, after in pairwise(rows)]
+    while last <= wide[-1] and steps[last - 1] <= 1.3 * steps[first]:
+        last += 1
     return sum(rows[:first], []), sum(rows[first:last], []), sum(rows[last:], [])
 
 

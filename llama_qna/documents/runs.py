@@ -26,7 +26,6 @@ ITALIC = re.compile(r"italic|oblique|slanted|kursiv", re.IGNORECASE)
 BOLD_WEIGHT = 650  # of a font without a telling name; PDFium's scale is that of CSS
 ITALIC_FLAG = 1 << 6  # ISO 32000-1, table 123
 STROKED = 2  # render mode: filled and stroked, which stands for bold
-SPACED_LETTERS = re.compile(r"(?:\S ){3,}\S ?")
 Point = tuple[float, float]
 
 
@@ -183,7 +182,7 @@ class _Reader:
         if own == 0 and not (-size < x < turn.width + size and -size < base < turn.height + size):
             return None  # outside the page, where nobody sees it
         left, right, low = min(left, right), max(left, right), min(low, high)
-        if SPACED_LETTERS.fullmatch(text):
+        if _is_spaced(text):
             text = self._spaced(item, text)
         return Run(text, left, right, base, size, face, low, own)
 
@@ -235,6 +234,12 @@ class _Turn:
         if self.quarters == 1:
             return self.up - y, x
         return (self.across - x, self.up - y) if self.quarters == 2 else (y, self.across - x)
+
+
+def _is_spaced(text: str) -> bool:
+    """Whether a text is letters with spaces between them."""
+    letters = text.split()
+    return len(letters) > 3 and sum(len(letter) == 1 for letter in letters) > 0.8 * len(letters)
 
 
 def _quarters(direction: Point) -> int | None:
