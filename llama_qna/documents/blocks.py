@@ -10,6 +10,7 @@ from itertools import pairwise
 from llama_qna.documents.lines import CJK, LEVEL, RAISED, Line
 
 ITEM = re.compile(r"(?:[•‣◦▪●○■□➢✓∙·–—*-]|\(?\d{1,2}[.)]|\([a-z]\))\s", re.IGNORECASE)
+SENTENCE_END = re.compile(r"[.!?:;。！？：；…][\"'”’»」』）)\]]*$")
 NOTE_START = re.compile(rf"{RAISED}([^{LEVEL}]+){LEVEL}")
 SAME_SIZE = 0.022  # of the size; sizes that differ by less are one
 SMALL = 0.93  # of the body's size; what is smaller is a note
@@ -126,6 +127,8 @@ def _begins_paragraph(block: Block, line: Line, edge: float) -> bool:
         return False  # centred
     if line.left > before.left + 0.7 * line.size and not (item and len(block.lines) == 1):
         return abs(before.left - before.column[0]) < 0.3 * line.size or len(block.lines) > 1
+    if not SENTENCE_END.search(before.plain):
+        return False
     first = line.plain.split(" ")[0] if not CJK.match(line.plain) else line.plain[:2]
     word = (line.right - line.left) * len(first) / max(1, len(line.plain))
     return edge - before.right > word + 1.2 * line.size

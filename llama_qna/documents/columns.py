@@ -224,18 +224,16 @@ def _kind(columns: list[list[Run]], size: float) -> str:
         if small and lines >= 4:
             return "columns"
     lines = _by_base(sum(columns, []))
-    cells = [len(_cells(row, size)) for row in lines]
-    many = sum(n > 1 for n in cells) >= 3 or sum(n > 2 for n in cells) >= 2
-    return "table" if many and not _is_justified(lines) else "text"
-
-
-def _is_justified(lines: list[list[Run]]) -> bool:
-    """Whether most lines are long and end at one edge, as text with wide spaces between its words does."""
     edge = max(run.right for line in lines for run in line)
-    ends = [
-        edge - max(run.right for run in line) < 2 and sum(len(run.text) for run in line) > 24 for line in lines
-    ]  # fmt: skip
-    return sum(ends) > 0.6 * len(lines)
+    cells = [_cells(line, size) for line in lines]
+    counts = [len(row) for line, row in zip(lines, cells, strict=True) if not _is_justified(line, row, edge, size)]
+    return "table" if sum(n > 1 for n in counts) >= 3 or sum(n > 2 for n in counts) >= 2 else "text"
+
+
+def _is_justified(line: list[Run], cells: list[tuple[float, float]], edge: float, size: float) -> bool:
+    """Whether a line is long and ends at the edge of its column, as text with wide spaces between its words does."""
+    gaps = [after[0] - before[1] for before, after in pairwise(cells)]
+    return edge - cells[-1][1] < 2 and sum(len(run.text) for run in line) > 24 and max(gaps, default=0) < 2 * size
 
 
 def _table_above(

@@ -153,13 +153,7 @@ def _is_heading(n: int, blocks: list[Block], styles: dict[Style, list[int]], loo
     directly = all(blocks[m].kind != "note" and _may_be(blocks[m], look) for m in range(n, start))
     if bool(later) and directly:
         return True
-    largest = max(_style(other, look).size for other in blocks[:start])
-    titled = any(_style(other, look).size > 1.05 * style.size for other in blocks[:n])
-    return directly and (titled or bool(NUMBER.match(block.text)) or (n == 0 and style.size < largest * 1.01 and not _title_like(block, look, styles)))
-
-
-def _title_like(block: Block, look: Look, styles: dict[Style, list[int]]) -> bool:
-    return block.size > 1.2 * look.size and not any(style.size >= 0.97 * block.size for style, found in styles.items() if len(found) > 1)
+    return directly and bool(NUMBER.match(block.text) or (n and (style.bold or style.ruled)))
 
 
 def _alike(style: Style, styles: dict[Style, list[int]]) -> list[int]:
