@@ -10,6 +10,7 @@ from llama_qna.documents.runs import Run
 
 RAISED, LEVEL = "\ufdd0", "\ufdd1"  # stand around raised text until it is known what it is; no characters
 SPACE = 0.14  # of the size: a wider gap between runs parts words
+SURE_SPACE = 0.4  # where PDFium sees no space
 CJK_SPACE = 0.8
 CJK = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]")
 RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
@@ -18,7 +19,7 @@ ACCENTS = {
     "~": "\u0303", "¯": "\u0304", "ˉ": "\u0304", "˘": "\u0306", "˙": "\u0307", "¨": "\u0308", "˚": "\u030a",
     "°": "\u030a", "˝": "\u030b", "ˇ": "\u030c", "¸": "\u0327", "˛": "\u0328",
 }  # fmt: skip
-NOTE_MARK = re.compile(r"\d{1,3}|[*†‡§¶‖#]{1,3}|[a-z]|[ivx]{1,4}")
+NOTE_MARK = re.compile(r"[−+-]|[−+-]?\d{1,3}|[*†‡§¶‖#]{1,3}|[a-z]|[ivx]{1,4}")
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ def _rows(runs: list[Run]) -> list[list[Run]]:
         else:
             rows.append([run])
     for n, row in enumerate(rows):
-        for run in list(row):
+        for run in sorted(row, key=lambda run: run.left):
             for other in (*rows[n + 1 : n + 3], *rows[max(0, n - 2) : n]):
                 if other and other is not row and _hangs_on(run, other):
                     row.remove(run)
@@ -79,15 +80,15 @@ def _rows(runs: list[Run]) -> list[list[Run]]:
 
 
 def _hangs_on(run: Run, row: list[Run]) -> bool:
-    """Whether a small run is raised or lowered against a row and touches one of its runs."""
-    shift = run.base - row[0].base
+    """Whether a small run is raised or lowered against a row, or a sign drawn elsewhere, and touches one of its runs."""
+    size = max(other.size for other in row)
+    shift = (run.base - row[0].base) / size
+    sign = len(run.text.strip()) == 1 and not run.text.strip().isalnum() and run.text.strip() not in ACCENTS
+    if not (run.size < 0.85 * size and -0.35 < shift < 0.75 or sign and run.size < 1.3 * size and -0.9 < shift < 0.9):
+        return False
     return any(
-        run.size < 0.85 * other.size
-        and -0.35 * other.size < shift < 0.75 * other.size
-        and -0.35 * other.size < run.left - other.right < (1.1 if CJK.match(other.text[-1]) else 0.45) * other.size
-        or run.size < 0.85 * other.size
-        and 0.1 * other.size < shift < 0.75 * other.size
-        and -0.3 * other.size < other.left - run.right < 0.45 * other.size
+        -0.35 * size < run.left - other.right < (1.1 if CJK.match(other.text[-1]) else 0.45) * size
+        or -0.3 * size < other.left - run.right < 0.45 * size and (sign or shift > 0.1)
         for other in row
     )
 
@@ -178,7 +179,9 @@ def _parted(last: Run, run: Run, wide: float | None) -> bool:
         return gap > CJK_SPACE
     if wide is not None:
         return gap > wide
-    return gap > SPACE or (gap > -0.3 and (last.text.endswith(" ") or run.text.startswith(" ")))
+    marked = gap > -0.3 and (last.text.endswith(" ") or run.text.startswith(" "))
+    # PDFium has judged the gap between runs that follow each other in the file
+    return marked or gap > (SURE_SPACE if run.order == last.order + 1 else SPACE)
 
 
 def _word_gap(row: list[Run]) -> float | None:

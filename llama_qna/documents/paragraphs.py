@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from llama_qna.documents import bibliography
 from llama_qna.documents.blocks import ITEM, NOTE_START, Block
 from llama_qna.documents.hyphens import Vocabulary, join_lines
-from llama_qna.documents.lines import CJK, LEVEL, RAISED
+from llama_qna.documents.lines import LEVEL, RAISED
+from llama_qna.documents.sections import NUMBER
 
-SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+SUPERSCRIPTS = str.maketrans("0123456789-−+", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁻⁺")
 RAISED_TEXT = re.compile(rf"\s?{RAISED}([^{LEVEL}]*){LEVEL}")
 TERMINAL = re.compile(r"[.!?:。！？：…][\"'”’»」』）)\]]*$")
 
@@ -140,8 +141,13 @@ def marks_of(blocks: list[Block]) -> dict[int, set[str]]:
 
 
 def split_run_in(blocks: list[Block]) -> list[Block]:
-    """Part bold words that open a paragraph from it, where several paragraphs have them: they are its heading."""
+    """Part bold words that open a paragraph from it, where several paragraphs have them: they are its heading.
+
+    Where other headings have numbers, bold words without one are no heading.
+    """
     found = [n for n, block in enumerate(blocks) if _run_in(block)]
+    if any(NUMBER.match(block.text) for block in blocks if block.kind == "heading"):
+        found = [n for n in found if NUMBER.match(blocks[n].text)]
     if len(found) < 2:
         return blocks
     done: list[Block] = []

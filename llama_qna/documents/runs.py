@@ -52,6 +52,7 @@ class Run:
     face: Face = PLAIN
     low: float = 0.0  # lower edge of the ink
     turn: int | None = 0  # quarter turns against the page's text; None: slanted
+    order: int = 0  # place in the file
 
     @property
     def middle(self) -> float:
@@ -107,7 +108,7 @@ class _Reader:
         weights.pop(None, None)
         main = max(weights, key=weights.get) if weights else rotation
         turn = _Turn((-main) % 4, (left, bottom, right, top))
-        runs = [run for entry in self.stored if (run := self._run(entry, turn, main))]
+        runs = [run for n, entry in enumerate(self.stored) if (run := self._run(n, entry, turn, main))]
         rules = [(min(a[0], b[0]), max(a[0], b[0]), a[1]) for a, b in (map(turn, ends) for ends in self.rules)]
         rules = [rule for rule in rules if rule[1] - rule[0] > 5]
         found = Page(turn.width, turn.height, runs, rules, turned=main != rotation)
@@ -173,7 +174,7 @@ class _Reader:
             return face._replace(bold=True)
         return face
 
-    def _run(self, entry, turn: _Turn, main: int) -> Run | None:
+    def _run(self, order: int, entry, turn: _Turn, main: int) -> Run | None:
         text, size, face, direction, origin, box, item = entry
         (left, low), (right, high) = turn(box[:2]), turn(box[2:])
         quarters = _quarters(direction)
@@ -184,7 +185,7 @@ class _Reader:
         left, right, low = min(left, right), max(left, right), min(low, high)
         if _is_spaced(text):
             text = self._spaced(item, text)
-        return Run(text, left, right, base, size, face, low, own)
+        return Run(text, left, right, base, size, face, low, own, order)
 
     def _spaced(self, item, text: str) -> str:
         """A letter-spaced run: PDFium parts all its letters, the wider gaps part its words."""

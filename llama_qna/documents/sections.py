@@ -27,6 +27,7 @@ NUMBERED = re.compile(r"(\d{1,2}(?:\.\d{1,2}){0,2})\.?\s+([^\W\d_a-z][^.!?]{2,80
 NAMED = re.compile(r"abstract|introduction|conclusions?|acknowledge?ments?", re.IGNORECASE)
 MOST_WORDS, MOST_LETTERS, MOST_LINES = 24, 180, 4
 SENTENCE_END = re.compile(r"[.;,。；，、…][\"'”’»）)\]]*$")
+FORMULA = re.compile("[=<>≤≥∈∑∫√±×→≈]")
 LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -102,7 +103,7 @@ def _start_of_text(blocks: list[Block], look: Look) -> int:
     """The number of the first block that is text; before it stand title and authors."""
     for n, block in enumerate(blocks):
         length = len(block.text) * (2.5 if CJK.search(block.text) else 1)
-        if block.size > 0.88 * look.size and abs(block.first.size - look.size) < 0.12 * look.size:
+        if 0.88 * look.size < block.first.size < 1.04 * look.size and block.size < 1.04 * look.size:
             if (length > 70 or ITEM.match(block.text)) and not block.first.table:
                 return n
     return len(blocks)
@@ -113,7 +114,7 @@ def _may_be(block: Block, look: Look) -> bool:
     text = block.text
     if block.first.table or len(block.lines) > MOST_LINES or len(text) > MOST_LETTERS or len(text.split()) > MOST_WORDS:
         return False
-    if not LETTER.search(text) or NOTE_START.match(block.first.text) or text[:1] in "•‣◦▪●–—":
+    if len(LETTER.findall(text)) < 0.6 * len(text.replace(" ", "")) or FORMULA.search(text) or NOTE_START.match(block.first.text) or text[:1] in "•‣◦▪●–—":
         return False
     style = _style(block, look)
     if style.size < (0.85 if style.capitals else 0.97) * look.size:
@@ -123,8 +124,8 @@ def _may_be(block: Block, look: Look) -> bool:
         return False
     if style.bold or style.ruled or larger and style.size >= 1.045 * look.size:
         return block.gap > 1.02 or style.size >= 1.1 * look.size
-    other = style.italic or style.capitals or larger or (style.face != look.face and bool(look.face))
-    return other and block.gap > 1.12
+    gothic = style.face != look.face and bool(CJK.search(text))  # Chinese and Japanese have no italics
+    return (style.italic or style.capitals or larger or gothic) and block.gap > 1.12
 
 
 def _style(block: Block, look: Look) -> Style:
@@ -151,9 +152,9 @@ def _is_heading(n: int, blocks: list[Block], styles: dict[Style, list[int]], loo
         strong = style.bold or style.ruled or style.size >= 1.045 * look.size or style.capitals
         return strong or len(later) > 1 or bool(NUMBER.match(block.text))
     directly = all(blocks[m].kind != "note" and _may_be(blocks[m], look) for m in range(n, start))
-    if bool(later) and directly:
-        return True
-    return directly and bool(NUMBER.match(block.text) or (n and (style.bold or style.ruled)))
+    if NUMBER.match(block.text):
+        return directly
+    return directly and bool(later or (0 < n == start - 1 and (style.bold or style.ruled)))
 
 
 def _alike(style: Style, styles: dict[Style, list[int]]) -> list[int]:
