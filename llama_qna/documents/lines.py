@@ -19,6 +19,7 @@ ACCENTS = {
     "~": "\u0303", "¯": "\u0304", "ˉ": "\u0304", "˘": "\u0306", "˙": "\u0307", "¨": "\u0308", "˚": "\u030a",
     "°": "\u030a", "˝": "\u030b", "ˇ": "\u030c", "¸": "\u0327", "˛": "\u0328",
 }  # fmt: skip
+BULLETS = set("•‣◦▪●○■□➢✓∙·")
 NOTE_MARK = re.compile(r"[−+-]|[−+-]?\d{1,3}|[*†‡§¶‖#]{1,3}|[a-z]|[ivx]{1,4}")
 
 
@@ -70,24 +71,25 @@ def _rows(runs: list[Run]) -> list[list[Run]]:
         else:
             rows.append([run])
     for n, row in enumerate(rows):
+        signs = not any(run.text.strip()[0].isalnum() for run in row)
         for run in sorted(row, key=lambda run: run.left):
             for other in (*rows[n + 1 : n + 3], *rows[max(0, n - 2) : n]):
-                if other and other is not row and _hangs_on(run, other):
+                if other and other is not row and _hangs_on(run, other, signs):
                     row.remove(run)
                     other.append(run)
                     break
     return [row for row in rows if row]
 
 
-def _hangs_on(run: Run, row: list[Run]) -> bool:
+def _hangs_on(run: Run, row: list[Run], sign: bool) -> bool:
     """Whether a small run is raised or lowered against a row, or a sign drawn elsewhere, and touches one of its runs."""
     size = max(other.size for other in row)
     shift = (run.base - row[0].base) / size
-    sign = len(run.text.strip()) == 1 and not run.text.strip().isalnum() and run.text.strip() not in ACCENTS
+    sign = sign and len(run.text.strip()) == 1
     if not (run.size < 0.85 * size and -0.35 < shift < 0.75 or sign and run.size < 1.3 * size and -0.9 < shift < 0.9):
         return False
     return any(
-        -0.35 * size < run.left - other.right < (1.1 if CJK.match(other.text[-1]) else 0.45) * size
+        -0.35 * size < run.left - other.right < (1.3 if CJK.match(other.text[-1]) else 0.45) * size
         or -0.3 * size < other.left - run.right < 0.45 * size and (sign or shift > 0.1)
         for other in row
     )
@@ -175,6 +177,8 @@ def _parted(last: Run, run: Run, wide: float | None) -> bool:
     if run.text.startswith("\x02"):
         return False
     gap = (run.left - last.right) / run.size
+    if last.text.strip() in BULLETS:
+        return gap > 0
     if CJK.match(run.text.strip()[0]) and CJK.match(last.text.strip()[-1]):
         return gap > CJK_SPACE
     if wide is not None:

@@ -114,7 +114,8 @@ def _may_be(block: Block, look: Look) -> bool:
     text = block.text
     if block.first.table or len(block.lines) > MOST_LINES or len(text) > MOST_LETTERS or len(text.split()) > MOST_WORDS:
         return False
-    if len(LETTER.findall(text)) < 0.6 * len(text.replace(" ", "")) or FORMULA.search(text) or NOTE_START.match(block.first.text) or text[:1] in "•‣◦▪●–—":
+    words = NUMBER.sub("", text, count=1)
+    if len(LETTER.findall(words)) < 0.6 * len(words.replace(" ", "")) or FORMULA.search(text) or NOTE_START.match(block.first.text) or text[:1] in "•‣◦▪●–—":
         return False
     style = _style(block, look)
     if style.size < (0.85 if style.capitals else 0.97) * look.size:
