@@ -221,13 +221,15 @@ def _repeated(edges: list[list[_Row]], size: float) -> set[tuple[int, int]]:
             form = _form(text)
             if len(LETTERS.findall(form)) > 2:
                 found["words", form].append((n, row))
-            for place, number in _numbers(text):
-                found["count", place, number - n].append((n, row))
+            first = min(row.runs, key=lambda run: run.left)
+            if first.size > 0.9 * row.size and first.low - first.base < 0.2 * first.size:  # else the mark of a note
+                for place, number in _numbers(text):
+                    found["count", place, number - n].append((n, row))
     known = set()
     for key, places in found.items():
         for n, row in places:
             others = [other for page, other in places if page != n and abs(other.base - row.base) < NEAR]
-            if others and (key[0] == "words" or len(row.text) < 120):
+            if others and (key[0] == "words" or len(row.text) < 90):
                 known.add((n, id(row)))
     return known
 

@@ -27,7 +27,8 @@ NUMBERED = re.compile(r"(\d{1,2}(?:\.\d{1,2}){0,2})\.?\s+([^\W\d_a-z][^.!?]{2,80
 NAMED = re.compile(r"abstract|introduction|conclusions?|acknowledge?ments?", re.IGNORECASE)
 MOST_WORDS, MOST_LETTERS, MOST_LINES = 24, 180, 4
 SENTENCE_END = re.compile(r"[.;,。；，、…][\"'”’»）)\]]*$")
-FORMULA = re.compile("[=<>≤≥∈∑∫√±×→≈]")
+MONOSPACED = re.compile(r"mono|courier|typewriter|consol|code|menlo|cmtt|\btt\b|tt\d", re.IGNORECASE)
+FORMULA = re.compile("[=<>≤≥∈∑∫√±×→≈@]|://")
 LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -118,6 +119,8 @@ def _may_be(block: Block, look: Look) -> bool:
     if len(LETTER.findall(words)) < 0.6 * len(words.replace(" ", "")) or FORMULA.search(text) or NOTE_START.match(block.first.text) or text[:1] in "•‣◦▪●–—":
         return False
     style = _style(block, look)
+    if MONOSPACED.search(style.face) and not MONOSPACED.search(look.face):
+        return False  # code
     if style.size < (0.85 if style.capitals else 0.97) * look.size:
         return False
     larger = style.size >= 1.02 * look.size
@@ -155,7 +158,7 @@ def _is_heading(n: int, blocks: list[Block], styles: dict[Style, list[int]], loo
     directly = all(blocks[m].kind != "note" and _may_be(blocks[m], look) for m in range(n, start))
     if NUMBER.match(block.text):
         return directly
-    return directly and bool(later or (0 < n == start - 1 and (style.bold or style.ruled)))
+    return directly and bool(later or (0 < n == start - 1 and (style.bold or style.ruled) and len(block.text.split()) < 4))
 
 
 def _alike(style: Style, styles: dict[Style, list[int]]) -> list[int]:
