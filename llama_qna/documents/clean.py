@@ -89,24 +89,25 @@ def _is_underlined(line: Line, rules: list[tuple[float, float, float]]) -> bool:
     return sum(right - left for left, right in below) > 0.75 * (line.right - line.left)
 
 
-def clean(name: str, pages: list[list[Line]], outline: dict[str, int | None]) -> Document:
-    """Turn the lines of pages into paragraphs and reference entries.
+def clean(name: str, pages: list[Page], outline: dict[str, int | None]) -> Document:
+    """Turn what stands on pages into paragraphs, headings and reference entries.
 
     Args:
-        pages: the lines of every page in the order of reading.
+        pages: the runs of every page in the order of the file; those that are dropped are taken out of them.
         outline: section titles known from the PDF's outline, with the pages, from 0, where they stand.
     """
     repairs = Counter()
-    for lines in pages:
+    lined = lines_of_pages(pages, repairs)
+    for lines in lined:
         for line in lines:
             line.text = _clean_characters(LINE_END_HYPHEN.sub(HYPHEN, line.text.rstrip()).replace("\x02", "-"), repairs)
-    vocabulary = Vocabulary(["\n".join(line.plain for line in lines) for lines in pages])
-    for lines in pages:
+    vocabulary = Vocabulary(["\n".join(line.plain for line in lines) for lines in lined])
+    for lines in lined:
         for line in lines:
             line.text = " ".join(close_up_capitals(line.text, vocabulary, repairs).split())
-    pages = [_without_contents([line for line in lines if line.text], repairs) for lines in pages]
-    look = look_of(pages)
-    blocks = [block for lines in pages for block in blocks_of(lines, look)]
+    lined = [_without_contents([line for line in lines if line.text], repairs) for lines in lined]
+    look = look_of(lined)
+    blocks = [block for lines in lined for block in blocks_of(lines, look)]
     mark_headings(blocks, look, outline)
     flow = Flow(vocabulary, repairs, marks_of(blocks))
     for block in split_run_in(blocks):

@@ -18,9 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.documents.clean import Document, Paragraph, clean, clean_line, lines_of_pages
+from llama_qna.documents.clean import Document, Paragraph, clean, clean_line
 from llama_qna.documents.hyphens import Vocabulary, join_lines
-from llama_qna.documents.lines import Line
 from llama_qna.documents.runs import Page, read_pdfium
 from llama_qna.documents.runs_of_pdfminer import read_pdfminer
 
@@ -75,18 +74,12 @@ def _read_pdf(path: Path, extractor: str) -> tuple[list[str], Document]:
     if not any(text.strip() for text in texts):
         reason = "the letters have no Unicode" if any(page.runs for page in pages) else "no text"
         raise UserError(f"{reason} on any of its {len(pages)} pages; a scanned document needs OCR first")
-    document = pages_to_document(printable(path.stem), pages, outline)
+    for page, text in zip(pages, texts, strict=True):
+        page.runs = page.runs if text else []
+    document = clean(printable(path.stem), pages, outline)
     if not document.paragraphs and not document.references:
         raise UserError(f"nothing but page numbers and running headers on its {len(pages)} pages")
     return texts, document
-
-
-def pages_to_document(name: str, pages: list[Page], outline: dict[str, int | None]) -> Document:
-    """Order, repair and join what stands on the pages; those without Unicode count as empty."""
-    for page in pages:
-        if not _is_readable(page):
-            page.runs = []
-    return clean(name, lines_of_pages(pages, Counter()), outline)
 
 
 def _is_readable(page: Page) -> bool:

@@ -70,21 +70,28 @@ def _rows(runs: list[Run]) -> list[list[Run]]:
             rows[-1].append(run)
         else:
             rows.append([run])
+    largest = [max(run.size for run in row) for row in rows]
+    bases = [row[0].base for row in rows]
     for n, row in enumerate(rows):
+        if not row:
+            continue
         signs = not any(run.text.strip()[0].isalnum() for run in row)
-        for run in sorted(row, key=lambda run: run.left):
-            for other in (*rows[n + 1 : n + 3], *rows[max(0, n - 2) : n]):
-                if other and other is not row and _hangs_on(run, other, signs):
+        near = [m for m in (n + 1, n + 2, n - 2, n - 1) if 0 <= m < len(rows) and abs(bases[n] - bases[m]) < largest[m]]
+        near = [m for m in near if signs or largest[m] * 0.85 > min(run.size for run in row)]
+        for run in sorted(row, key=lambda run: run.left) if near else ():
+            for m in near:
+                if rows[m] and _hangs_on(run, rows[m], largest[m], signs):
                     row.remove(run)
-                    other.append(run)
+                    rows[m].append(run)
                     break
+            if not row:
+                break
     return [row for row in rows if row]
 
 
-def _hangs_on(run: Run, row: list[Run], sign: bool) -> bool:
+def _hangs_on(run: Run, row: list[Run], size: float, sign: bool) -> bool:
     """Whether a small run is raised or lowered against a row, or a sign drawn elsewhere, and touches one of its runs."""
-    size = max(other.size for other in row)
-    shift = (run.base - row[0].base) / size
+    shift = (run.base - max(row, key=lambda other: other.size).base) / size
     sign = sign and len(run.text.strip()) == 1
     if not (run.size < 0.85 * size and -0.35 < shift < 0.75 or sign and run.size < 1.3 * size and -0.9 < shift < 0.9):
         return False

@@ -45,8 +45,11 @@ def body_size(pages: list[Page]) -> float:
     for page in pages:
         for run in page.runs:
             if run.turn == 0:
-                letters[round(run.size, 1)] += len(run.text)
-    return letters.most_common(1)[0][0] if letters else 0.0
+                letters[run.size] += len(run.text)
+    sizes: Counter = Counter()
+    for own, count in letters.items():
+        sizes[round(own, 1)] += count
+    return sizes.most_common(1)[0][0] if sizes else 0.0
 
 
 def drop_page_furniture(pages: list[Page], repairs: Counter) -> list[list[str]]:

@@ -103,8 +103,8 @@ class _Reader:
         self.textpage, self.stored, self.rules = textpage, [], []
         self._objects(page.raw, pdfium.FPDFPage_CountObjects, pdfium.FPDFPage_GetObject, None, 0)
         weights = Counter()
-        for text, _, _, direction, *_ in self.stored:
-            weights[_quarters(direction)] += len(text)
+        for text, _, _, quarters, *_ in self.stored:
+            weights[quarters] += len(text)
         weights.pop(None, None)
         main = max(weights, key=weights.get) if weights else rotation
         turn = _Turn((-main) % 4, (left, bottom, right, top))
@@ -136,19 +136,21 @@ class _Reader:
         if not 2 < length <= 2 * MOST_TEXT:  # in bytes, with a closing zero
             return
         text = ctypes.string_at(self.buffer, length - 2).decode("utf-16-le", "replace")
-        if not text.strip(" \r\n"):
+        if not text or text.isspace():
             return
-        pdfium.FPDFPageObj_GetMatrix(item, self.matrix)
-        pdfium.FPDFPageObj_GetBounds(item, *self.box)
-        pdfium.FPDFTextObj_GetFontSize(item, self.size)
         m = self.matrix
-        matrix = _times((m.a, m.b, m.c, m.d, m.e, m.f), outer)
-        left, bottom, right, top = (value.value for value in self.box)
+        left, bottom, right, top = self.box
+        pdfium.FPDFPageObj_GetMatrix(item, m)
+        pdfium.FPDFPageObj_GetBounds(item, left, bottom, right, top)
+        pdfium.FPDFTextObj_GetFontSize(item, self.size)
+        matrix, box = (m.a, m.b, m.c, m.d, m.e, m.f), (left.value, bottom.value, right.value, top.value)
         if outer:
-            (left, bottom), (right, top) = _apply(outer, left, bottom), _apply(outer, right, top)
-        size = abs(self.size.value) * math.hypot(matrix[2], matrix[3])
-        box = (min(left, right), min(bottom, top), max(left, right), max(bottom, top))
-        self.stored.append((text, size, self._face(item), matrix[:2], matrix[4:], box, item))
+            matrix = _times(matrix, outer)
+            (left, bottom), (right, top) = _apply(outer, *box[:2]), _apply(outer, *box[2:])
+            box = (min(left, right), min(bottom, top), max(left, right), max(bottom, top))
+        size = abs(self.size.value) * (abs(matrix[3]) if not matrix[2] else math.hypot(matrix[2], matrix[3]))
+        quarters = 0 if not matrix[1] and matrix[0] > 0 else _quarters(matrix[0], matrix[1])
+        self.stored.append((text, size, self._face(item), quarters, matrix[4:], box, item))
 
     def _rule(self, item, outer) -> None:
         pdfium.FPDFPageObj_GetBounds(item, *self.box)
@@ -175,15 +177,16 @@ class _Reader:
         return face
 
     def _run(self, order: int, entry, turn: _Turn, main: int) -> Run | None:
-        text, size, face, direction, origin, box, item = entry
-        (left, low), (right, high) = turn(box[:2]), turn(box[2:])
-        quarters = _quarters(direction)
+        text, size, face, quarters, origin, box, item = entry
         own = None if quarters is None else (quarters - main) % 4
-        x, base = turn(origin)
+        if turn.plain:
+            (left, low, right, _), (x, base) = box, origin
+        else:
+            (left, low), (right, high), (x, base) = turn(box[:2]), turn(box[2:]), turn(origin)
+            left, right, low = min(left, right), max(left, right), min(low, high)
         if own == 0 and not (-size < x < turn.width + size and -size < base < turn.height + size):
             return None  # outside the page, where nobody sees it
-        left, right, low = min(left, right), max(left, right), min(low, high)
-        if _is_spaced(text):
+        if text[1:2] == " " and _is_spaced(text):
             text = self._spaced(item, text)
         return Run(text, left, right, base, size, face, low, own, order)
 
@@ -227,6 +230,7 @@ class _Turn:
         self.quarters, (self.x, self.y, right, top) = quarters, crop
         self.across, self.up = right - self.x, top - self.y
         self.width, self.height = (self.up, self.across) if quarters % 2 else (self.across, self.up)
+        self.plain = not (quarters or self.x or self.y)
 
     def __call__(self, point: Point) -> Point:
         x, y = point[0] - self.x, point[1] - self.y
@@ -243,9 +247,9 @@ def _is_spaced(text: str) -> bool:
     return len(letters) > 3 and sum(len(letter) == 1 for letter in letters) > 0.8 * len(letters)
 
 
-def _quarters(direction: Point) -> int | None:
-    """Quarter turns against the clock of a text's direction, None where it is slanted."""
-    turns = math.atan2(direction[1], direction[0]) / (math.pi / 2)
+def _quarters(a: float, b: float) -> int | None:
+    """Quarter turns against the clock of a text's direction (a, b), None where it is slanted."""
+    turns = math.atan2(b, a) / (math.pi / 2)
     return round(turns) % 4 if abs(turns - round(turns)) < 0.03 else None
 
 
