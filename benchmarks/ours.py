@@ -23,7 +23,7 @@ def extraction(job: Job) -> None:
     from llama_qna.documents.runs import read_pdfium
 
     with document(job) as path, job.timed():
-        pages = lines_of_pages(read_pdfium(path)[0], Counter())
+        pages = lines_of_pages(read_pdfium(path)[0], Counter(), {})
     job.items = len(pages)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -80,15 +81,20 @@ def look_of(pages: list[list[Line]]) -> Look:
     return Look(size, leading, face, bold, italic)
 
 
-def blocks_of(lines: list[Line], look: Look) -> list[Block]:
-    """Part the lines of one page into blocks."""
+def blocks_of(lines: list[Line], look: Look, is_title: Callable[[str], bool]) -> list[Block]:
+    """Part the lines of one page into blocks.
+
+    Args:
+        is_title: whether a line is a title by its words, whatever it looks like.
+    """
     blocks: list[Block] = []
     for n, line in enumerate(lines):
         before = blocks[-1].last if blocks else None
         gap = float("inf")
         if before and before.part == line.part:
             gap = (before.base - line.base) / (look.leading * max(before.size, line.size) / look.size)
-        if before is None or _parts(blocks[-1], line, gap, look, _edge(lines, n)):
+        titled = is_title(line.plain) or (before is not None and is_title(before.plain))
+        if before is None or titled or _parts(blocks[-1], line, gap, look, _edge(lines, n)):
             blocks.append(Block([line], gap=gap, starts=gap == float("inf")))
         else:
             blocks[-1].lines.append(line)

@@ -15,7 +15,7 @@ from llama_qna.documents.lines import Line, join_accents, lines_of
 from llama_qna.documents.page_headers import body_size, drop_page_furniture
 from llama_qna.documents.paragraphs import Flow, Paragraph, marks_of, split_run_in
 from llama_qna.documents.runs import Page
-from llama_qna.documents.sections import mark_headings
+from llama_qna.documents.sections import mark_headings, title_by_words
 
 __all__ = ["HYPHEN", "Document", "Paragraph", "clean", "clean_line"]
 LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "ft", "ﬆ": "st"}
@@ -55,10 +55,10 @@ class Document:
         return "\n\n".join([paragraph.text for paragraph in self.paragraphs] + entries)
 
 
-def lines_of_pages(pages: list[Page], repairs: Counter) -> list[list[Line]]:
+def lines_of_pages(pages: list[Page], repairs: Counter, outline: dict[str, int | None]) -> list[list[Line]]:
     """The lines of every page in the order of reading, without what stands beside the text."""
     size = body_size(pages)
-    asides = drop_page_furniture(pages, repairs)
+    asides = drop_page_furniture(pages, repairs, outline)
     upright = 2 * sum(page.turned for page in pages) < len(pages)
     return [
         list(_lines_of_page(page, number, size, upright, aside))
@@ -97,7 +97,7 @@ def clean(name: str, pages: list[Page], outline: dict[str, int | None]) -> Docum
         outline: section titles known from the PDF's outline, with the pages, from 0, where they stand.
     """
     repairs = Counter()
-    lined = lines_of_pages(pages, repairs)
+    lined = lines_of_pages(pages, repairs, outline)
     for lines in lined:
         for line in lines:
             line.text = _clean_characters(LINE_END_HYPHEN.sub(HYPHEN, line.text.rstrip()).replace("\x02", "-"), repairs)
@@ -107,7 +107,8 @@ def clean(name: str, pages: list[Page], outline: dict[str, int | None]) -> Docum
             line.text = " ".join(close_up_capitals(line.text, vocabulary, repairs).split())
     lined = [_without_contents([line for line in lines if line.text], repairs) for lines in lined]
     look = look_of(lined)
-    blocks = [block for lines in lined for block in blocks_of(lines, look)]
+    is_title = title_by_words(lined, outline)
+    blocks = [block for lines in lined for block in blocks_of(lines, look, is_title)]
     mark_headings(blocks, look, outline)
     flow = Flow(vocabulary, repairs, marks_of(blocks))
     for block in split_run_in(blocks):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llama_qna.documents.runs import Page, Run
+from llama_qna.documents.sections import heading_key, numbered_heading
 
 EDGE = 3  # so many rows at the top and at the bottom of a page may be furniture
 NEAR = 3.0  # points; the same place on another page
@@ -17,10 +18,11 @@ PAGE_NUMBER = re.compile(
     rf"[-–—\s\[(|]*(?:(?:pages?|p\.|seite|s\.|página|pág\.|стр\.|str\.|strona)\s*)?(?:\d{{1,4}}|{_ROMAN})(?:\s*(?:/|of|von|sur|de|из|z)\s*\d{{1,4}})?[-–—\s\])|.]*",
     re.IGNORECASE,
 )
+SENTENCE = re.compile(r"\S+(?:\s+\S+){2,}[.!?]|(?:figure|fig\.|table|algorithm|equation)\s.*", re.IGNORECASE)
 LETTERS = re.compile(r"[^\W\d_]")
 
 
-@dataclass
+@dataclass(eq=False)
 class _Row:
     """What stands on one base line, over the whole width of a page."""
 
@@ -52,11 +54,11 @@ def body_size(pages: list[Page]) -> float:
     return sizes.most_common(1)[0][0] if sizes else 0.0
 
 
-def drop_page_furniture(pages: list[Page], repairs: Counter) -> list[list[str]]:
+def drop_page_furniture(pages: list[Page], repairs: Counter, outline: dict[str, int | None]) -> list[list[str]]:
     """Take out of the pages what repeats at the same place, numbers aside, or numbers the pages or their lines.
 
     Large upright text stays, since the title of a slide may repeat. If rows at the edges would take most of most pages,
-    as in a pile of forms, they stay but for bare page numbers.
+    as in a pile of forms, no more than one goes at each edge, and never a sentence.
 
     Returns:
         For every page the turned text that is no furniture, such as the label of an axis.
@@ -64,9 +66,9 @@ def drop_page_furniture(pages: list[Page], repairs: Counter) -> list[list[str]]:
     size = body_size(pages)
     before = sum(len(page.runs) for page in pages)
     aside = _drop_turned(pages, size)
+    _drop_edges(pages, size, {(heading_key(title), page) for title, page in outline.items()})
     _drop_same_place(pages, size)
     _drop_line_numbers(pages, size)
-    _drop_edges(pages, size)
     repairs["running headers, footers, page numbers"] += before - sum(len(page.runs) for page in pages)
     return aside
 
@@ -141,14 +143,19 @@ def _drop_line_numbers(pages: list[Page], size: float) -> None:
                     _keep(page, numbers_gone)
 
 
-def _drop_edges(pages: list[Page], size: float) -> None:
-    """Drop rows at the upper and the lower edges, from outside, as long as something says that they are furniture."""
+def _drop_edges(pages: list[Page], size: float, titles: set[tuple[str, int | None]]) -> None:
+    """Drop rows at the upper and the lower edges, from outside, as long as something says that they are furniture.
+
+    Args:
+        titles: of the outline, each with its page, from 0: they are not dropped there.
+    """
     rows = [_rows(page.runs) for page in pages]
     top, bottom = _frame(rows, size)
     gone: list[set[int]] = [set() for _ in pages]
     for upper in (True, False):
         edges = [(found if upper else found[::-1])[: EDGE + 1] for found in rows]
         known = _repeated(edges, size)
+        known -= {(n, id(row)) for n, edge in enumerate(edges) for row in edge if (heading_key(row.text), n) in titles}
         taken = {}
         for n, edge in enumerate(edges):
             taken[n] = _leading(edge, size, lambda row, n=n: (n, id(row)) in known)
@@ -161,7 +168,8 @@ def _drop_edges(pages: list[Page], size: float) -> None:
                 outside = n > 0 and upper and len(pages) > 1 and row.base > top + 0.9 * size and row.size < 0.97 * size
                 far = after is None or abs(row.base - after.base) > 0.9 * size
                 number = far and _is_page_number(row, size)
-                if not (number or (apart and (same or outside) and row.size < 1.15 * size)):
+                title = numbered_heading(row.text) or (heading_key(row.text), n) in titles
+                if not (number or (apart and (same or outside) and row.size < 1.15 * size and not title)):
                     break
                 taken[n].append(row)
         for n, found in taken.items():
@@ -172,9 +180,9 @@ def _drop_edges(pages: list[Page], size: float) -> None:
         if page.runs
     )
     for page, some, found in zip(pages, gone, rows, strict=True):
-        if 2 * gutted > sum(bool(page.runs) for page in pages):
-            ends = [row for row in (found[:1] + found[-1:]) if PAGE_NUMBER.fullmatch(row.text)]
-            some = {id(run) for row in ends for run in row.runs}
+        if found and 2 * gutted > sum(bool(page.runs) for page in pages):
+            ends = [row for row in dict.fromkeys((found[0], found[-1])) if len(found) > 1 or _is_page_number(row, size)]
+            some &= {id(run) for row in ends if not SENTENCE.fullmatch(row.text) for run in row.runs}
         _keep(page, some)
 
 
@@ -222,7 +230,11 @@ def _repeated(edges: list[list[_Row]], size: float) -> set[tuple[int, int]]:
                 continue  # a heading, or the title of a slide
             text = row.text
             form = _form(text)
-            if len(LETTERS.findall(form)) > 2:
+            if SENTENCE.fullmatch(text):  # its numbers must be the same, or count the pages
+                numbers = [int(number) for number in NUMBER.findall(text) if number.isdigit()]
+                found["same", text].append((n, row))
+                found["words", form, *(number - n for number in numbers)].append((n, row))
+            elif len(LETTERS.findall(form)) > 2:
                 found["words", form].append((n, row))
             first = min(row.runs, key=lambda run: run.left)
             if first.size > 0.9 * row.size and first.low - first.base < 0.2 * first.size:  # else the mark of a note
@@ -231,8 +243,10 @@ def _repeated(edges: list[list[_Row]], size: float) -> set[tuple[int, int]]:
     known = set()
     for key, places in found.items():
         for n, row in places:
+            if n == places[0][0] and key[0] == "words" and numbered_heading(row.text):
+                continue  # the heading itself, which later pages repeat at their head
             others = [other for page, other in places if page != n and abs(other.base - row.base) < NEAR]
-            if others and (key[0] == "words" or len(row.text) < 90):
+            if others and (key[0] != "count" or len(row.text) < 90):
                 known.add((n, id(row)))
     return known
 

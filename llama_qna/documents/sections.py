@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import NamedTuple
 
 from llama_qna.documents import bibliography
 from llama_qna.documents.blocks import ITEM, NOTE_START, SMALL, Block, Look
-from llama_qna.documents.lines import CJK, LEVEL, RAISED
+from llama_qna.documents.lines import CJK, Line
 
 _CHAPTER = r"chapter|part|appendix|section|kapitel|teil|anhang|chapitre|partie|annexe|capítulo|parte|capitolo|rozdział|część|глава|часть"
 _HAN = "〇一二三四五六七八九十百"
@@ -68,6 +69,22 @@ def follows(number: tuple[int, ...], last: tuple[int, ...]) -> bool:
     return number[:level] == last[:level] and 1 <= number[level] - last[level] <= 2
 
 
+def title_by_words(pages: list[list[Line]], outline: dict[str, int | None]) -> Callable[[str], bool]:
+    """A test of lines: whether one is a title by its words; numbers and the outline tell where all text looks alike."""
+    looks = Counter()
+    for line in (line for lines in pages for line in lines):
+        looks[round(line.size), line.bold, line.italic] += len(line.text)
+    alike = bool(looks) and max(looks.values()) > 0.99 * sum(looks.values())
+    keys = {heading_key(title) for title in outline}
+
+    def is_title(text: str) -> bool:
+        if NAMED.fullmatch(text) or bibliography.HEADING.fullmatch(text):
+            return True
+        return alike and bool(numbered_heading(text) or heading_key(text) in keys)
+
+    return is_title
+
+
 def mark_headings(blocks: list[Block], look: Look, outline: dict[str, int | None]) -> None:
     """Set the kind of every block: `heading`, `note` (smaller than the text, or in a table), `front` or `body`."""
     titles = {heading_key(title): page for title, page in outline.items()}
@@ -75,7 +92,8 @@ def mark_headings(blocks: list[Block], look: Look, outline: dict[str, int | None
         if block.first.table or block.size < SMALL * look.size or NOTE_START.match(block.first.text):
             block.kind = "note"
     start = _start_of_text(blocks, look)
-    candidates = [n for n, block in enumerate(blocks) if _may_be(block, look)]
+    gaps = [block.gap for block in blocks[1:]] + [float("inf")]  # below; a fraction's parts overlap
+    candidates = [n for n, block in enumerate(blocks) if gaps[n] > 0.6 and _may_be(block, look)]
     styles: dict[Style, list[int]] = defaultdict(list)
     for n in candidates:
         styles[_style(blocks[n], look)].append(n)
