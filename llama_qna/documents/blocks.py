@@ -113,7 +113,10 @@ def _parts(block: Block, line: Line, gap: float, look: Look, edge: float) -> boo
     before = block.last
     if before.part != line.part or before.table or line.table or NOTE_START.match(line.text):
         return True
-    if abs(line.most - before.most) > SAME_SIZE * before.most and abs(line.size - before.size) > SAME_SIZE * before.size:
+    if (
+        abs(line.most - before.most) > SAME_SIZE * before.most
+        and abs(line.size - before.size) > SAME_SIZE * before.size
+    ):
         return True
     if line.bold != before.bold or line.ruled != before.ruled or gap > 1.3 or gap < -0.5:
         return True

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from llama_qna.documents.blocks import blocks_of, look_of
 from llama_qna.documents.columns import parts
 from llama_qna.documents.hyphens import HYPHEN, Vocabulary, close_up_capitals
-from llama_qna.documents.lines import Line, join_accents, lines_of
+from llama_qna.documents.lines import Line, join_accents, lines_of, rows_of_table
 from llama_qna.documents.page_headers import body_size, drop_page_furniture
 from llama_qna.documents.paragraphs import Flow, Paragraph, marks_of, split_run_in
 from llama_qna.documents.runs import Page
@@ -70,7 +70,7 @@ def _lines_of_page(page: Page, number: int, size: float, upright: bool, aside: l
     part = -1
     for part, piece in enumerate(parts(join_accents(page.runs))):
         column = (min(run.left for run in piece.runs), max(run.right for run in piece.runs))
-        for line in lines_of(piece.runs, size):
+        for line in rows_of_table(piece.runs) if piece.table else lines_of(piece.runs, size):
             line.part, line.page, line.column = part, number, column
             line.table = piece.table or (page.turned and upright)
             line.ruled = bool(page.rules) and _is_underlined(line, page.rules)

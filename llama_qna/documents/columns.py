@@ -91,7 +91,9 @@ def _bands(runs: list[Run], size: float) -> tuple[list[int], float]:
             continue  # the mark of a note belongs to a line
         left = max(0, int(run.left))
         bits = (1 << max(1, int(run.right) - left + 1)) - 1 << left
-        for n in range(int((top - run.base - 0.7 * run.size) / BAND), int((top - run.base + 0.15 * run.size) / BAND) + 1):
+        for n in range(
+            int((top - run.base - 0.7 * run.size) / BAND), int((top - run.base + 0.15 * run.size) / BAND) + 1
+        ):
             bands[n] |= bits
     return bands, top
 
@@ -236,9 +238,7 @@ def _is_justified(line: list[Run], cells: list[tuple[float, float]], edge: float
     return edge - cells[-1][1] < 2 and sum(len(run.text) for run in line) > 24 and max(gaps, default=0) < 2 * size
 
 
-def _table_above(
-    runs: list[Run], columns: list[list[Run]], size: float
-) -> tuple[list[Run], list[list[Run]]]:
+def _table_above(runs: list[Run], columns: list[list[Run]], size: float) -> tuple[list[Run], list[list[Run]]]:
     """Part a table over all columns, which shares their gutter, from the columns below it."""
     width = max(max(run.right for run in column) - min(run.left for run in column) for column in columns)
     above: list[Run] = []

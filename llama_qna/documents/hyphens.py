@@ -24,7 +24,9 @@ BRITISH = (  # pyspellchecker's list is American
     (re.compile("tre(?=s?$|d$)"), "ter"), (re.compile("ence(?=s?$)"), "ense"), (re.compile("mme(?=s?$)"), "m"),
 )  # fmt: skip
 DASHED_LINE_END = re.compile(r"(?<=\w[–—])\n(?=\w)")
-CJK_LINE_END = re.compile("(?<=[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef])\n(?=\f?[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef])")
+CJK_LINE_END = re.compile(
+    "(?<=[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef])\n(?=\f?[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef])"
+)
 
 
 class Vocabulary:

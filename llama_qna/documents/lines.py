@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llama_qna.documents.runs import Run
 
@@ -48,13 +48,33 @@ class Line:
         return self.text.replace(RAISED, "").replace(LEVEL, "")
 
 
+def rows_of_table(runs: list[Run]) -> list[Line]:
+    """The rows of a table: a cell of several lines, which follow each other in the file, counts as one."""
+    cells: list[Run] = []
+    last = None
+    for run in sorted(runs, key=lambda run: run.order):
+        below = last and 0.9 * run.size < last.base - run.base < 1.3 * run.size
+        if below and cells and run.left < last.right and last.left < run.right:
+            whole = cells[-1]
+            whole.text = f"{whole.text.rstrip()} {run.text.lstrip()}"
+            whole.left, whole.right = min(whole.left, run.left), max(whole.right, run.right)
+        else:
+            cells.append(replace(run))
+        last = run
+    return [_line(row) for row in _rows(cells)]
+
+
 def lines_of(runs: list[Run], size: float = 0.0) -> list[Line]:
     """The lines of one part of a page, from the top.
 
     Args:
         size: of the document's text, in points; a single letter of twice its height is an initial.
     """
-    initials = [run for run in runs if size and run.size > 1.9 * size and len(run.text.strip()) <= 2 and run.text.strip().isalpha()]
+    initials = [
+        run
+        for run in runs
+        if size and run.size > 1.9 * size and len(run.text.strip()) <= 2 and run.text.strip().isalpha()
+    ]
     rows = _rows([run for run in runs if run not in initials] if initials else runs)
     lines = [_line(row) for row in rows]
     for initial in initials:
@@ -97,7 +117,8 @@ def _hangs_on(run: Run, row: list[Run], size: float, sign: bool) -> bool:
         return False
     return any(
         -0.35 * size < run.left - other.right < (1.3 if CJK.match(other.text[-1]) else 0.45) * size
-        or -0.3 * size < other.left - run.right < 0.45 * size and (sign or shift > 0.1)
+        or -0.3 * size < other.left - run.right < 0.45 * size
+        and (sign or shift > 0.1)
         for other in row
     )
 

@@ -134,10 +134,13 @@ def _drop_line_numbers(pages: list[Page], size: float) -> None:
                 lines[round(getattr(run, key) / 2)].append(run)
             for column in lines.values():
                 column.sort(key=lambda run: -run.base)
-                steps = Counter(
-                    int(after.text) - int(one.text) for one, after in zip(column, column[1:], strict=False)
-                )
-                if len(column) >= 3 and steps and steps.most_common(1)[0][1] >= 0.7 * (len(column) - 1) and min(steps) > 0:
+                steps = Counter(int(after.text) - int(one.text) for one, after in zip(column, column[1:], strict=False))
+                if (
+                    len(column) >= 3
+                    and steps
+                    and steps.most_common(1)[0][1] >= 0.7 * (len(column) - 1)
+                    and min(steps) > 0
+                ):
                     # the ones that are narrower stand in a line of their own
                     numbers_gone = {id(run) for run in outside if abs(run.right - column[0].right) < 12}
                     _keep(page, numbers_gone)
@@ -168,7 +171,7 @@ def _drop_edges(pages: list[Page], size: float, titles: set[tuple[str, int | Non
                 outside = n > 0 and upper and len(pages) > 1 and row.base > top + 0.9 * size and row.size < 0.97 * size
                 far = after is None or abs(row.base - after.base) > 0.9 * size
                 number = far and _is_page_number(row, size)
-                title = numbered_heading(row.text) or (heading_key(row.text), n) in titles
+                title = row.size > 0.97 * size and numbered_heading(row.text) or (heading_key(row.text), n) in titles
                 if not (number or (apart and (same or outside) and row.size < 1.15 * size and not title)):
                     break
                 taken[n].append(row)

@@ -203,7 +203,9 @@ class _Reader:
         if len(gaps) < 3:
             return text
         wide = 1.7 * max(sorted(gaps)[len(gaps) // 2], 0.5)
-        parts = [character if gap <= wide else f"{character} " for (character, *_), gap in zip(boxes, gaps, strict=False)]
+        parts = [
+            character if gap <= wide else f"{character} " for (character, *_), gap in zip(boxes, gaps, strict=False)
+        ]
         return "".join(parts) + boxes[-1][0]
 
     def _characters(self) -> dict[int, list[int]]:

@@ -92,8 +92,8 @@ def mark_headings(blocks: list[Block], look: Look, outline: dict[str, int | None
         if block.first.table or block.size < SMALL * look.size or NOTE_START.match(block.first.text):
             block.kind = "note"
     start = _start_of_text(blocks, look)
-    gaps = [block.gap for block in blocks[1:]] + [float("inf")]  # below; a fraction's parts overlap
-    candidates = [n for n, block in enumerate(blocks) if gaps[n] > 0.6 and _may_be(block, look)]
+    pairs = zip(blocks, [*blocks[1:], None], strict=True)
+    candidates = [n for n, pair in enumerate(pairs) if _may_be(pair[0], look) and not _overlap(*pair)]
     styles: dict[Style, list[int]] = defaultdict(list)
     for n in candidates:
         styles[_style(blocks[n], look)].append(n)
@@ -134,7 +134,12 @@ def _may_be(block: Block, look: Look) -> bool:
     if block.first.table or len(block.lines) > MOST_LINES or len(text) > MOST_LETTERS or len(text.split()) > MOST_WORDS:
         return False
     words = NUMBER.sub("", text, count=1)
-    if len(LETTER.findall(words)) < 0.6 * len(words.replace(" ", "")) or FORMULA.search(text) or NOTE_START.match(block.first.text) or text[:1] in "•‣◦▪●–—":
+    if (
+        len(LETTER.findall(words)) < 0.6 * len(words.replace(" ", ""))
+        or FORMULA.search(text)
+        or NOTE_START.match(block.first.text)
+        or text[:1] in "•‣◦▪●–—"
+    ):
         return False
     style = _style(block, look)
     if MONOSPACED.search(style.face) and not MONOSPACED.search(look.face):
@@ -148,6 +153,13 @@ def _may_be(block: Block, look: Look) -> bool:
         return block.gap > 1.02 or style.size >= 1.1 * look.size
     gothic = style.face != look.face and bool(CJK.search(text))  # Chinese and Japanese have no italics
     return (style.italic or style.capitals or larger or gothic) and block.gap > 1.12
+
+
+def _overlap(block: Block, after: Block | None) -> bool:
+    """Whether two blocks stand as close as the parts of a fraction."""
+    if not after or after.gap > 0.6:
+        return False
+    return block.last.left < after.first.right and after.first.left < block.last.right
 
 
 def _style(block: Block, look: Look) -> Style:
@@ -176,11 +188,18 @@ def _is_heading(n: int, blocks: list[Block], styles: dict[Style, list[int]], loo
     directly = all(blocks[m].kind != "note" and _may_be(blocks[m], look) for m in range(n, start))
     if NUMBER.match(block.text):
         return directly
-    return directly and bool(later or (0 < n == start - 1 and (style.bold or style.ruled) and len(block.text.split()) < 4))
+    return directly and bool(
+        later or (0 < n == start - 1 and (style.bold or style.ruled) and len(block.text.split()) < 4)
+    )
 
 
 def _alike(style: Style, styles: dict[Style, list[int]]) -> list[int]:
-    return [n for other, found in styles.items() if other[1:] == style[1:] and abs(other.size - style.size) < 0.35 for n in found]
+    return [
+        n
+        for other, found in styles.items()
+        if other[1:] == style[1:] and abs(other.size - style.size) < 0.35
+        for n in found
+    ]
 
 
 def _follows_number(blocks: list[Block], n: int, number: tuple[int, ...]) -> bool:
