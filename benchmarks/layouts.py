@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
-from itertools import groupby
 from pathlib import Path
 from statistics import fmean, median
 
@@ -84,13 +83,13 @@ def score(paragraphs: list[str], headings: list[str], case: Case) -> dict:
 
 
 def read_ours(path: Path) -> tuple[list[str], list[str]]:
-    """Paragraphs and reference entries of the loader, and its sections; nothing where it refuses the file."""
+    """Paragraphs and reference entries of the loader, and its headings; nothing where it refuses the file."""
     try:
         document = read_document(path, "pypdfium2")
     except UserError:
         return [], []
     body = [paragraph.text for paragraph in document.paragraphs] + [entry for _, entry, _ in document.references]
-    return body, [section for section, _ in groupby(p.section for p in document.paragraphs) if section]
+    return body, [title for title, _ in document.headings]
 
 
 def read_pypdfium2(path: Path) -> tuple[list[str], list[str]]:

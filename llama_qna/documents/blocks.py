@@ -1,4 +1,4 @@
-"""Lines become blocks: what looks alike and follows each other closely, such as a heading or a paragraph of one page."""
+"""Lines become blocks: what looks alike and stands close together, such as a heading or a paragraph's part on a page."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def _groups(bands: list[int], gutter: int) -> list[_Group]:
 
 
 def _pull_back(groups: list[_Group], n: int, bands: list[int], gutter: int) -> bool:
-    """Let the group after the n-th take the lines at its end that stand right of its gutter: a column that begins higher.
+    """Let the group after the n-th take the lines above it that stand right of its gutter: a column that begins higher.
 
     Returns whether nothing is left of the n-th group.
     """

@@ -7,7 +7,6 @@ A PDF goes through pypdfium2 (quick) or pdfminer.six (the study's), and what the
 from __future__ import annotations
 
 import json
-import logging
 import math
 import re
 import resource

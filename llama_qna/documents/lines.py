@@ -1,4 +1,4 @@
-"""Runs become lines of text: spaces are judged by gaps, accents and initials joined to their letters, marks kept apart."""
+"""Runs become lines of text: gaps become spaces, accents and initials are joined to letters, raised text is marked."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _rows(runs: list[Run]) -> list[list[Run]]:
 
 
 def _hangs_on(run: Run, row: list[Run], size: float, sign: bool) -> bool:
-    """Whether a small run is raised or lowered against a row, or a sign drawn elsewhere, and touches one of its runs."""
+    """Whether a small run, raised or lowered, or a sign drawn elsewhere touches one of a row's runs."""
     shift = (run.base - max(row, key=lambda other: other.size).base) / size
     sign = sign and len(run.text.strip()) == 1
     if not (run.size < 0.85 * size and -0.35 < shift < 0.75 or sign and run.size < 1.3 * size and -0.9 < shift < 0.9):
@@ -201,7 +201,7 @@ def _joined(row: list[Run]) -> tuple[str, int]:
 
 
 def _parted(last: Run, run: Run, wide: float | None) -> bool:
-    """Whether a space stands between two runs; PDFium's own ones are at their edges, some of them inside their boxes."""
+    """Whether a space stands between two runs; PDFium's own ones are at their edges, inside their boxes or not."""
     if run.text.startswith("\x02"):
         return False
     gap = (run.left - last.right) / run.size

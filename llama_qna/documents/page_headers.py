@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from llama_qna.documents.runs import Page, Run
 from llama_qna.documents.sections import heading_key, numbered_heading
@@ -125,25 +125,21 @@ def _drop_line_numbers(pages: list[Page], size: float) -> None:
         if len(numbers) < 3 or not others:
             continue
         lefts = sorted(run.left for run in others)
-        edge = lefts[len(lefts) // 10]
-        far = max(run.right for run in others)
+        edge, far = lefts[len(lefts) // 10], max(run.right for run in others)
         outside = [run for run in numbers if run.right < edge - 2 or run.left > far + 2]
-        for key in ("right", "left"):
-            lines: dict[int, list[Run]] = defaultdict(list)
+        for side in (lambda run: run.right, lambda run: run.left):
+            columns: dict[int, list[Run]] = defaultdict(list)
             for run in outside:
-                lines[round(getattr(run, key) / 2)].append(run)
-            for column in lines.values():
-                column.sort(key=lambda run: -run.base)
-                steps = Counter(int(after.text) - int(one.text) for one, after in zip(column, column[1:], strict=False))
-                if (
-                    len(column) >= 3
-                    and steps
-                    and steps.most_common(1)[0][1] >= 0.7 * (len(column) - 1)
-                    and min(steps) > 0
-                ):
-                    # the ones that are narrower stand in a line of their own
-                    numbers_gone = {id(run) for run in outside if abs(run.right - column[0].right) < 12}
-                    _keep(page, numbers_gone)
+                columns[round(side(run) / 2)].append(run)
+            for column in filter(_counts, columns.values()):
+                _keep(page, {id(run) for run in outside if abs(run.right - column[0].right) < 12})
+
+
+def _counts(column: list[Run]) -> bool:
+    """Whether numbers below each other grow, most of them by the same step."""
+    values = [int(run.text) for run in sorted(column, key=lambda run: -run.base)]
+    steps = Counter(after - one for one, after in pairwise(values))
+    return len(values) > 2 and min(steps) > 0 and max(steps.values()) >= 0.7 * (len(values) - 1)
 
 
 def _drop_edges(pages: list[Page], size: float, titles: set[tuple[str, int | None]]) -> None:
@@ -153,50 +149,49 @@ def _drop_edges(pages: list[Page], size: float, titles: set[tuple[str, int | Non
         titles: of the outline, each with its page, from 0: they are not dropped there.
     """
     rows = [_rows(page.runs) for page in pages]
-    top, bottom = _frame(rows, size)
     gone: list[set[int]] = [set() for _ in pages]
     for upper in (True, False):
         edges = [(found if upper else found[::-1])[: EDGE + 1] for found in rows]
         known = _repeated(edges, size)
-        known -= {(n, id(row)) for n, edge in enumerate(edges) for row in edge if (heading_key(row.text), n) in titles}
-        taken = {}
+        heights = [(row.base, row.size) for edge in edges for row in edge[:EDGE] if row in known]
+        top = _top(rows, size) if upper and len(pages) > 1 else float("inf")
         for n, edge in enumerate(edges):
-            taken[n] = _leading(edge, size, lambda row, n=n: (n, id(row)) in known)
-        heights = [(row.base, row.size) for found in taken.values() for row in found]
-        for n, edge in enumerate(edges):
-            for row in edge[len(taken[n]) : EDGE]:
-                after = edge[edge.index(row) + 1] if edge.index(row) + 1 < len(edge) else None
-                apart = after is None or abs(row.base - after.base) > 1.35 * max(row.size, min(after.size, size))
-                same = any(abs(row.base - base) < 1.5 and abs(row.size - own) < 0.6 for base, own in heights)
-                outside = n > 0 and upper and len(pages) > 1 and row.base > top + 0.9 * size and row.size < 0.97 * size
-                far = after is None or abs(row.base - after.base) > 0.9 * size
-                number = far and _is_page_number(row, size)
-                title = row.size > 0.97 * size and numbered_heading(row.text) or (heading_key(row.text), n) in titles
-                if not (number or (apart and (same or outside) and row.size < 1.15 * size and not title)):
+            for row, after in zip(edge[:EDGE], [*edge[1:], None], strict=False):
+                above = n > 0 and row.base > top + 0.9 * size and row.size < 0.97 * size
+                stays = (heading_key(row.text), n) in titles
+                if stays or not (row in known or _stands_apart(row, after, heights, above, size)):
                     break
-                taken[n].append(row)
-        for n, found in taken.items():
-            gone[n] |= {id(run) for row in found for run in row.runs}
-    gutted = sum(
-        2 * sum(len(run.text) for run in page.runs if id(run) in some) > sum(len(run.text) for run in page.runs)
-        for page, some in zip(pages, gone, strict=True)
-        if page.runs
-    )
+                gone[n] |= {id(run) for run in row.runs}
+    gutted = sum(_is_gutted(page, some) for page, some in zip(pages, gone, strict=True))
     for page, some, found in zip(pages, gone, rows, strict=True):
         if found and 2 * gutted > sum(bool(page.runs) for page in pages):
-            ends = [row for row in dict.fromkeys((found[0], found[-1])) if len(found) > 1 or _is_page_number(row, size)]
+            ends = [row for row in {found[0], found[-1]} if len(found) > 1 or _is_page_number(row, size)]
             some &= {id(run) for row in ends if not SENTENCE.fullmatch(row.text) for run in row.runs}
         _keep(page, some)
 
 
-def _leading(edge: list[_Row], size: float, is_known: Callable[[_Row], bool]) -> list[_Row]:
-    """The rows from the edge inwards that are known to be furniture, page numbers between them included."""
-    found = []
-    for row in edge[:EDGE]:
-        if not is_known(row):
-            break
-        found.append(row)
-    return found
+def _is_gutted(page: Page, gone: set[int]) -> bool:
+    """Whether more than half of a page's letters would go."""
+    letters = [(len(run.text), id(run) in gone) for run in page.runs]
+    return sum(count for count, goes in letters if goes) > sum(count for count, goes in letters if not goes)
+
+
+def _stands_apart(row: _Row, after: _Row | None, heights: list[tuple[float, float]], above: bool, size: float) -> bool:
+    """Whether a row at an edge is a page number, or stands apart where other pages have their furniture.
+
+    Args:
+        after: the next row inwards.
+        heights: base line and size of furniture on other pages.
+        above: whether the row is small and above the text of all pages.
+    """
+    gap = abs(row.base - after.base) if after else float("inf")
+    if gap > 0.9 * size and _is_page_number(row, size):
+        return True
+    if gap <= 1.35 * max(row.size, min(after.size, size) if after else 0) or row.size >= 1.15 * size:
+        return False
+    if row.size > 0.97 * size and numbered_heading(row.text):
+        return False
+    return above or any(abs(row.base - base) < 1.5 and abs(row.size - own) < 0.6 for base, own in heights)
 
 
 def _is_page_number(row: _Row, size: float) -> bool:
@@ -213,19 +208,17 @@ def _rows(runs: list[Run]) -> list[_Row]:
     return rows
 
 
-def _frame(rows: list[list[_Row]], size: float) -> tuple[float, float]:
-    """The heights between which the text of the document stands."""
-    tops, bottoms = [], []
+def _top(rows: list[list[_Row]], size: float) -> float:
+    """The height at which the text of the document's pages begins."""
+    tops = []
     for page in rows:
         body = [row.base for row in page if abs(row.size - size) < 0.06 * size and len(row.text) > 12]
-        if len(body) > 2:
-            tops.append(body[0])
-            bottoms.append(body[-1])
-    return (max(tops), min(bottoms)) if tops else (float("inf"), 0.0)
+        tops += body[:1] if len(body) > 2 else []
+    return max(tops, default=float("inf"))
 
 
-def _repeated(edges: list[list[_Row]], size: float) -> set[tuple[int, int]]:
-    """(page, row) of rows whose words, or whose count of the pages, another page has at the same height."""
+def _repeated(edges: list[list[_Row]], size: float) -> set[_Row]:
+    """The rows whose words, or whose count of the pages, another page has at the same height."""
     found: dict[tuple, list[tuple[int, _Row]]] = defaultdict(list)
     for n, edge in enumerate(edges):
         for row in edge[:EDGE]:
@@ -250,7 +243,7 @@ def _repeated(edges: list[list[_Row]], size: float) -> set[tuple[int, int]]:
                 continue  # the heading itself, which later pages repeat at their head
             others = [other for page, other in places if page != n and abs(other.base - row.base) < NEAR]
             if others and (key[0] != "count" or len(row.text) < 90):
-                known.add((n, id(row)))
+                known.add(row)
     return known
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
 
 from llama_qna.documents import bibliography
 from llama_qna.documents.blocks import ITEM, NOTE_START, Block
 from llama_qna.documents.hyphens import Vocabulary, join_lines
-from llama_qna.documents.lines import LEVEL, RAISED
+from llama_qna.documents.lines import LEVEL, RAISED, Line
 from llama_qna.documents.sections import NUMBER
 
 SUPERSCRIPTS = str.maketrans("0123456789-−+", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁻⁺")
@@ -50,7 +50,7 @@ class Flow:
         """Take the next block in the order of reading."""
         lines = [(self._text(line.text, line.page), line.page) for line in block.lines]
         in_references = bool(bibliography.HEADING.fullmatch(self.section))
-        if in_references and block.kind in ("body", "front") or in_references and block.kind == "note":
+        if in_references and block.kind != "heading":
             self._add_reference(lines)
         elif block.kind == "heading":
             self.begin_section(self._join(lines)[0], block.first.page)
@@ -65,8 +65,14 @@ class Flow:
     def begin_section(self, title: str, page: int) -> None:
         """Close what is open and begin a section."""
         self.close()
+        if self.headings and NUMBER.fullmatch(self.headings[-1][0]) and not self._has_text():
+            title, page = f"{self.headings[-1][0]} {title}", self.headings.pop()[1]  # "Chapter One", below it its words
         self.section = title
         self.headings.append((title, page))
+
+    def _has_text(self) -> bool:
+        """Whether the section in hand has a paragraph."""
+        return bool(self.paragraphs) and self.paragraphs[-1].section == self.section
 
     def close(self) -> None:
         """End the paragraph in hand, and let the notes that waited follow it."""
@@ -179,7 +185,5 @@ def _run_in(block: Block) -> bool:
     return block.kind == "body" and len(lead) > 2 and len(lead.split()) <= 12 and lead.endswith((".", ":"))
 
 
-def _copy(line, text: str):
-    from dataclasses import replace
-
+def _copy(line: Line, text: str) -> Line:
     return replace(line, text=text, lead=0)

@@ -1,4 +1,4 @@
-"""The runs of a PDF's pages by pdfminer.six, the study's reader: slower than PDFium by far, and read in the same way."""
+"""The runs of a PDF's pages by pdfminer.six, the study's reader, which is far slower than PDFium."""
 
 from __future__ import annotations
 

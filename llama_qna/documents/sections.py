@@ -16,7 +16,10 @@ from llama_qna.documents import bibliography
 from llama_qna.documents.blocks import ITEM, NOTE_START, SMALL, Block, Look
 from llama_qna.documents.lines import CJK, Line
 
-_CHAPTER = r"chapter|part|appendix|section|kapitel|teil|anhang|chapitre|partie|annexe|capítulo|parte|capitolo|rozdział|część|глава|часть"
+_CHAPTER = (
+    "chapter|part|appendix|section|kapitel|teil|anhang|chapitre|partie|annexe|capítulo|parte|capitolo|rozdział|część"
+    "|глава|часть"
+)
 _HAN = "〇一二三四五六七八九十百"
 NUMBER = re.compile(
     rf"(?:(?:{_CHAPTER})\s+(?:\d+|[ivxlc]+|[a-z]|\w+)\b[.:]?"
@@ -130,29 +133,27 @@ def _start_of_text(blocks: list[Block], look: Look) -> int:
 
 def _may_be(block: Block, look: Look) -> bool:
     """Whether a block is short, stands apart and does not look like the running text."""
-    text = block.text
+    text, style = block.text, _style(block, look)
     if block.first.table or len(block.lines) > MOST_LINES or len(text) > MOST_LETTERS or len(text.split()) > MOST_WORDS:
         return False
-    words = NUMBER.sub("", text, count=1)
-    if (
-        len(LETTER.findall(words)) < 0.6 * len(words.replace(" ", ""))
-        or FORMULA.search(text)
-        or NOTE_START.match(block.first.text)
-        or text[:1] in "•‣◦▪●–—"
-    ):
-        return False
-    style = _style(block, look)
-    if MONOSPACED.search(style.face) and not MONOSPACED.search(look.face):
-        return False  # code
+    if not _is_worded(block) or (MONOSPACED.search(style.face) and not MONOSPACED.search(look.face)):
+        return False  # a formula, a list item, or code
     if style.size < (0.85 if style.capitals else 0.97) * look.size:
         return False
-    larger = style.size >= 1.02 * look.size
-    if SENTENCE_END.search(text) and not (style.size > 1.15 * look.size and not text.endswith((";", ","))):
+    if SENTENCE_END.search(text) and (style.size <= 1.15 * look.size or text.endswith((";", ","))):
         return False
-    if style.bold or style.ruled or larger and style.size >= 1.045 * look.size:
+    if style.bold or style.ruled or style.size >= 1.045 * look.size:
         return block.gap > 1.02 or style.size >= 1.1 * look.size
     gothic = style.face != look.face and bool(CJK.search(text))  # Chinese and Japanese have no italics
-    return (style.italic or style.capitals or larger or gothic) and block.gap > 1.12
+    return (style.italic or style.capitals or gothic or style.size >= 1.02 * look.size) and block.gap > 1.12
+
+
+def _is_worded(block: Block) -> bool:
+    """Whether a text is words, and neither a formula nor an item or a note with its mark."""
+    words = NUMBER.sub("", block.text, count=1) or block.text
+    if FORMULA.search(words) or NOTE_START.match(block.first.text) or words[:1] in "•‣◦▪●–—":
+        return False
+    return len(LETTER.findall(words)) >= max(1, 0.6 * len(words.replace(" ", "")))
 
 
 def _overlap(block: Block, after: Block | None) -> bool:
@@ -163,18 +164,14 @@ def _overlap(block: Block, after: Block | None) -> bool:
 
 
 def _style(block: Block, look: Look) -> Style:
-    text = LETTER.findall(block.text)
-    cased = [letter for letter in text if letter.upper() != letter.lower()]
-    capitals = len(cased) > 2 and all(letter == letter.upper() for letter in cased)
-    size = round(block.size * 4 / look.size) / 4 * look.size if capitals else round(block.size * 2) / 2
-    first = block.first
+    letters = [letter for letter in LETTER.findall(block.text) if letter.upper() != letter.lower()]
     return Style(
-        max(size, block.size) if not capitals else block.size,
+        block.size,
         all(line.bold for line in block.lines) and not look.bold,
         all(line.italic for line in block.lines) and not look.italic,
-        capitals,
+        len(letters) > 2 and all(letter == letter.upper() for letter in letters),
         all(line.ruled for line in block.lines),
-        first.face,
+        block.first.face,
     )
 
 
