@@ -187,7 +187,7 @@ def _stands_apart(row: _Row, after: _Row | None, heights: list[tuple[float, floa
     gap = abs(row.base - after.base) if after else float("inf")
     if gap > 0.9 * size and _is_page_number(row, size):
         return True
-    if gap <= 1.35 * max(row.size, min(after.size, size) if after else 0) or row.size >= 1.15 * size:
+    if not after or gap <= 1.35 * max(row.size, min(after.size, size)) or row.size >= 1.15 * size:
         return False
     if row.size > 0.97 * size and numbered_heading(row.text):
         return False

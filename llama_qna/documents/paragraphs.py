@@ -164,13 +164,7 @@ def split_run_in(blocks: list[Block]) -> list[Block]:
         first, lead = block.first, block.first.lead
         head = _copy(first, first.text[:lead].strip())
         before = done[-1] if done else None
-        if (
-            before
-            and before.last.bold
-            and before.last.part == first.part
-            and block.gap < 1.12
-            and before.last.page == first.page
-        ):
+        if before and before.last.bold and block.gap < 1.12 and abs(before.last.size - first.size) < 0.1:
             before.lines.append(head)
             before.kind = "heading"
         else:

@@ -95,7 +95,7 @@ def mark_headings(blocks: list[Block], look: Look, outline: dict[str, int | None
         if block.first.table or block.size < SMALL * look.size or NOTE_START.match(block.first.text):
             block.kind = "note"
     start = _start_of_text(blocks, look)
-    pairs = zip(blocks, [*blocks[1:], None], strict=True)
+    pairs = zip(blocks, [*blocks[1:], None], strict=False)
     candidates = [n for n, pair in enumerate(pairs) if _may_be(pair[0], look) and not _overlap(*pair)]
     styles: dict[Style, list[int]] = defaultdict(list)
     for n in candidates:
