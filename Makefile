@@ -12,7 +12,7 @@ SERVE_READY := .venv-serve/.ready
 # On a machine with a GPU the engine is vLLM's own build, with its CUDA
 VLLM ?= $(if $(shell command -v nvidia-smi),vllm==0.32.0,)
 
-.PHONY: run serve test test-all bench lab pdfs publish gguf lint clean
+.PHONY: run reader serve test test-all bench lab pdfs publish gguf lint clean
 
 run: $(READY)
 	$(BIN)/llama-qna run $(VARIANT) --notebooks
@@ -29,6 +29,10 @@ test-all: $(READY) $(SERVE_READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(STAGE)
+
+# the embedded base's skill of reading, trained anew (about an hour)
+reader: $(READY)
+	$(BIN)/llama-qna reader
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks

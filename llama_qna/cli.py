@@ -131,6 +131,12 @@ def _stages(verb: Callable) -> None:
         _argument("--without-pretraining", action="store_true", help=alone),
     )
     verb(
+        commands.reader,
+        "teach the embedded base to read, from data/reading (about an hour on two cores)",
+        _argument("reader", metavar="READER", nargs="?", default="reader_135m", help="a folder with a reader.yaml"),
+        _argument("--publish", action="store_true", help="for maintainers: put it in place of the committed adapter"),
+    )
+    verb(
         commands.repeat,
         "train again with other seeds, and show how far the scores differ",
         VARIANT,
@@ -165,13 +171,13 @@ def _planning(verb: Callable) -> None:
 def _asking(verb: Callable) -> None:
     """Verbs that answer."""
     question = "one or several questions, each in quotes; without any they come from standard input, one a line"
-    system = "base, pretrained, qna (fine-tuned, the default), rag (base with retrieval) or qna+rag"
+    system = "reader (the default where there is one), base, pretrained, qna (fine-tuned), rag or qna+rag (retrieval)"
     verb(
         commands.ask,
-        "answer questions",
-        VARIANT,
+        "answer questions about your own documents, or with a variant's models",
+        _argument("variant", metavar="DOCUMENTS|VARIANT", help="a PDF or a folder, such as ~/papers; or a variant"),
         _argument("question", metavar="QUESTION", nargs="*", help=question),
-        _argument("--system", default="qna", metavar="NAME", help=system),
+        _argument("--system", metavar="NAME", help=system),
         _argument("--sources", action="store_true", help="show passages of the documents with each answer"),
         _argument("--input", metavar="FILE", help="a CSV with a column `question`; what is answered stays answered"),
         _argument("--output", metavar="FILE", help="the CSV that the answers to --input are written to"),
@@ -192,7 +198,7 @@ def _asking(verb: Callable) -> None:
     verb(
         commands.page,
         "ask in the browser: one system in a chat, or all of them side by side",
-        VARIANT,
+        _argument("variant", metavar="DOCUMENTS|VARIANT", help="a PDF or a folder, such as ~/papers; or a variant"),
         _argument("--port", type=int, default=7860),
         _argument("--engine", "--endpoint", metavar="URL", help=engine),
     )

@@ -60,6 +60,19 @@ def finetune(options) -> None:
     print(f"final loss {record['results']['final_loss']:.3f}, in {_shown(variant.stage_folders[record['stage']])}")
 
 
+def reader(options) -> None:
+    from llama_qna.project.variant import Reader
+    from llama_qna.training.reading import read
+
+    found = Reader.load(options.reader)
+    print(f"final loss {read(found)['results']['final_loss']:.3f}, in {_shown(found.stage_folders['read'])}")
+    if options.publish:
+        from llama_qna.publish import publish_reader
+        from llama_qna.reporting.tables import as_text, systems_table
+
+        print(as_text(systems_table(publish_reader(found)["all"])))
+
+
 def repeat(options) -> None:
     from llama_qna import repeat as repeat_module
     from llama_qna.reporting.tables import as_text, seeds_table
@@ -117,28 +130,40 @@ def plan(options) -> None:
 
 
 def ask(options) -> None:
-    variant = _variant(options)
-    from llama_qna.answering.answerer import MODELS, Answerer, uses_retrieval
-    from llama_qna.models.lineage import trained
-    from llama_qna.serving import terminal
-    from llama_qna.serving.engine_client import EngineAnswerer
+    from llama_qna.serving import library, terminal
 
-    uses_retrieval(options.system)  # refuses one that is not there
-    trained(variant, MODELS[options.system])  # refuses one that is not trained, before anything is loaded
     if bool(options.input) != bool(options.output) or options.input and options.question:
         raise UserError("--input and --output belong together, and take the place of QUESTION")
     questions = options.question
     if not questions and not options.input and terminal.is_piped():
         questions = terminal.piped_questions(sys.stdin)
-    answerer = EngineAnswerer(variant, options.engine) if options.engine else Answerer(variant)
+    if library.is_path(options.variant):
+        answerer, system = library.Library(options.variant), options.system or library.SYSTEM
+        for line in (f"left out: {reason}" for reason in answerer.left_out.values()):
+            print(line, file=sys.stderr)
+    else:
+        answerer, system = _of_variant(options)
     if options.input:
-        count = terminal.ask_file(answerer, Path(options.input), Path(options.output), options.system)
+        count = terminal.ask_file(answerer, Path(options.input), Path(options.output), system)
         print(f"{count} answers added to {options.output}")
     elif questions:
-        for text in terminal.ask(answerer, questions, options.system, options.sources):
+        for text in terminal.ask(answerer, questions, system, options.sources):
             print(text)
     else:
-        terminal.converse(answerer, options.system, options.sources)
+        terminal.converse(answerer, system, options.sources)
+
+
+def _of_variant(options):
+    """What answers for a variant, and the system: the one that is named, or the best."""
+    variant = _variant(options)
+    from llama_qna.answering.answerer import MODELS, Answerer, best_system, uses_retrieval
+    from llama_qna.models.lineage import trained
+    from llama_qna.serving.engine_client import EngineAnswerer
+
+    system = options.system or ("qna" if options.engine else best_system(variant))
+    uses_retrieval(system)  # refuses one that is not there
+    trained(variant, MODELS[system])  # refuses one that is not trained, before anything is loaded
+    return EngineAnswerer(variant, options.engine) if options.engine else Answerer(variant), system
 
 
 def serve(options) -> None:
@@ -154,9 +179,11 @@ def serve(options) -> None:
 
 
 def page(options) -> None:
+    from llama_qna.serving.library import Library, is_path
     from llama_qna.serving.page import serve_page
 
-    serve_page(_variant(options), options.port, options.engine)
+    asked = Library(options.variant) if is_path(options.variant) else _variant(options)
+    serve_page(asked, options.port, options.engine)
 
 
 def export(options) -> None:

@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.project.files import read_json, write_bytes, write_json, write_text
+from llama_qna.models.lineage import checkpoints
+from llama_qna.project.files import read_json, sha256, write_bytes, write_json, write_text
 from llama_qna.project.provenance import place
 from llama_qna.project.recipe import read_recipe
 from llama_qna.project.stage import valid_record
-from llama_qna.project.variant import REPOSITORY, Variant, variant_names
+from llama_qna.project.variant import REPOSITORY, Reader, Variant, variant_names
 from llama_qna.repeat import read_seeds
 from llama_qna.reporting.card import write_published_card
 from llama_qna.reporting.results import results_block, with_results_block, write_results_block
@@ -31,6 +32,7 @@ FILES = {
     },
     "evaluate": {"metrics.json": "metrics.json", "predictions.jsonl": "predictions.jsonl", "run.json": "run.json"},
 }
+WEIGHTS = "adapter_model.safetensors"
 
 
 def publish(variant: Variant) -> list[Path]:
@@ -68,6 +70,34 @@ def publish(variant: Variant) -> list[Path]:
         write_results_block(readme, results)
         written += [readme, write_published_card(variant.root, variant.name)]
     return written
+
+
+def publish_reader(reader: Reader) -> dict:
+    """Make what this machine trained the reader's own adapter, in 16 bits, and measure it.
+
+    Returns:
+        What `evaluation.reading.measure` found.
+
+    Raises:
+        UserError: the reader is not trained on this machine.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from llama_qna.evaluation.reading import measure
+
+    folder = reader.stage_folders["read"]
+    record, trained = valid_record(folder, "read"), checkpoints(folder)
+    if not record or not trained:
+        raise UserError(f"nothing to publish for {reader.name}: run `llama-qna reader {reader.name}` first")
+    reader.adapter.mkdir(exist_ok=True)
+    tensors = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(trained[-1] / WEIGHTS).items()}
+    save_file(tensors, reader.adapter / WEIGHTS, metadata={"format": "pt"})
+    _copy(trained[-1] / "adapter_config.json", reader.adapter / "adapter_config.json")
+    _copy(folder / "log.json", reader.folder / "log.json")
+    record |= {"outputs": {f"adapter/{WEIGHTS}": sha256(reader.adapter / WEIGHTS)}}
+    write_json(reader.folder / "run.json", record)
+    return measure(reader, reader.folder)
 
 
 def _copies(variant: Variant, finished: dict[str, Path]) -> dict[Path, Path]:

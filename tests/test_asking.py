@@ -3,11 +3,11 @@
 import csv
 import io
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from llama_qna import UserError, cli
+from llama_qna.answering import answerer
 from llama_qna.answering.answerer import Answer, Source, uses_retrieval
 from llama_qna.serving import terminal
 from llama_qna.serving.terminal import COLUMNS, ask_file
@@ -18,11 +18,13 @@ PASSAGE = Source("small-0001", "small", 3, "2 Method", "The mill \x1b[31mburns."
 class Oracle:
     """Answers at once, and can fail; what a model answers is tested in test_answering.py."""
 
-    computed_by = "transformers"
-    variant = SimpleNamespace(name="small", recipe=SimpleNamespace(evaluation=SimpleNamespace(batch_size=2)))
+    name, batch_size, computed_by = "small", 2, "transformers"
 
     def __init__(self, fail_at=None):
         self.asked, self.fail_at = [], fail_at
+
+    def label(self, system):
+        return f"{system}, {self.computed_by}"
 
     def prompt_ids(self, question):
         if not question.strip():
@@ -45,13 +47,7 @@ class Oracle:
 
 
 @pytest.fixture
-def label(monkeypatch):
-    """What `trained` finds for each model; the adapter's hash is then the one of this file."""
-    monkeypatch.setattr(terminal, "trained", lambda variant, name: (None, None))
-
-
-@pytest.fixture
-def files(tmp_path, label):
+def files(tmp_path):
     (tmp_path / "in.csv").write_text('number,Question\n1,who\n2,"why, and\nwhere"\n3,how\n4,who\n5,when\n')
     return tmp_path / "in.csv", tmp_path / "out.csv"
 
@@ -101,19 +97,21 @@ def test_the_label_names_the_adapter(monkeypatch, tmp_path):
     adapter = tmp_path / "checkpoint-7"
     adapter.mkdir()
     (adapter / "adapter_model.safetensors").write_bytes(b"weights")
-    monkeypatch.setattr(terminal, "trained", lambda variant, name: (None, adapter if name == "qna" else None))
-    first = terminal.model_label(Oracle(), "qna+rag")
+    monkeypatch.setattr(answerer, "trained", lambda variant, name: (None, adapter if name == "qna" else None))
+    asked = object.__new__(answerer.Answerer)  # without a model, which a label does not need
+    asked.variant = None
+    first = asked.label("qna+rag")
     assert first.startswith("qna checkpoint-7 ") and first.endswith(", transformers")
     (adapter / "adapter_model.safetensors").write_bytes(b"trained again")
-    assert terminal.model_label(Oracle(), "qna+rag") != first
-    assert terminal.model_label(Oracle(), "rag") == "base, transformers"
+    assert asked.label("qna+rag") != first
+    assert asked.label("rag") == "base, transformers"
 
 
 @pytest.mark.parametrize(
     "content, reason",
     [
-        (b'question,system,model,answer,sources\nwho,qna,m,"torn', "out.csv is damaged"),
-        (b"question,system,model,answer,sources\nwho,qna\n", "out.csv is damaged: row 1 has 2 fields, not 5"),
+        (b'question,system,model,answer,evidence,sources\nwho,qna,m,"torn', "out.csv is damaged"),
+        (b"question,system,model,answer,evidence,sources\nwho,qna\n", "out.csv is damaged: row 1 has 2 fields, not 6"),
         (b"\xff\xfe\x00broken", "out.csv is damaged"),
         (b"name,age\nAda,36\n", "out.csv is not written by ask"),
     ],
@@ -169,7 +167,7 @@ def test_sources_are_told_apart_and_steer_no_terminal():
 
 
 @pytest.fixture
-def oracle(monkeypatch, label, toy_root):
+def oracle(monkeypatch, toy_root):
     """The verb `ask` with the oracle in place of the model."""
     oracle = Oracle()
     monkeypatch.setattr("llama_qna.models.lineage.trained", lambda variant, name: (None, None))
@@ -187,7 +185,7 @@ def test_questions_from_a_pipe(oracle, monkeypatch, capsys):
     "words", [["who", "--sources", "why"], ["--sources", "who", "why"], ["who", "why", "--sources"]]
 )
 def test_questions_may_stand_around_options(oracle, capsys, words):
-    assert cli.main(["ask", "paper_135m", *words]) == 0
+    assert cli.main(["ask", "paper_135m", "--system", "qna", *words]) == 0
     assert oracle.asked == ["who", "why"] and capsys.readouterr().out.count("retrieval finds") == 2
 
 
@@ -198,7 +196,7 @@ def test_questions_may_stand_around_options(oracle, capsys, words):
         (["--input", "in.csv"], "--input and --output belong together"),
         (["--input", "in.csv", "--output", "out.csv", "who"], "--input and --output"),
         (["--engine", "http://127.0.0.1:9/v1", "who"], "no engine answers"),
-        ([], "no question"),
+        (["--system", "qna"], "no question"),
     ],
 )
 def test_mistakes_are_one_line(oracle, monkeypatch, capsys, words, reason):
@@ -217,7 +215,7 @@ def test_a_conversation(monkeypatch, capsys):
     terminal.converse(Oracle(), "base", False)
     out = capsys.readouterr().out
     assert "who [2Jbase\n" in out and "why [2Jrag\nAnswered from:" in out
-    assert "rag (there are: base, pretrained, qna, rag, qna+rag)\n" * 2 in out
+    assert "rag (there are: reader, base, pretrained, qna, rag, qna+rag)\n" * 2 in out
     assert "longer than the 900 tokens" in out and out.count(terminal.HELP) == 2
     assert next(lines) == "never"
 

@@ -213,6 +213,78 @@ def test_hyphenation_of_a_typeset_page(typeset, extractor):
     assert document.report["repairs"]["line-end hyphens joined"] >= 3
 
 
+# What each language writes around its broken words, so that it is known for that language.
+SETTINGS = {
+    "de": "Der Turm steht am Ufer, und viele Menschen kommen jeden Tag, weil sie das Meer sehen wollen.",
+    "fr": "Le phare se dresse sur la rive, et beaucoup de gens viennent chaque jour pour voir la mer.",
+    "es": "El faro se levanta en la orilla y mucha gente viene cada día porque quiere ver el mar.",
+    "it": "Il faro si erge sulla riva e molte persone vengono ogni giorno perché vogliono vedere il mare.",
+    "pt": "O farol ergue-se na margem e muita gente vem todos os dias porque quer ver o mar.",
+    "nl": "De vuurtoren staat aan de oever en veel mensen komen elke dag omdat ze de zee willen zien.",
+    "ru": "Маяк стоит на берегу, и каждый день много людей приходит, чтобы посмотреть на море.",
+    "pl": "Latarnia morska stoi na brzegu i codziennie przychodzi wielu ludzi, którzy chcą zobaczyć morze.",
+}
+
+
+@pytest.mark.parametrize(
+    ("language", "broken", "mended"),
+    [
+        ("de", "Brandungs-wellenmesser", "Brandungswellenmesser"),
+        ("de", "ver-messen", "vermessen"),
+        ("de", "LEUCHT-TURM", "LEUCHTTURM"),
+        ("de", "Ost-West", "Ost-West"),
+        ("de", "EU-weit", "EU-weit"),
+        ("de", "x-fach", "x-fach"),
+        ("de", "Ein-und Ausfahrt", "Ein- und Ausfahrt"),
+        ("fr", "lumi-neuse", "lumineuse"),
+        ("fr", "peut-être", "peut-être"),
+        ("fr", "disait-il", "disait-il"),
+        ("fr", "cons-truisaient", "construisaient"),
+        ("es", "ilumi-nación", "iluminación"),
+        ("es", "teórico-práctico", "teórico-práctico"),
+        ("it", "costru-zione", "costruzione"),
+        ("pt", "ilumi-nação", "iluminação"),
+        ("pt", "disse-me", "disse-me"),
+        ("nl", "water-standen", "waterstanden"),
+        ("ru", "изме-рения", "измерения"),
+        ("ru", "из-за", "из-за"),
+        ("pl", "pomia-rów", "pomiarów"),
+    ],
+)
+@pytest.mark.parametrize("mark", [HYPHEN, "-\n", "\u2010\n", "\u00ad\n"], ids=["pdfium", "raw", "U+2010", "soft"])
+def test_word_broken_at_a_line_end_in_other_languages(language, broken, mended, mark):
+    head, _, tail = broken.partition("-")
+    assert text_of(f"{SETTINGS[language]} {head}{mark}{tail} {SETTINGS[language]}").split(SETTINGS[language])[
+        1
+    ].strip() == (mended)
+
+
+def test_a_word_of_the_document_decides_in_any_language():
+    around = SETTINGS["de"]
+    assert "der Wob-glet. Der" in text_of(f"Ein Wob-glet. {around} Sieh der Wob{HYPHEN}glet. {around}")
+    assert "le contrevent du" in text_of(f"Un contrevent. {SETTINGS['fr']} Voici le contre{HYPHEN}vent du mur.")
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        (["灯塔建于一九六二年，", "高三十二米。灯光", "照到海上。"], "灯塔建于一九六二年，高三十二米。灯光照到海上。"),
+        (["灯塔由 Ole Hansen", "设计，使用 LED", "灯。"], "灯塔由 Ole Hansen 设计，使用 LED 灯。"),
+        (["灯台は岬に", "あり、船を", "導く。"], "灯台は岬にあり、船を導く。"),
+        (["등대는 곶에", "서 있다."], "등대는 곶에 서 있다."),
+    ],
+)
+def test_lines_are_joined_as_their_script_is_written(lines, text):
+    assert text_of("\n".join(lines)) == text
+    assert text_of(*lines).replace(" ", "") == text.replace(" ", "")
+
+
+def test_soft_hyphen_at_a_line_end_of_a_text_file(tmp_path):
+    path = tmp_path / "soft.txt"
+    path.write_text("The archi\u00ad\ntecture and the sur\u2010\nface of the pier.", encoding="utf-8")
+    assert extract(path, "pypdfium2").text() == "The architecture and the surface of the pier."
+
+
 # --- characters -------------------------------------------------------------------------------------------------------
 
 
@@ -424,6 +496,44 @@ def test_what_follows_the_references_is_not_swallowed(heading, form):
     document = cleaned(f"References\n{lines}\n{heading}\nHigh water was at nine.")
     assert [entry for _, entry, _ in document.references] == PLAIN
     assert [(p.section, p.text) for p in document.paragraphs] == [(heading, "High water was at nine.")]
+
+
+@pytest.mark.parametrize(
+    ("heading", "entries", "after"),
+    [
+        (
+            "Literaturverzeichnis",
+            ["Grün, Ä. und Möll, T. (1995). Pegel im Watt. Kiel: Ufer.", "Öhm, F. Nebel. Bremen, 2004."],
+            "Anhang A",
+        ),
+        (
+            "7. Bibliographie",
+            ["Éloi, M. et Brun, P. Les marées. Brest, 1998.", "Noël, A. Brumes. Caen, 2003."],
+            "Remerciements",
+        ),
+        (
+            "Referencias bibliográficas",
+            ["Ibáñez, L. y Ríos, C. Mareas. Cádiz, 1998.", "Núñez, O. Nieblas. Vigo, 2001."],
+            "Anexo",
+        ),
+        (
+            "Список литературы",
+            ["Белов, И. К. Приливы. Мурманск, 1998.", "Чернов, О. Л. Туманы. Одесса, 2001."],
+            "Приложение",
+        ),
+        ("参考文献", ["[1] 林守一. 潮汐观测. 港口出版社, 1998.", "[2] 陈海. 雾与灯. 海图出版社, 2003."], "附录"),
+        (
+            "VIII. Literatur:",
+            ["[1] Grün, Ä. Pegel im Watt. Kiel, 1995.", "[2] Öhm, F. Nebel. Bremen, 2004."],
+            "Danksagung",
+        ),
+    ],
+)
+def test_references_open_by_their_name_in_other_languages(heading, entries, after):
+    lines = ["1 Text", "Here it ends.", heading, *entries, after, "High water was at nine."]
+    document = cleaned("\n".join(lines))
+    assert [entry for _, entry, _ in document.references] == [re.sub(r"^\[\d\] ", "", entry) for entry in entries]
+    assert [p.text for p in document.paragraphs][-1] == "High water was at nine."
 
 
 def test_text_before_the_first_entry_is_kept():

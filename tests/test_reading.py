@@ -1,6 +1,8 @@
 """Tests of data/reading: every example is what its README says, and none is a gold question."""
 
+import hashlib
 import json
+import random
 import re
 from collections import Counter
 from statistics import fmean, median
@@ -80,3 +82,28 @@ def test_questions_are_not_of_one_mould(questions):
 def test_no_gold_question_is_in_it(questions, corpus):
     gold = list(pd.read_csv(REPOSITORY / "data" / corpus / "gold.csv", keep_default_na=False).Question)
     assert not [question for question in questions if near(question, gold)]
+
+
+def test_the_audit_is_of_the_examples_drawn_and_its_count_is_in_the_readme():
+    """The verdicts are of the examples as first written; each that was not right has been mended since."""
+    audit = pd.read_csv(FOLDER / "audit.csv", keep_default_na=False)
+    chance, drawn = random.Random(7), []
+    for path in sorted(FOLDER.glob("*.jsonl")):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        examples = {
+            (path.name, row["id"], n): example
+            for row in rows
+            for n, example in enumerate(row["answerable"] + row["unanswerable"])
+        }
+        for kind, count in (("answer", 32), ("why_not", 8)):
+            chosen = chance.sample([key for key, example in examples.items() if kind in example], count)
+            text = {key: f"{examples[key]['question']}\n{examples[key][kind]}" for key in chosen}
+            drawn += [(*key, hashlib.sha256(text[key].encode()).hexdigest()[:16]) for key in chosen]
+    columns = ["file", "passage", "example", "question_sha256"]
+    assert list(audit[columns].itertuples(index=False, name=None)) == sorted(drawn) and len(audit) == 200
+    counts = Counter(audit.verdict)
+    told = f"**{counts['right']} of 200 right, {counts['partly']} partly, {counts['wrong']} wrong**"
+    assert told in (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert counts["right"] >= 0.9 * len(audit) and counts["wrong"] == 0
+    faulty = audit[audit.verdict != "right"]
+    assert faulty.reason.all() and (faulty.mended == "yes").all()

@@ -1,4 +1,4 @@
-"""Questions answered by the models of a variant: the base, the trained ones, and both with retrieval.
+"""Questions answered by the models of a variant: the reader, the base, and the trained ones, alone and with retrieval.
 
 The prompts are those of evaluation and of training (`prompts`), decoding is greedy, so that the scores in
 `metrics.json` are scores of what a user gets here.
@@ -8,29 +8,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.answering.retrieval import Passages, Source, fitted_prompt
+from llama_qna.answering.reader import ReadingAnswerer
+from llama_qna.answering.retrieval import Answer, Passages, Source, fitted_prompt
 from llama_qna.models import adapters, nf4
 from llama_qna.models.base import load_base, load_tokenizer
-from llama_qna.models.lineage import trained
+from llama_qna.models.lineage import reader_of, trained
 from llama_qna.project.data import read_chunks
+from llama_qna.project.files import sha256
+from llama_qna.project.recipe import EMBEDDED
 from llama_qna.project.variant import Variant
 
-SYSTEMS = ("base", "pretrained", "qna", "rag", "qna+rag")
-# the model behind each system; those with retrieval are given passages as well
-MODELS = {"base": "base", "pretrained": "pretrained", "qna": "qna", "rag": "base", "qna+rag": "qna"}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a system says, and the passages that it was given; none without retrieval."""
-
-    text: str
-    sources: tuple[Source, ...] = ()
+SYSTEMS = ("reader", "base", "pretrained", "qna", "rag", "qna+rag")
+# the model behind each system; the reader and those with retrieval are given passages as well
+MODELS = {"reader": "reader", "base": "base", "pretrained": "pretrained", "qna": "qna", "rag": "base", "qna+rag": "qna"}
 
 
 class Prompter:
@@ -65,6 +59,26 @@ class Prompter:
             raise UserError("the question is empty")
         return fitted_prompt(self.tokenizer, question, sources)[0]
 
+    @property
+    def name(self) -> str:
+        return self.variant.name
+
+    @property
+    def batch_size(self) -> int:
+        return self.variant.recipe.evaluation.batch_size
+
+    def label(self, system: str) -> str:
+        """What answers, such as `qna checkpoint-128 1713ce5c, transformers`: it tells trainings apart.
+
+        Raises:
+            UserError: there is no such system, or it is not trained.
+        """
+        uses_retrieval(system)  # refuses a system that is not there
+        name = MODELS[system]
+        _, adapter = trained(self.variant, name)
+        hashed = f" {adapter.name} {sha256(adapter / 'adapter_model.safetensors')[:8]}" if adapter else ""
+        return f"{name}{hashed}, {self.computed_by}"
+
     def ask_for(self, question: str, system: str) -> tuple[list[int], tuple[Source, ...]]:
         """The prompt of a system, as `prompt_ids`, and the passages that were found for it."""
         sources = tuple(self.sources(question)) if uses_retrieval(system) else ()
@@ -83,7 +97,12 @@ def uses_retrieval(system: str) -> bool:
     """
     if system not in SYSTEMS:
         raise UserError(f"there is no system {system!r}; there are: {', '.join(SYSTEMS)}")
-    return "rag" in system
+    return system == "reader" or "rag" in system
+
+
+def best_system(variant: Variant) -> str:
+    """What answers best: the reader where the base has one, else the fine-tuned model."""
+    return "reader" if variant.recipe.base_model == EMBEDDED else "qna"
 
 
 class Answerer(Prompter):
@@ -116,6 +135,9 @@ class Answerer(Prompter):
         """
         from llama_qna.models.generate import generate_texts
 
+        if system == "reader":
+            with self._lock:
+                return self._reading.answer(questions, done)
         asked = [self.ask_for(question, system) for question in questions]
         settings = self.variant.recipe.evaluation
         limits = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}
@@ -132,6 +154,8 @@ class Answerer(Prompter):
         Raises:
             UserError: as `answer`; before the first piece.
         """
+        if system == "reader":  # its answer begins when its quote has come to an end
+            return iter([self.answer([question], system)[0].text])
         ids, _ = self.ask_for(question, system)
         with self._lock:
             self._load(MODELS[system])  # what is missing is said here, and not by the first piece
@@ -176,6 +200,10 @@ class Answerer(Prompter):
             left.set()
         if failures:
             raise failures[0]
+
+    @cached_property
+    def _reading(self) -> ReadingAnswerer:
+        return ReadingAnswerer(read_chunks(self.variant), reader_of(self.variant))
 
     def _load(self, name: str):
         """The model behind a system, with the adapter that it needs, or with none. Hold the lock."""

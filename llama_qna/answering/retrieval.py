@@ -23,6 +23,24 @@ class Source:
     text: str
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """The sentence that an answer was taken from, and its passage."""
+
+    sentence: str
+    source: Source
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a system says, the passages that it was given, and the evidence that it shows, where it does."""
+
+    text: str
+    sources: tuple[Source, ...] = ()
+    evidence: Evidence | None = None
+    said_not: bool = False  # it says that the documents do not tell
+
+
 class Passages:
     """The body chunks of a corpus, and the index over them.
 

@@ -8,22 +8,39 @@ from collections import Counter
 from llama_qna.documents.hyphens import Vocabulary, join_lines
 from llama_qna.text.titles import INITIALS, SURNAME
 
-HEADING = re.compile(r"(\d+\.?\s+)?(references|bibliography|works cited|literature cited)", re.IGNORECASE)
+NAMES = (  # what a list of references is called
+    "references|bibliography|works cited|literature cited"
+    "|literatur(verzeichnis|angaben)?|quellenverzeichnis|(literatur- und quellen|quellen- und literatur)verzeichnis"
+    "|références( bibliographiques)?|bibliographie|ouvrages cités"
+    "|referencias( bibliográficas)?|bibliografía|obras citadas|referências( bibliográficas)?|bibliografia"
+    "|riferimenti( bibliografici)?|opere citate|literatuur(lijst|opgave)?|referenties|bibliografie"
+    "|referenser|referencer|referanser|litteratur(förteckning|liste)?|lähteet|kirjallisuus|literatura|irodalom(jegyzék)?"
+    "|kaynakça|kaynaklar|(список )?литератур[аы]|список использованн(ых источников|ой литературы)|библиография"
+    "|(список )?літератур[аи]|βιβλιογραφία|αναφορές|(قائمة )?المراجع"
+    "|参考文献|參考文獻|引用文献|引用文獻|参考资料|參考資料|참고 ?문헌"
+)
+AFTERWARDS = (  # what may follow it
+    "appendix|appendices|supplement(ary|al)?|index|glossary|about the authors?|acknowledge?ments?"
+    "|anhang|anhänge|glossar|danksagung|stichwortverzeichnis|annexes?|remerciements|glossaire"
+    "|anexos?|apéndices?|apêndices?|agradecimientos|agradecimentos|glosario|appendici|appendice|ringraziamenti"
+    "|bijlagen?|dankwoord|приложени[ея]|благодарности|додат(ок|ки)|παράρτημα|附录|附錄|付録|致谢|致謝|謝辞|부록"
+)
+HEADING = re.compile(rf"((\d+|[ivx]+(?=[.)])|[一二三四五六七八九十]+)[.)、]?\s*)?({NAMES}):?", re.IGNORECASE)
 LIST_END = re.compile(
-    r"(?i:(\d+\.?\s+)?(appendix|appendices|supplement(ary|al)?|index|glossary|about the authors?|acknowledge?ments?))"
-    r"(\s+[A-Z](?=[\s.:]|$))?(\s+(?i:materials?|information))?([.:]?\s+[A-Z][^.,;]{2,60})?"
+    rf"(?i:(\d+\.?\s+)?({AFTERWARDS}))"
+    r"(\s+[A-Z](?=[\s.:]|$))?(\s+(?i:materials?|information))?([.:]?\s+[^\W\d_a-z][^.,;]{2,60})?"
     r"|A\.?\s+[A-Z][a-z]+(\s\w[^.,;]{2,60})?"
 )
-NUMBERED = (r"\[(\d{1,3})\]\s*", r"\((\d{1,3})\)\s+", r"(\d{1,3})[.)]\s+")
+NUMBERED = (r"[\[［〔](\d{1,3})[\]］〕]\s*", r"\((\d{1,3})\)\s+", r"(\d{1,3})[.)]\s+")
 AUTHOR = re.compile(rf"{SURNAME},\s+(?:{INITIALS}|[^\W\d_a-z]\w+)|{INITIALS}\s+{SURNAME}[,. ]")
-ENTRY_END = re.compile(r"[.\]](?:[”\")])?$|https?://\S+$")
+ENTRY_END = re.compile(r"[.。\]](?:[”\")])?$|https?://\S+$")
 ABBREVIATION_END = re.compile(r"\b(?:[^\W\d_a-z]|(?i:al|eds?|vol|no|pp|proc|conf|int|trans|univ|st|jr))\.$")
 Line = tuple[str, int]  # text and page
 
 
 def is_list_end(line: str, before: str) -> bool:
     """Whether a line is the title of what follows the references, such as an appendix."""
-    return before.endswith((".", "]")) and len(line) <= 80 and bool(LIST_END.fullmatch(line))
+    return before.endswith((".", "]", "。")) and len(line) <= 80 and bool(LIST_END.fullmatch(line))
 
 
 def parse(lines: list[Line], vocabulary: Vocabulary, report: Counter) -> tuple[list[Line], list[tuple[int, str, int]]]:

@@ -20,7 +20,7 @@ import pandas as pd
 from llama_qna.documents import bibliography
 from llama_qna.documents.clean import Document
 from llama_qna.documents.read import document_hashes, read_folder
-from llama_qna.models.base import load_tokenizer, model_identity
+from llama_qna.models.base import knows_not, load_tokenizer, model_identity
 from llama_qna.project.data import CHUNK_COLUMNS, read_chunks
 from llama_qna.project.files import read_json, write_json
 from llama_qna.project.recipe import Chunking, Heldout
@@ -55,7 +55,10 @@ def load(variant: Variant) -> pd.DataFrame:
     )
     reports = read_json(variant.chunks / "documents.json")
     print("".join(f"{line}\n" for line in shortfalls(reports)), end="")
-    return read_chunks(variant)
+    chunks = read_chunks(variant)
+    if line := knows_not(recipe.base_model, chunks.text):
+        print(line)
+    return chunks
 
 
 def _load(variant: Variant, folder: Path) -> dict:

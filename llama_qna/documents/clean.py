@@ -22,7 +22,7 @@ LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", 
 LIGATURE = re.compile("[ﬀ-ﬆ]")
 FORMULA_LETTER = re.compile("[\U0001d400-\U0001d7ff\u210e\u2112]")
 NO_BREAK_SPACE = re.compile("[\u00a0\u2007\u202f]")
-SOFT_LINE_END_HYPHEN = re.compile("(?<=\\w)\u00ad(?=[ ]*[\r\n])")
+SOFT_LINE_END_HYPHEN = re.compile("(?<=\\w)\u00ad(?=[ ]*(?:[\r\n]|$))")
 DROPPED = {  # joiners (U+200C, U+200D) are spared: some scripts spell with them; U+FFFE is HYPHEN
     "control characters": "\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f",
     "private-use glyphs": "\ue000-\uf8ff\U000f0000-\U0010ffff",

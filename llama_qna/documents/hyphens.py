@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
 
-from llama_qna.text.words import english
+from llama_qna.text.language import UNSPACED, main_language
+from llama_qna.text.words import dictionary
 
 HYPHEN = "\ufffe"  # how a hyphen at a line's end is marked until `join_lines` decides what it was
 PAGE_BREAK = "\f"  # stands before the first line of a page while lines are joined
@@ -24,13 +25,18 @@ BRITISH = (  # pyspellchecker's list is American
     (re.compile("tre(?=s?$|d$)"), "ter"), (re.compile("ence(?=s?$)"), "ense"), (re.compile("mme(?=s?$)"), "m"),
 )  # fmt: skip
 DASHED_LINE_END = re.compile(r"(?<=\w[–—])\n(?=\w)")
-CJK_LINE_END = re.compile(
-    "(?<=[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef])\n(?=\f?[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef])"
-)
+WIDE = f"[{UNSPACED}\u3001-\u3011\uff01-\uff65]"  # with the punctuation of East Asia
+UNSPACED_LINE_END = re.compile(rf"(?<={WIDE})\n(?=\f?{WIDE})")
+COMPOUNDING = {"da", "de", "et", "fi", "hu", "is", "nl", "no", "sv"}  # languages that write compounds in one word
+# Words after a hyphen that stands for the rest of a later word: "Ein- und Ausgabe", "pre- and post-war".
+SUSPENDED = {
+    "da": ("og", "eller"), "de": ("und", "oder", "bzw", "sowie", "bis"), "en": ("and", "or"), "fi": ("ja", "tai"),
+    "nl": ("en", "of"), "no": ("og", "eller"), "sv": ("och", "eller"),
+}  # fmt: skip
 
 
 class Vocabulary:
-    """The words that may be made out of broken pieces: those of the document, and those of English.
+    """The words that may be made out of broken pieces: those of the document, and those of its language.
 
     Args:
         pages: the document's text; words broken at a line's end in it are not counted.
@@ -38,30 +44,57 @@ class Vocabulary:
 
     def __init__(self, pages: list[str]):
         whole = (WHOLE_BROKEN_WORD.sub(" ", page) for page in pages)
-        self.counts = Counter(word for page in whole for word in TOKEN.findall(page.lower()))
+        self.counts = Counter(word for page in whole for word in TOKEN.findall(_plain(page).lower()))
+        self.language = main_language(pages)
+
+    @property
+    def words(self) -> dict[str, int]:
+        """Those of the language, with their frequencies; loaded when they are first asked for."""
+        return dictionary(self.language)
 
     def knows(self, word: str) -> bool:
-        """Whether the document or English has the word (in lower case), or one that it is a regular form of."""
-        return any(form in self.counts or form in english() for form in _forms(word))
+        """Whether the document or its language has the word (in lower case), or one that it is a regular form of."""
+        return any(form in self.counts or form in self.words for form in _forms(word))
 
     def joins(self, head: str, tail: str) -> bool:
         """Whether a word broken into `head` and `tail` was whole, so that its hyphen stands for the line's end only.
 
-        What the document writes more often elsewhere decides. If that does not tell, the joined word must be known, and
-        not be a rare one made of two frequent ones (man-made). A closed compound counts as known if it was broken
-        inside one of its words (microcon-troller), not between them (brine-soaked).
+        What the document writes more often elsewhere decides; if that does not tell, the rules of its language.
         """
-        same_case = tail.islower() or (head.isupper() and tail.isupper())
+        same_case = tail == tail.lower() or (head.isupper() and tail.isupper())
         if not (head.isalpha() and tail.isalpha() and same_case):
             return False
-        word, hyphenated = (head + tail).lower(), f"{head}-{tail}".lower()
-        if self.counts[word] != self.counts[hyphenated]:
-            return self.counts[word] > self.counts[hyphenated]
+        whole, hyphenated = self.counts[(head + tail).lower()], self.counts[f"{head}-{tail}".lower()]
+        if whole != hyphenated:
+            return whole > hyphenated
+        return (self._joins_english if self.language == "en" else self._joins)(head, tail)
+
+    def _joins_english(self, head: str, tail: str) -> bool:
+        """The joined word must be known, and not be a rare one made of two frequent ones (man-made).
+
+        A closed compound counts as known if it was broken inside one of its words (microcon-troller), not between them
+        (brine-soaked).
+        """
+        word = (head + tail).lower()
         if self.knows(word):
-            frequency = max(english().get(form, 0) for form in _forms(word))
-            return frequency >= 1000 or min(english().get(half.lower(), 0) for half in (head, tail)) < 20_000
+            frequency = max(self.words.get(form, 0) for form in _forms(word))
+            return frequency >= 1000 or min(self.words.get(half.lower(), 0) for half in (head, tail)) < 20_000
         borders = (n for n in range(4, len(word) - 3) if n != len(head))
         return any(self._common(word[:n]) and self.knows(word[n:]) for n in borders)
+
+    def _joins(self, head: str, tail: str) -> bool:
+        """Other languages break words that no list has: only what shows that the hyphen belongs there keeps it.
+
+        That is one letter or capitals before it (a-t-il, EU-weit), or a word on either side in a language that does not
+        write compounds in one (peut-être), unless the joined word is known, maybe with another ending (par-lait).
+        """
+        if len(head) == 1 or (head.isupper() and tail.islower()) or tail in SUSPENDED.get(self.language, ()):
+            return False
+        word = (head + tail).lower()
+        endings = 3 if len(tail) > 3 else 1
+        if self.language in COMPOUNDING or any(word[: len(word) - n] in self.words for n in range(endings)):
+            return True
+        return not (head.lower() in self.words and tail.lower() in self.words)
 
     def segment(self, letters: str) -> list[str] | None:
         """Part letters that stand without gaps into the most likely known words; None if there are no such words.
@@ -87,11 +120,11 @@ class Vocabulary:
         return words if plausible else None
 
     def _common(self, word: str) -> bool:
-        return word in self.counts or english().get(word, 0) > 50  # 50 is the list's lowest frequency
+        return word in self.counts or self.words.get(word, 0) > 50  # 50 is the list's lowest frequency
 
     def _frequency(self, word: str) -> int:
         """How frequent a word is, 0 for none; the short ones of the list are mostly abbreviations unless frequent."""
-        frequency = english().get(word) or english().get(_american(word), 0)
+        frequency = self.words.get(word) or self.words.get(_american(word), 0)
         if len(word) < 4:
             return frequency if frequency > (5_000_000 if len(word) < 3 else 20_000) and word not in "stmd" else 0
         return frequency or (50 if self.counts[word] else 0)
@@ -112,6 +145,8 @@ def join_lines(lines: list[tuple[str, int]], vocabulary: Vocabulary, report: Cou
         is_word = vocabulary.joins(head, letters)
         report["line-end hyphens joined" if is_word else "line-end hyphens kept"] += 1
         page_break = PAGE_BREAK if PAGE_BREAK in (match[2] or match[3] or "") else ""
+        if letters in SUSPENDED.get(vocabulary.language, ()) and not match.string.startswith("-", match.end(4)):
+            return f"{head}- {page_break}"
         return f"{head}{'' if is_word else '-'}{page_break}"
 
     marked, last_page = [], lines[0][1]
@@ -120,10 +155,10 @@ def join_lines(lines: list[tuple[str, int]], vocabulary: Vocabulary, report: Cou
         if page != last_page:
             line, last_page = PAGE_BREAK + line, page
             pages.append(page)
-        marked.append(line)
+        marked.append(_plain(line))
     # pdfium marks a broken word and drops the line break; pdfminer keeps both
     text = BROKEN_WORD.sub(join, "\n".join(marked)).replace(HYPHEN, "-")
-    text = CJK_LINE_END.sub("", DASHED_LINE_END.sub("", text)).replace("\n", " ")
+    text = UNSPACED_LINE_END.sub("", DASHED_LINE_END.sub("", text)).replace("\n", " ")
     parts = text.split(PAGE_BREAK)
     starts = accumulate(map(len, parts[:-1]), initial=0)
     return "".join(parts), list(zip(starts, pages, strict=True))
@@ -151,6 +186,11 @@ def close_up_capitals(line: str, vocabulary: Vocabulary, report: Counter) -> str
         return " ".join(groups)
 
     return SPACED_CAPITALS.sub(close_up, line)
+
+
+def _plain(text: str) -> str:
+    """With one kind of hyphen: U+2010 and U+2011 look the same, and one of them at a line's end may break a word."""
+    return text.replace("\u2010", "-").replace("\u2011", "-")
 
 
 def _american(word: str) -> str:

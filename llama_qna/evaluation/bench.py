@@ -7,11 +7,13 @@ import hashlib
 import pandas as pd
 
 from llama_qna.answering.retrieval import Passages, fitted_prompt
+from llama_qna.evaluation.free_rows import document_sentences, free_predictions
+from llama_qna.evaluation.scoring import Said, evidence_pages, scored
 from llama_qna.models import adapters, prompts
 from llama_qna.models.base import load_base, load_tokenizer
 from llama_qna.models.lineage import Point
 from llama_qna.project.data import read_chunks
-from llama_qna.project.gold import references
+from llama_qna.project.gold import FOLDS, references
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.text.scores import rouge, score
 
@@ -60,19 +62,27 @@ class Bench:
     Args:
         pairs: the pairs of the variant, as `project.data.read_qna` gives them.
         questions: its gold questions, as `project.gold.read_gold` gives them, or None.
+        unanswerable: questions that its documents do not answer, as `project.gold.read_unanswerable` gives them.
     """
 
-    def __init__(self, variant: Variant, pairs: pd.DataFrame, questions: pd.DataFrame | None, texts: dict[str, str]):
+    def __init__(
+        self,
+        variant: Variant,
+        pairs: pd.DataFrame,
+        questions: pd.DataFrame | None,
+        texts: dict[str, str],
+        unanswerable: pd.DataFrame | None = None,
+    ):
         self.recipe, self.settings = variant.recipe, variant.recipe.evaluation
-        self.questions, self.texts = questions, texts
+        self.questions, self.unanswerable, self.texts = questions, unanswerable, texts
         self.trained_pairs = pairs[pairs.split == "train"]
         self.tokenizer = load_tokenizer(variant.recipe.base_model)
-        chunks = read_chunks(variant)
-        self.trained_chunks = list(chunks[chunks.split == "train"].text)
-        self.passages = Passages(chunks)
+        self.chunks = read_chunks(variant)
+        self.trained_chunks = list(self.chunks[self.chunks.split == "train"].text)
+        self.passages, self.sentences = Passages(self.chunks), document_sentences(self.chunks)
         self.predictions, self.published_perplexity = [], {}
         self._loaded = self._model = None
-        self._asked = {}  # (fold, context) -> rows with their prompts: the same for every model
+        self._asked = {}  # (protocol, context) -> rows with their prompts: the same for every model
 
     def load(self, point: Point):
         """The model of a point; weights are loaded once for all points that share them, and adapters are swapped."""
@@ -106,17 +116,36 @@ class Bench:
             for pair in pairs.itertuples()
         ]  # fmt: skip
 
-    def gold(self, point: Point, system: str, fold: str, context: str = "none") -> Asked:
-        """Gold questions of a fold, without context, with the chunks that retrieval finds, or with the right chunk."""
-        if (fold, context) not in self._asked:
-            self._asked[fold, context] = self._gold(fold, context)
-        about = {"protocol": fold, "system": system, "checkpoint": point.name, "context": context}
-        return [(about | row, ids) for row, ids in self._asked[fold, context]]
+    def gold(self, point: Point, system: str, protocol: str, context: str = "none") -> Asked:
+        """Gold questions without context, with the chunks that retrieval finds, or with the right chunk.
 
-    def _gold(self, fold: str, context: str) -> Asked:
+        Args:
+            protocol: a fold; with " unanswerable" after it the questions that the documents do not answer.
+        """
+        about = {"protocol": protocol, "system": system, "checkpoint": point.name, "context": context}
+        return [(about | row, ids) for row, ids in self._gold(protocol, context)]
+
+    def free(self) -> float | None:
+        """Add the answers of no model to the predictions; the BM25 threshold of one of them, None without questions."""
         if self.questions is None:
+            return None
+        protocols = [f"{fold}{kind}" for kind in ("", " unanswerable") for fold in FOLDS]
+        rows = {protocol: [row for row, _ in self._gold(protocol, "retrieved")] for protocol in protocols}
+        predictions, threshold = free_predictions(rows, self.sentences)
+        self.predictions += predictions
+        return threshold
+
+    def _gold(self, protocol: str, context: str) -> Asked:
+        if (protocol, context) not in self._asked:
+            self._asked[protocol, context] = self._prompted(protocol, context)
+        return self._asked[protocol, context]
+
+    def _prompted(self, protocol: str, context: str) -> Asked:
+        fold, _, unanswerable = protocol.partition(" ")
+        table = self.unanswerable if unanswerable else self.questions
+        if table is None:
             return []
-        asked = self.questions[self.questions.fold == fold]
+        asked = table[table.fold == fold]
         found = given = [[]] * len(asked)
         if context == "retrieved":
             found = self.passages.find(list(asked.Question), max(RECALLED, self.settings.retrieved_chunks))
@@ -126,9 +155,7 @@ class Bench:
         rows = []
         for row, retrieved, sources in zip(asked.itertuples(), found, given, strict=True):
             input_ids, shown = fitted_prompt(self.tokenizer, row.Question, sources)
-            about = {"question_id": row.question_id, "section": f"{row.document}: {row.section}", "kind": row.kind}
-            about |= {"split": row.chunk_split, "question": row.Question, "reference": row.Answer}
-            about |= {"variants": references(row)[1:], "chunk_ids": row.chunk_ids}
+            about = asked_of(row) if unanswerable else gold_of(row, self.chunks)
             about |= {"retrieved": [source.chunk_id for source in retrieved]}
             about |= {"shown": [source.chunk_id for source in shown]}
             rows.append((about, input_ids))
@@ -183,11 +210,27 @@ class Bench:
             seeds=[f"{self.recipe.seed} {row['question']}" for row, _ in asked],
             done=lambda count: None,
         )
-        texts = [source.text for source in self.passages.sources.values()]
+        sentences = [sentence.text for sentence in self.sentences]
         for (row, ids), (answer, ended) in zip(asked, answers, strict=True):
-            if row["protocol"] == "published":
-                scores = rouge(answer, row["reference"], strip=False)
-            else:
-                scores = score(answer, row["reference"], row.get("variants", []), texts, ended)
             prompt = hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()[:16]
-            self.predictions.append(row | {"prompt_sha256": prompt, "answer": answer} | scores)
+            row |= {"prompt_sha256": prompt, "answer": answer}
+            if row["protocol"] == "published":
+                row |= rouge(answer, row["reference"], strip=False)
+            elif row["protocol"] == "in_sample":
+                row |= score(answer, row["reference"], [], row["question"], ended)
+            else:
+                row = scored(row, Said(answer), sentences, shows=False, ended=ended)
+            self.predictions.append(row)
+
+
+def asked_of(row) -> dict:
+    """What a prediction tells of a question, from its row of a table of questions."""
+    section = f"{row.document}: {row.section}"
+    return {"question_id": row.question_id, "section": section, "document": row.document, "question": row.Question}
+
+
+def gold_of(row, chunks: pd.DataFrame) -> dict:
+    """What a prediction tells of a gold question and its answer, from its row of `project.gold.read_gold`."""
+    about = asked_of(row) | {"kind": row.kind, "split": row.chunk_split}
+    about |= {"reference": row.Answer, "variants": references(row)[1:], "chunk_ids": row.chunk_ids}
+    return about | {"gold_evidence": row.evidence, "gold_pages": evidence_pages(row.chunk_ids, chunks)}

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 
 from llama_qna import UserError
+from llama_qna.evaluation.free_rows import FREE
 from llama_qna.evaluation.intervals import difference, holm, interval
+from llama_qna.evaluation.scoring import EVIDENCE_SCORES
 from llama_qna.project.recipe import Evaluation
 from llama_qna.text.scores import ROUGE_NAMES
 from llama_qna.text.search import recall_at_k
 
-# the systems that are compared on the fold `test`, in the order of the tables
-SYSTEMS = {
+# the systems that are compared on the fold `test`, in the order of the tables: what costs nothing, models, a ceiling
+SYSTEMS = {name: FREE[name] for name in FREE if name != "gold_evidence"} | {
+    "reader": "reader with passages",
     "base": "base",
     "pretraining": "pretraining only",
     "finetuning_only": "fine-tuning only",
@@ -19,11 +22,25 @@ SYSTEMS = {
     "base_retrieval": "base with retrieval",
     "finetuned_retrieval": "fine-tuned with retrieval",
     "base_right_chunk": "base given the right chunk",
+    "gold_evidence": FREE["gold_evidence"],
 }
-SCORES = [*ROUGE_NAMES, "exact_match", "f1", "supported", "empty", "run_on"]
-COMPARED = ["rougeL", "f1"]  # the scores whose differences are tested
+LEADING = ["right", "right_own", "new_words_f1"]
+SCORES = [
+    *LEADING,
+    "evidence_shown",
+    *EVIDENCE_SCORES,
+    *ROUGE_NAMES,
+    "exact_match",
+    "f1",
+    "copied",
+    "says_so",
+    "empty",
+    "run_on",
+]
+COMPARED = ["right", "new_words_f1", "rougeL", "f1"]  # the scores whose differences are tested
+BY_KIND = ["right", "new_words_f1"]
 LIKELIHOOD = "log_likelihood"  # of the reference answer; for systems without context alone, and tested likewise
-AGAINST = ["base", "base_retrieval", "finetuning_only"]
+AGAINST = ["question", "best_sentence", "reader", "base", "base_retrieval", "finetuning_only"]
 
 
 def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], published: dict[str, float]) -> dict:
@@ -37,8 +54,9 @@ def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], pub
 
     Returns:
         `about` with `questions`, `checkpoints` (with in-sample ROUGE, and on `dev` scores with their intervals and
-        differences to base, with p values corrected across checkpoints by Holm), `systems` (each score with its 95%
-        interval, clustered by section, and paired differences), `retrieval` and `published`.
+        differences to base, with p values corrected across checkpoints by Holm), `dev` (the scores of the systems of
+        `free_rows.FREE` on that fold), `systems` (each score with its 95% interval, clustered by section, paired
+        differences, by kind of question, and `says_so`, see `_says_so`), `retrieval` and `published`.
 
     Raises:
         UserError: a score is no finite number.
@@ -57,7 +75,9 @@ def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], pub
     count = {protocol: len(rows) for (protocol, _), rows in by.items()}
     return about | {
         "questions": {protocol: count.get(protocol, 0) for protocol in ("in_sample", "dev", "test")},
+        "unanswerable": count.get("test unanswerable", 0),
         "checkpoints": curve,
+        "dev": {name: _means(by["dev", name], COMPARED) for name in FREE if ("dev", name) in by},
         "systems": systems,
         "retrieval": _retrieval(by.get(("test", "base_retrieval"))),
         "published": [
@@ -94,13 +114,16 @@ def _check(variant: str, value: float, score: str, name: str) -> None:
         )
 
 
-def best_on_dev(predictions: list[dict]) -> str | None:
-    """The fine-tuning checkpoint with the best ROUGE-L on `dev`; of equals the earliest; None without dev questions."""
+def best_on_dev(predictions: list[dict], stage: str = "finetuning") -> str | None:
+    """The checkpoint of a stage with the best new words F1 on `dev`, of equals the earliest; None if none was asked.
+
+    Not ROUGE-L, which an echo of the question earns; and not `right`, which is too coarse on a few dozen questions.
+    """
     rows = {}
     for row in predictions:
-        if row["protocol"] == "dev" and row["system"].startswith("finetuning "):
+        if row["protocol"] == "dev" and row["system"].startswith(f"{stage} "):
             rows.setdefault(row["system"], []).append(row)
-    return max(rows, key=lambda name: _means(rows[name], ["rougeL"])["rougeL"], default=None)
+    return max(rows, key=lambda name: _means(rows[name], ["new_words_f1"])["new_words_f1"], default=None)
 
 
 def protocols(settings: Evaluation, general: str, published: dict, texts: list[str]) -> dict[str, str]:
@@ -113,7 +136,7 @@ def protocols(settings: Evaluation, general: str, published: dict, texts: list[s
         "in_sample": f"the training questions, greedy decoding, up to {limit} new tokens, rouge-score F1 without "
         "stemming, answer labels stripped",
         "heldout": f"gold questions that nothing was trained on, greedy decoding, up to {limit} new tokens; the "
-        "checkpoint is chosen by ROUGE-L on the fold dev; 95% intervals of 10,000 bootstrap draws of whole sections; "
+        "checkpoint is chosen by new words F1 on the fold dev; 95% intervals of 10,000 bootstrap draws of sections; "
         "log_likelihood: mean log-probability per token of the reference answer, natural logarithm, without context",
         "published": "the study's arithmetic: training chunks drawn with replacement, window 1024, stride 512, mean "
         f"over windows; the first {published['questions']} training questions, sampled at temperature "
@@ -126,7 +149,6 @@ def _means(rows: list[dict], names: list[str]) -> dict[str, float]:
 
 
 def _checkpoint(checkpoint: dict, by: dict) -> dict:
-
     entry = checkpoint | {"rouge": _means(by["in_sample", checkpoint["name"]], ROUGE_NAMES)}
     dev, base = by.get(("dev", checkpoint["name"])), by.get(("dev", "base"))
     if dev:
@@ -139,7 +161,6 @@ def _checkpoint(checkpoint: dict, by: dict) -> dict:
 
 
 def _system(name: str, by: dict) -> dict:
-
     rows = by["test", name]
     sections = [row["section"] for row in rows]
     parts = {split: [row for row in rows if row["split"] == split] for split in ("train", "heldout")}
@@ -157,10 +178,51 @@ def _system(name: str, by: dict) -> dict:
             key: _means(part, COMPARED) | {"questions": len(part)} if part else None
             for key, part in (("trained_sections", parts["train"]), ("heldout_sections", parts["heldout"]))
         },
+        "kinds": {kind: _of_kind([row for row in rows if row["kind"] == kind]) for kind in _kinds(rows)},
+        "says_so": _says_so(rows, by.get(("test unanswerable", name), [])),
         "against": {
-            other: _differences(rows, by["test", other]) for other in AGAINST if other != name and ("test", other) in by
+            other: _differences(rows, by["test", other])
+            for other in AGAINST
+            if other != name and ("test", other) in by and _alike(name, other, by)
         },
     }
+
+
+def _kinds(rows: list[dict]) -> list[str]:
+    return sorted({row["kind"] for row in rows})
+
+
+def _of_kind(rows: list[dict]) -> dict:
+    sections = [row["section"] for row in rows]
+    found = {score: interval([row[score] for row in rows], sections) for score in BY_KIND}
+    return {"questions": len(rows)} | found
+
+
+def _says_so(rows: list[dict], unanswerable: list[dict]) -> dict | None:
+    """How often a system says that the documents do not say; None if it was asked no unanswerable question.
+
+    Returns:
+        `right`, the share of the unanswerable questions on which it does, and `wrong`, that of the answerable ones
+        whose evidence was before it; each with its interval, `wrong` None where there is no such question.
+    """
+    if not unanswerable:
+        return None
+    before = [row for row in rows if set(row["chunk_ids"]) & set(row["shown"])]
+    shares = {
+        key: interval([row["says_so"] for row in found], [row["section"] for row in found]) if found else None
+        for key, found in (("right", unanswerable), ("wrong", before))
+    }
+    return shares | {"unanswerable": len(unanswerable), "answerable": len(before)}
+
+
+def _alike(name: str, other: str, by: dict) -> bool:
+    """Whether two systems may be compared: fine-tuned checkpoints only if both were chosen on dev, or at one step.
+
+    Otherwise the one would be the best of several on `dev` and the other simply the last.
+    """
+    tuned = [by["test", system][0]["checkpoint"] for system in (name, other) if system.startswith("finetun")]
+    chosen = all(("dev", checkpoint) in by for checkpoint in tuned)
+    return chosen or len({checkpoint.rpartition("-")[2] for checkpoint in tuned}) == 1
 
 
 def _differences(rows: list[dict], others: list[dict]) -> dict[str, dict]:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from llama_qna import UserError
 from llama_qna.evaluation import compare
-from llama_qna.evaluation.bench import GENERAL_TEXT, PUBLISHED, Bench, texts_of
+from llama_qna.evaluation.bench import GENERAL_TEXT, PUBLISHED, Asked, Bench, texts_of
 from llama_qna.models.lineage import Point, points_of
 from llama_qna.project import gold
 from llama_qna.project.data import read_chunks, read_metrics, read_qna
@@ -53,7 +53,8 @@ def evaluate(variant: Variant) -> dict:
 def inputs_of(variant: Variant, points: list[Point], texts: dict[str, str], asked: bool) -> dict[str, str]:
     """Name and sha256 of everything that measuring these models reads; `asked`: gold questions among it."""
     files = {"chunks.csv": variant.chunks / "chunks.csv", "qna.csv": variant.qna / "qna.csv"}
-    files |= {"gold.csv": variant.gold} if asked else {}
+    asked_files = {"gold.csv": variant.gold, "unanswerable.csv": variant.unanswerable} if asked else {}
+    files |= {name: path for name, path in asked_files.items() if path.is_file()}
     files |= {point.name: point.adapter / "adapter_model.safetensors" for point in points if point.adapter}
     found = {name: sha256(path) for name, path in files.items()}
     return found | {f"{kind} text": hashlib.sha256(text.encode()).hexdigest() for kind, text in texts.items()}
@@ -79,20 +80,24 @@ def gold_questions(variant: Variant, pairs: pd.DataFrame) -> pd.DataFrame | None
 def _evaluate(variant: Variant, points: list[Point], pairs: pd.DataFrame, questions, texts, folder: Path) -> dict:
     settings = variant.recipe.evaluation
 
-    # --- every model in its turn
-    bench, curve = Bench(variant, pairs, questions, texts), []
+    # --- answers that cost nothing, and every model in its turn
+    unanswerable = None if questions is None else gold.read_unanswerable(variant.unanswerable)
+    bench, curve = Bench(variant, pairs, questions, texts, unanswerable), []
+    threshold = bench.free()
     for point in tqdm(points, desc="evaluating", unit="model"):
         curve += _measure(bench, point, points)
 
-    # --- the checkpoint that dev chooses, asked on test
-    chosen = points[-1]
+    # --- the checkpoints that dev chooses, by one rule, asked on test
+    chosen, alone = (_chosen(bench, points, stage) for stage in ("finetuning", "finetuning_only"))
     if questions is not None:
-        name = compare.best_on_dev(bench.predictions)
-        chosen = next((point for point in points if point.name == name), chosen)
-        _ask_chosen(bench, chosen)
+        bench.answer(bench.load(chosen), _with_passages(bench, chosen, "finetuned_retrieval"))
+        for point, system in [(chosen, "finetuned")] + ([(alone, "finetuning_only")] if alone else []):
+            model = bench.load(point)
+            bench.answer(model, bench.likelihoods(model, bench.gold(point, system, "test")))
 
     # --- scores
     about = {"variant": variant.name, "base_model": variant.recipe.base_model, "chosen": chosen.name}
+    about |= {} if threshold is None else {"bm25_threshold": threshold}
     about["protocols"] = compare.protocols(settings, GENERAL_TEXT.name, PUBLISHED, list(texts))
     content = compare.summarize(about, curve, bench.predictions, bench.published_perplexity)
     write_lines(folder / "predictions.jsonl", bench.predictions)
@@ -105,29 +110,35 @@ def _measure(bench: Bench, point: Point, points: list[Point]) -> list[dict]:
 
     All questions closed book go to a model in one call: they share the beginning of their prompts.
     """
-    model, entries, asked = bench.load(point), [], []
+    model, entries, asked = bench.load(point), [], bench.gold(point, point.name, "dev")
     of_curve = point.stage != "finetuning_only"
     is_last = point == [other for other in points if other.stage == point.stage][-1]
     if of_curve:
         about = {"name": point.name, "stage": point.stage, "step": point.step}
         entries = [about | {"perplexity": bench.perplexities(model)}]
-        asked = bench.in_sample(point.name) + bench.gold(point, point.name, "dev")
-    if is_last and point.stage != "finetuning":  # which checkpoint of fine-tuning is compared, dev decides
+        asked += bench.in_sample(point.name)
+    if is_last and point.stage in ("base", "pretraining"):  # which checkpoint of fine-tuning is compared, dev decides
         asked += bench.likelihoods(model, bench.gold(point, point.stage, "test"))
     bench.answer(model, asked)
     if point.stage == "base":
-        bench.answer(model, bench.gold(point, "base_retrieval", "test", "retrieved"))
+        bench.answer(model, _with_passages(bench, point, "base_retrieval"))
         bench.answer(model, bench.gold(point, "base_right_chunk", "test", "right chunk"))
     if is_last and of_curve and bench.settings.protocol != "heldout":
         bench.published(model, point)
     return entries
 
 
-def _ask_chosen(bench: Bench, chosen: Point) -> None:
-    """The test questions to the chosen checkpoint, closed book and with passages."""
-    model = bench.load(chosen)
-    bench.answer(model, bench.likelihoods(model, bench.gold(chosen, "finetuned", "test")))
-    bench.answer(model, bench.gold(chosen, "finetuned_retrieval", "test", "retrieved"))
+def _chosen(bench: Bench, points: list[Point], stage: str) -> Point | None:
+    """The checkpoint of a stage that dev chooses; without dev questions its last, None where the stage has none."""
+    known = {point.name: point for point in points if point.stage == stage}
+    last = next(reversed(known.values()), None)
+    return known.get(compare.best_on_dev(bench.predictions, stage), last)
+
+
+def _with_passages(bench: Bench, point: Point, system: str) -> Asked:
+    """The test questions with what retrieval finds, and those that the documents do not answer."""
+    kinds = ("test", "test unanswerable")
+    return [asked for protocol in kinds for asked in bench.gold(point, system, protocol, "retrieved")]
 
 
 def examples(predictions: Path, systems: list[str], count: int, protocol: str = "in_sample") -> pd.DataFrame:

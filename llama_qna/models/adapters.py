@@ -61,6 +61,38 @@ def adapter_to_train(model, adapter: Path):
     return model
 
 
+def adapter_from(model, adapter: Path, lora: Lora, seed: int):
+    """Put a new adapter on a base that computes what a smaller one does: training goes on from a skill.
+
+    The rows of A and the columns of B beyond the smaller rank are as in a fresh adapter, A random and B zero (LoRA,
+    arXiv:2106.09685, section 4.1), and the scale alpha / r is that of the smaller one, so that no logit changes.
+
+    Args:
+        lora: of the new adapter; its rank is at least the smaller one's, its alpha is not used.
+
+    Raises:
+        UserError: the smaller adapter is damaged, of another base, of a higher rank or of other modules.
+    """
+    import torch
+    from peft import get_peft_model
+    from safetensors.torch import load_file
+
+    config, rank = read_adapter_config(adapter), read_adapter_config(adapter)["r"]
+    if rank > lora.r:
+        raise UserError(f"lora.r is {lora.r}, but {adapter.parent.name}, from which training starts, has rank {rank}")
+    torch.manual_seed(seed)
+    grown = get_peft_model(model, lora_config(lora.model_copy(update={"alpha": config["lora_alpha"] / rank * lora.r})))
+    places = {name.replace(".default.", "."): value for name, value in grown.named_parameters() if ".lora_" in name}
+    with adapter_of(adapter, *_names(model)), torch.no_grad():
+        tensors = load_file(adapter / "adapter_model.safetensors")
+        if tensors.keys() != places.keys():
+            raise ValueError("it does not adapt the modules that lora.target_modules names")
+        for name, tensor in tensors.items():
+            rows, columns = tensor.shape
+            places[name][:rows, :columns] = tensor
+    return grown
+
+
 def swap_adapter(model, adapter: Path) -> None:
     """Replace the weights of the attached adapter by those of another checkpoint of the same shape, in place."""
     from peft.tuners.lora import LoraLayer

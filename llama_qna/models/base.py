@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from llama_qna.project import processes
 from llama_qna.project.files import sha256
 from llama_qna.project.recipe import EMBEDDED, Quantization
 from llama_qna.project.variant import REPOSITORY
+from llama_qna.text.language import main_language
 
 EMBEDDED_FOLDER = REPOSITORY / "models" / "smollm2-135m-instruct"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -39,6 +41,20 @@ def model_path(base_model: str) -> str:
     if base_model.startswith("embedded/"):
         raise UserError(f"base_model {base_model}: the only embedded model is {EMBEDDED}")
     return base_model
+
+
+def knows_not(base_model: str, texts: Iterable[str]) -> str:
+    """One line where the base model does not know the language that most of the texts are in; else an empty string.
+
+    Of the embedded one it is known that it has read English alone; others are trusted.
+    """
+    language = main_language(texts)
+    if base_model != EMBEDDED or language == "en":
+        return ""
+    return (
+        f"the documents are in another language ({language}), and the embedded model knows English alone: "
+        "expect little, or give a base_model that knows the language, and for pairs a generation.endpoint"
+    )
 
 
 def embedded_model() -> Path:
@@ -104,7 +120,7 @@ def load_tokenizer(base_model: str):
 
 
 def load_base(base_model: str, quantization: Quantization | None, weights: Path | None = None, on: str | None = None):
-    """Load a base model, in NF4 when `quantization` is given, in 16 bits otherwise.
+    """Load a base model, as `quantization` says, or without it in 16 bits.
 
     Args:
         base_model: as in a recipe.
@@ -119,7 +135,7 @@ def load_base(base_model: str, quantization: Quantization | None, weights: Path 
     dtype = compute_dtype(quantization)
     on = on or ("cpu" if processes.sharded() else device())  # FSDP moves each card's part to it
     options = {"dtype": dtype, "device_map": {"": on}}
-    if quantization:
+    if quantization and quantization.bits == 4:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -137,7 +153,7 @@ def load_base(base_model: str, quantization: Quantization | None, weights: Path 
 def ready(model, quantization: Quantization | None):
     """What every base goes through after its weights are there; the frozen model in eval mode."""
     if quantization:
-        keep_gradients_on_cpu(model)
+        keep_gradients_on_cpu(model)  # of layers in 4 bits, where there are any
         if quantization.dequantize_once and not processes.sharded():
             dequantize_once(model)
     if processes.sharded():

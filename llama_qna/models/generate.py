@@ -41,6 +41,7 @@ def continue_prompts(
     seeds: list[str] | None = None,
     stop_at_newline: bool = False,
     words: list[tuple[str, ...]] | None = None,
+    first_bias: dict[int, float] | None = None,
     description: str = "generating",
     done: Callable[[int], None] | None = None,
 ) -> list[Continuation]:
@@ -52,6 +53,7 @@ def continue_prompts(
         seeds: one string a prompt; with it a sampled text does not depend on what else is in its batch.
         stop_at_newline: end a text at the first line break.
         words: the words that each prompt's continuation may use, which ends with a question mark.
+        first_bias: added to the logits of these tokens where they would be the first of a text.
         done: called with the number of finished texts in place of a progress bar.
 
     Returns:
@@ -74,7 +76,8 @@ def continue_prompts(
                 [seeds[i] for i in rows] if temperature else [],
                 Words(tokenizer, [words[i] for i in rows]) if words else None,
             )
-            new = _write(model, [prompts[i] for i in rows], prefix, cache, choice, last, max_new_tokens)
+            bias = first_bias or {}
+            new = _write(model, [prompts[i] for i in rows], prefix, cache, choice, last, max_new_tokens, bias)
             texts = tokenizer.batch_decode(new, skip_special_tokens=True)
             for row, (i, text) in enumerate(zip(rows, texts, strict=True)):
                 text = (text.split("\n", 1)[0] if stop_at_newline else text).strip()
@@ -86,7 +89,9 @@ def continue_prompts(
 
 
 @torch.inference_mode()
-def _write(model, prompts, prefix: int, cache, choice: _Choice, last: set[int], max_new_tokens: int) -> list[list[int]]:
+def _write(
+    model, prompts, prefix: int, cache, choice: _Choice, last: set[int], max_new_tokens: int, bias: dict[int, float]
+) -> list[list[int]]:
     """Token by token, all rows at once; a row that has ended leaves the batch. B lists of new tokens.
 
     `places` are of rows that are still in the batch, `rows` their numbers among all B.
@@ -99,7 +104,10 @@ def _write(model, prompts, prefix: int, cache, choice: _Choice, last: set[int], 
     logits_of = _logits(model, choice.words)
     for step in range(max_new_tokens):
         logits = logits_of(input_ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache)  # (B, V)
-        tokens = choice(logits.float(), rows)  # one a row
+        logits = logits.float()
+        for token, nats in bias.items() if step == 0 else ():
+            logits[:, token] += nats
+        tokens = choice(logits, rows)  # one a row
         for row, token in zip(rows, tokens, strict=True):
             new[row].append(token)
         left = [place for place, token in enumerate(tokens) if token not in last and not choice.ended(rows[place])]

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.project.files import sha256
+from llama_qna.project.files import read_json, sha256
+from llama_qna.project.recipe import EMBEDDED
 from llama_qna.project.stage import check_output, outputs_sha256, valid_record
-from llama_qna.project.variant import Variant
+from llama_qna.project.variant import Reader, Variant
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -34,6 +35,7 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rsplit("-", 1)[1])
 
 
+READER = "reader_135m"
 # of the terminal, to make the checkpoints of a stage again
 VERBS = {"pretraining": "pretrain", "finetuning": "finetune", "finetuning_only": "finetune --without-pretraining"}
 
@@ -69,13 +71,18 @@ def start_of_finetuning(variant: Variant) -> tuple[Path | None, Path | None]:
 
 
 def trained(variant: Variant, name: str) -> tuple[Path | None, Path | None]:
-    """The folder of weights (None: the base's own) and the adapter (None: none) of `base`, `pretrained` or `qna`.
+    """The folder of weights (None: the base's own) and the adapter (None: none) of a model of a variant.
+
+    Args:
+        name: `base`, `reader`, `pretrained` or `qna`.
 
     Raises:
         UserError: it has not been trained on this machine, or does not belong to the recipe any more.
     """
     if name == "base":
         return None, None
+    if name == "reader":
+        return None, reader_of(variant).adapter
     if name == "pretrained":
         return None, _pretrained(variant)
     adapter = shipped_checkpoint(variant)
@@ -84,15 +91,54 @@ def trained(variant: Variant, name: str) -> tuple[Path | None, Path | None]:
     return point.weights, adapter
 
 
+def reader_of(variant: Variant, name: str = READER) -> Reader:
+    """The reader of a variant's base.
+
+    Raises:
+        UserError: there is none for this base, or its adapter is not the one that was made.
+    """
+    reader = Reader.load(name)
+    if reader.recipe.base_model != variant.recipe.base_model:
+        raise UserError(f"there is no reader for {variant.recipe.base_model}; {name} reads for {EMBEDDED}")
+    check_reader(reader)
+    return reader
+
+
+def start_of_training(variant: Variant) -> Path | None:
+    """The adapter that training begins from where the recipe names one; None for a fresh one.
+
+    Raises:
+        UserError: it is damaged, or stands on another base or another quantization than the recipe's.
+    """
+    if variant.recipe.start is None:
+        return None
+    reader = reader_of(variant, variant.recipe.start)
+    there, here = reader.recipe.quantization, variant.recipe.quantization
+    if there != here:
+        differ = ", ".join(key for key, value in there if value != getattr(here, key))
+        raise UserError(f"start: {reader.name} stands on another quantization than {variant.name} ({differ})")
+    return reader.adapter
+
+
+def check_reader(reader: Reader) -> None:
+    """Refuse a reader's adapter that is not there, or not the one that its record names."""
+    weights, record = reader.adapter / "adapter_model.safetensors", reader.folder / "run.json"
+    if not weights.is_file():
+        raise UserError(f"{reader.name} has no adapter: run `make reader` (about an hour), or take the committed one")
+    made = read_json(record)["outputs"]["adapter/adapter_model.safetensors"]
+    if sha256(weights) != made:
+        raise UserError(f"{weights} is damaged (its sha256 is not that of {record.name}): `git checkout {reader.name}`")
+
+
 def points_of(variant: Variant) -> list[Point]:
-    """The base, then the checkpoints of each stage by step; of fine-tuning without pretraining the last alone.
+    """The base, then the checkpoints of each stage by step.
 
     Raises:
         UserError: nothing is fine-tuned yet, or a checkpoint is of another base than the recipe's.
     """
     weights, _ = start_of_finetuning(variant)
     points = [Point("base")] + [Point("pretraining", adapter) for adapter in checkpoints(variant.pretraining)]
-    points += [Point("finetuning_only", adapter) for adapter in _trained_alone(variant)[-1:]]
+    points += [Point("finetuning_only", adapter) for adapter in _trained_alone(variant)]
     points += [Point("finetuning", adapter, weights) for adapter in checkpoints(variant.finetuning)]
     if points[-1].stage != "finetuning":
         raise UserError(f"no fine-tuned model yet for {variant.name}: run `llama-qna finetune {variant.name}` first")

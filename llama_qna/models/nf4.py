@@ -1,4 +1,4 @@
-"""Weights in 4 bits (bitsandbytes NF4) that train on a CPU, and that may keep their 16-bit copy."""
+"""Weights in 4 bits (bitsandbytes NF4) that train on a CPU, and that may keep their 16-bit copy; 16 bits likewise."""
 
 from __future__ import annotations
 
@@ -20,22 +20,26 @@ def dequantize_once(model) -> None:
     """Let each `Linear4bit` compute with a kept 16-bit copy of its dequantized NF4 weights.
 
     The copy is bit-equal to what bitsandbytes dequantizes at every step, so results are those of the 4-bit layer; it
-    costs two bytes a weight and saves the dequantization, most of the time of a step with short rows.
+    costs two bytes a weight and saves the dequantization, most of the time of a step with short rows. Where the base
+    was loaded in 16 bits its own weights are the copy.
     """
     import torch.nn.functional as F
-    from bitsandbytes.nn import Linear4bit
+    from torch.nn import Linear
 
     def forward(self, x):
         return F.linear(x.to(self.dequantized.dtype), self.dequantized, self.bias).to(x.dtype)
 
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
+    for name, module in model.get_decoder().named_modules():
+        if isinstance(module, Linear) and ".lora_" not in name:
             module.register_buffer("dequantized", dequantize(module), persistent=False)
             module.forward = forward.__get__(module)
 
 
 def dequantize(layer):
-    """The weights of a `Linear4bit` in its 16-bit compute type: (out, in)."""
+    """The weights of a `Linear4bit` in its 16-bit compute type, or those of a 16-bit layer: (out, in)."""
     from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
 
+    if not isinstance(layer, Linear4bit):
+        return layer.weight.data
     return dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(layer.compute_dtype)

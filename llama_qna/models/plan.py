@@ -144,13 +144,19 @@ def memory(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, d
         kept = shapes.layers * layer
     scored = max(round(batch.labelled * batch.tokens), REPLAY_PIECE if stage.replay_tokens else 0)
     passing = layer * PASSING + LOGIT[device] * shapes.vocabulary * min(HEAD_TILE, scored)
-    if not quantization.dequantize_once:  # one matrix at a time, as it is used
+    if quantization.bits == 16:
+        weights = {"weights, 16-bit": value * (shapes.linear_weights + shapes.other_weights)}
+    else:
+        weights = {
+            "weights, NF4": int(shapes.linear_weights * (0.5 + state)),
+            "weights, 16-bit (embedding, head, norms)": value * shapes.other_weights,
+            "kept dequantized copy": value * shapes.linear_weights if quantization.dequantize_once else 0,
+        }
+    if not (quantization.bits == 16 or quantization.dequantize_once):  # one matrix at a time, as it is used
         passing += value * max(rows * columns for rows, columns in shapes.linears.values())
     parts = {
         "Python and libraries": LIBRARIES[device],
-        "weights, NF4": int(shapes.linear_weights * (0.5 + state)),
-        "weights, 16-bit (embedding, head, norms)": value * shapes.other_weights,
-        "kept dequantized copy": value * shapes.linear_weights if quantization.dequantize_once else 0,
+        **weights,
         "adapters": adapters,
         "gradients": adapters,
         "optimizer": 2 * adapters,

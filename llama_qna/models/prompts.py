@@ -7,11 +7,18 @@ that applies it. Token ids are built here and nowhere else.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from llama_qna import UserError
 
 CONTEXT_TOKENS = 900  # of a prompt with chunks: the 135M model was trained on 2,048 tokens, and long prompts are slow
 SYSTEM = "Answer the question briefly and precisely."
+READING = (
+    "Quote the words of the texts that answer the question, then answer it. If they do not answer it, write a dash."
+)
+WRITING = "Write a question about the text that the given sentence answers."
+NOTHING = "-"  # in place of a quote
+NOT_SAID = "The documents do not say."
 # For base models that come without a chat template.
 PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ '### ' + message['role'] | capitalize + ':\n' + message['content'] + '\n' }}"
@@ -81,6 +88,53 @@ def text_row(tokenizer, text: str, max_length: int) -> dict[str, list[int]]:
     start = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
     input_ids = (start + encode_document(tokenizer, text))[:max_length]
     return {"input_ids": input_ids, "labels": list(input_ids)}
+
+
+def reading_messages(question: str, passages: Sequence[str]) -> list[dict[str, str]]:
+    """The messages that ask for a quote from passages and for the answer that it gives."""
+    texts = [f"Text: {passage}" for passage in passages]
+    return _turn("system", READING) + _turn("user", "\n\n".join([*texts, f"Question: {question}"]))
+
+
+def reading_answer(evidence: str, answer: str) -> str:
+    """What a reader writes: a quote and the answer on two lines, or that the passages do not tell.
+
+    The quote comes first: to copy the words that matter is what a small model can, and its answer then stands beside
+    them.
+    """
+    return f"{evidence}\n{answer}" if evidence else f"{NOTHING}\n{NOT_SAID}"
+
+
+def writing_messages(passage: str, sentence: str) -> list[dict[str, str]]:
+    """The messages that ask for a question about a sentence of a passage."""
+    return _turn("system", WRITING) + _turn("user", f"Text: {passage}\n\nSentence: {sentence}")
+
+
+def conversation_row(tokenizer, messages: list[dict[str, str]]) -> dict[str, list[int]]:
+    """`input_ids` and `labels` of a conversation; labels stand on the assistant's turns and on the end of each: (T,).
+
+    A turn of the assistant begins with a space, so that what it quotes has the same tokens as in the middle of a text.
+    """
+    input_ids, labels, asked = [], [], []
+    for message in messages:
+        if message["role"] != "assistant":
+            asked.append(message)
+            continue
+        prompt = _next_turn(tokenizer, asked) if input_ids else chat_ids(tokenizer, asked)
+        answer = encode_document(tokenizer, f" {message['content']}") + [tokenizer.eos_token_id]
+        input_ids += prompt + answer
+        labels += [-100] * len(prompt) + answer
+        asked = []
+    return {"input_ids": input_ids, "labels": labels}
+
+
+def _next_turn(tokenizer, messages: list[dict[str, str]]) -> list[int]:
+    """What the template puts between the end of one answer and the beginning of the next."""
+    begun = _turn("user", "a")
+    before = chat_ids(tokenizer, begun)
+    after = chat_ids(tokenizer, begun + _turn("assistant", "a") + messages)
+    answered = encode_document(tokenizer, "a")
+    return after[len(before) + len(answered) :][1:]  # without the end-of-text token, which belongs to the answer
 
 
 def encode_document(tokenizer, text: str) -> list[int]:

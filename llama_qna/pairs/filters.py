@@ -6,12 +6,25 @@ import re
 from collections import Counter
 from itertools import pairwise
 
-from llama_qna.text.words import STOPWORDS, content_words, similarity, supported
+from llama_qna.text.language import languages_of
+from llama_qna.text.stopwords import stopwords
+from llama_qna.text.words import CHARACTER, OTHER_STOPS, SPACED_STOPS, content_words, similarity, supported
 
-POINTS_AT_TEXT = re.compile(
-    r"\b(the|this|that) (text|passage|author|authors|article|excerpt|paragraph|above|sentence)\b|\b(above|below)\b",
-    re.I,
-)
+# By language; in others nothing is known to point at the text.
+POINTS_AT_TEXT = {
+    "en": r"\b(the|this|that) (text|passage|authors?|article|excerpt|paragraph|above|sentence)\b|\b(above|below)\b",
+    "de": r"\b(de[rmns]|die|diese[mnrs]?|im|vom) (text(es)?|abschnitts?|absatz|autor(en|in)?|artikels?)\b|\boben\b",
+    "es": r"\b(el|la|est[ea]|del|al) (texto|pasaje|autora?|artículo|fragmento|párrafo|frase)\b",
+    "fr": r"\b(l['’]|(le|la|cet?|cette|du|au) )(texte|passage|auteure?|article|extrait|paragraphe)\b|\bci-dessus\b",
+    "it": r"\b((del)?l['’]|(il|quest[oa]|del|nel|dal) )(testo|brano|passaggio|autore|articolo|paragrafo)\b",
+    "ja": r"本文|上記|この文章|著者|筆者",
+    "nl": r"\b(de|het|deze|dit) (tekst|passage|auteurs?|artikel|alinea|zin)\b|\bhierboven\b",
+    "pt": r"\b([nd]?[oa]|est[ea]|[aà]o?) (texto|trecho|passagem|autora?|artigo|parágrafo|frase)\b",
+    "ru": r"\b(в|из|это[тм]|данн(ый|ом)) (тексте?|текста|отрывк[еа]|абзац[еа]|стать[еи])\b|\bавтор(а|ы|у|ом)?\b",
+    "zh": r"文中|本文|上文|上述|这段|這段|该段|作者",
+}
+ANSWER_END = re.compile(rf"[{SPACED_STOPS}{OTHER_STOPS})）\"”“»」』]$")
+QUESTION_END = re.compile(r"(?<! and)(?<! or)(?<! the)\?$|[？؟]$|か。$|(?<=[\u0370-\u03ff]);$")
 QUESTION_WORD = re.compile(
     r"\b(what|when|where|who|whom|whose|why|which|how)\b|^(is|are|was|were|do|does|did|can|could|has|have|will|would)\b",
     re.I,
@@ -42,7 +55,9 @@ REASONS = [
 
 
 class Filters:
-    """The rules for one set of chunks.
+    """The rules for one set of chunks, each in its language.
+
+    A few know English alone: which words begin a question, and what is vague. They pass what is in another language.
 
     Args:
         texts: every chunk of the corpus; they tell which words are common in it.
@@ -51,7 +66,8 @@ class Filters:
 
     def __init__(self, texts: list[str], min_score: float):
         self.min_score = min_score
-        chunks = Counter(word for text in texts for word in content_words(text))
+        self.languages = dict(zip(texts, languages_of(texts), strict=True))
+        chunks = Counter(word for text in texts for word in content_words(text, self.languages[text]))
         self.rare = {word for word, count in chunks.items() if count <= max(2, 0.04 * len(texts))}
         nouns = Counter(pair for text in texts for pair in re.findall(r"\b(an?|the) ([a-z-]+)", text.lower()))
         self.introduced = {
@@ -64,22 +80,22 @@ class Filters:
         """The first reason to reject a candidate about a chunk's text, or an empty string."""
         if candidate.problem:
             return "no pair in the response"
-        question, answer = candidate.question, candidate.answer
-        asked, answered, source = content_words(question), content_words(answer), content_words(text)
+        question, answer, language = candidate.question, candidate.answer, self.languages.get(text, "en")
+        asked, answered, source = (content_words(words, language) for words in (question, answer, text))
+        length = len(question.split()) + len(CHARACTER.findall(question)) // 2  # two characters are about a word
         rules = {
-            "cut off": not re.search(r"[.!?)\"”]$", answer)
-            or not re.search(r"(?<! and)(?<! or)(?<! the)\?$", question),
-            "not a question": not QUESTION_WORD.search(question) or not 3 <= len(question.split()) <= 40,
-            "refers to the text": bool(POINTS_AT_TEXT.search(f"{question} {answer}")),
-            "not supported by the chunk": not supported(answer, answered, source, 0.75)
-            or not supported(question, asked, source, 0.6),
+            "cut off": not ANSWER_END.search(answer) or not QUESTION_END.search(question),
+            "not a question": (language == "en" and not QUESTION_WORD.search(question)) or not 3 <= length <= 40,
+            "refers to the text": bool(re.search(POINTS_AT_TEXT.get(language, "(?!)"), f"{question} {answer}", re.I)),
+            "not supported by the chunk": not supported(answer, answered, source, 0.75, language)
+            or not supported(question, asked, source, 0.6, language),
             "answer repeats the question": answered <= asked,
-            "question repeats itself": _repeats(question, answer),
+            "question repeats itself": _repeats(question, answer, language),
             "answer not about the question": len(asked & answered) < max(min(2, len(asked)), 0.34 * len(asked)),
-            "vague question": self._is_vague(question, asked),
+            "vague question": language == "en" and self._is_vague(question, asked),
             "unlikely question": candidate.score is not None
             and candidate.score < self.min_score - (not candidate.free) * FORMED,
-            "the model answers otherwise": similarity(answer, candidate.check) < 0.5,
+            "the model answers otherwise": similarity(answer, candidate.check, language) < 0.5,
         }
         return next((reason for reason in REASONS if rules.get(reason)), "")
 
@@ -138,9 +154,11 @@ def _signature(shingles: set[str]):
     return signature
 
 
-def _repeats(question: str, answer: str) -> bool:
-    """Whether the question has a content word more often than a person would ask it."""
-    asked, said = (
-        Counter(w for w in re.findall(r"\w+", text.lower()) if w not in STOPWORDS) for text in (question, answer)
-    )
-    return any(count > max(1, said[word]) for word, count in asked.items())
+def _repeats(question: str, answer: str, language: str) -> bool:
+    """Whether the question has a content word more often than a person would ask it.
+
+    Only in a language of which the words without content are known.
+    """
+    none = stopwords(language)
+    asked, said = (Counter(w for w in re.findall(r"\w+", text.lower()) if w not in none) for text in (question, answer))
+    return bool(none) and any(count > max(1, said[word]) for word, count in asked.items())

@@ -43,12 +43,15 @@ def generate(variant: Variant) -> pd.DataFrame:
     """
     recipe = variant.recipe
     chunks = read_chunks(variant)
-    from llama_qna.models.base import model_identity
+    from llama_qna.models.base import knows_not, model_identity
 
     inputs = {"chunks.csv": sha256(variant.chunks / "chunks.csv")} | model_identity(recipe.base_model)
     if recipe.generation.qna_file:
         path = variant.root / recipe.generation.qna_file
         inputs[path.name] = sha256(path) if path.is_file() else "missing"
+    written_here = not recipe.generation.endpoint and not recipe.generation.qna_file
+    if written_here and (line := knows_not(recipe.base_model, chunks.text)):
+        print(line)
     once(
         variant,
         "generate",

@@ -21,6 +21,7 @@ BEGINS = {
     "pretrain": "llama_qna.training.stages",
     "finetune": "llama_qna.training.stages",
     "finetune_only": "llama_qna.training.stages",
+    "read": "llama_qna.training.reading",
     "repeat": "llama_qna.repeat",
     "evaluate": "llama_qna.evaluation.protocols",
     "figures": "llama_qna.reporting.figures",

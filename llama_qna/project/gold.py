@@ -17,6 +17,7 @@ from llama_qna import UserError
 from llama_qna.project.data import read_table
 
 GOLD_COLUMNS = "question_id Question Answer variants kind document section chunk_split fold evidence".split()
+UNANSWERABLE_COLUMNS = "question_id Question document section fold".split()
 FOLDS = ("dev", "test")
 DEV_SHARE = 0.35
 SEPARATOR = " | "  # between the accepted variants of an answer
@@ -50,6 +51,15 @@ def read_gold(path: Path, chunks: pd.DataFrame) -> pd.DataFrame:
             raise UserError(f"{_shown(path)}, row {number} ({row.question_id or 'no question_id'}): {problem}")
         chunk_ids.append(ids)
     return table.assign(chunk_ids=chunk_ids)
+
+
+def read_unanswerable(path: Path) -> pd.DataFrame | None:
+    """Questions that the documents do not answer, one a row, all strings; None where there is no such file.
+
+    Raises:
+        UserError: no CSV, or a column is missing.
+    """
+    return read_table(path, _shown(path), UNANSWERABLE_COLUMNS) if path.is_file() else None
 
 
 def _read_table(path: Path) -> pd.DataFrame:

@@ -95,8 +95,10 @@ class Generation(_Strict):
 
 
 class Quantization(_Strict):
-    """bitsandbytes NF4 as in QLoRA (arXiv:2305.14314, section 3)."""
+    """bitsandbytes NF4 as in QLoRA (arXiv:2305.14314, section 3), or the base's own 16 bits."""
 
+    # 16: no quantization. 4 bits cost a 135M model a good part of its reading, and save nothing that matters there.
+    bits: Literal[4, 16] = 4
     double_quantization: bool = False
     compute_dtype: Literal["bfloat16", "float16"] = "bfloat16"
     # Keep a 16-bit copy of the dequantized NF4 weights, bit-equal to dequantizing them at every step: faster, and
@@ -160,6 +162,8 @@ class Recipe(_Strict):
     description: str
     corpus: str = Field(pattern=FOLDER_NAME)  # reads data/pdfs/<corpus>/: *.pdf, *.txt, *.md
     base_model: str  # embedded/smollm2-135m-instruct, a name on the Hugging Face hub, or a local folder
+    # a folder with a reader's adapter, such as reader_135m, which training goes on from; None: a fresh adapter
+    start: str | None = Field(None, pattern=FOLDER_NAME)
     seed: int = Field(42, ge=0)
     notebooks: list[Annotated[str, Field(pattern=FOLDER_NAME)]]
     extractor: Literal["pypdfium2", "pdfminer"] = "pypdfium2"
@@ -184,14 +188,27 @@ class Recipe(_Strict):
         return self
 
 
+class ReaderRecipe(_Strict):
+    """How a small base learns to read, from the examples of `data/reading/`; no documents of a user's are needed."""
+
+    description: str
+    base_model: str
+    seed: int = Field(42, ge=0)
+    quantization: Quantization = Quantization()
+    lora: Lora
+    rounds: int = Field(gt=0)  # how often each example comes, each time among other passages
+    finetuning: TrainingStage
+    stacking: Literal["continue"] = "continue"
+
+
 EMBEDDED = "embedded/smollm2-135m-instruct"
 # what the hub calls a base model that our recipes name otherwise
 HUB_NAMES = {EMBEDDED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 MOST_BYTES = 100_000  # of a recipe; those that are shipped have about 3,000
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Read and check one `variant.yaml`.
+def read_recipe(path: Path, kind: type[BaseModel] = Recipe):
+    """Read and check one `variant.yaml`, or a recipe of another kind.
 
     Raises:
         UserError: with the file, the key and, for a misspelt key, the nearest key that exists.
@@ -214,9 +231,9 @@ def read_recipe(path: Path) -> Recipe:
     if not isinstance(content, dict):
         raise UserError(f"{shown}: a recipe is a list of `key: value` lines; this file holds {type(content).__name__}")
     try:
-        return Recipe.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{shown}: {one_line(_explain(error))}") from None
+        raise UserError(f"{shown}: {one_line(_explain(error, kind))}") from None
 
 
 class _Plain(yaml.SafeLoader):
@@ -248,21 +265,20 @@ class _Plain(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """One line for the first complaint (unknown keys first: a misspelt key also looks like a missing one)."""
     complaints = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     first = complaints[0]
     key = ".".join(str(part) for part in first["loc"] if "[" not in str(part))  # without the branch of a union
     if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(first["loc"][-1]), _keys_beside(first["loc"]), n=1)
+        close = difflib.get_close_matches(str(first["loc"][-1]), _keys_beside(first["loc"], kind), n=1)
         return f"unknown key `{key}`" + (f"; did you mean `{close[0]}`?" if close else "")
     if first["type"] == "missing":
         return f"the key `{key}` is missing"
     return f"`{key}`: {first['msg'].removeprefix('Value error, ')}" if key else first["msg"]
 
 
-def _keys_beside(location: tuple) -> list[str]:
-    model: type[BaseModel] = Recipe
+def _keys_beside(location: tuple, model: type[BaseModel]) -> list[str]:
     for part in location[:-1]:
         annotation = model.model_fields[part].annotation
         model = next((branch for branch in get_args(annotation) if branch is not type(None)), annotation)

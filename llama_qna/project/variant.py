@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.project.recipe import Recipe, read_recipe
+from llama_qna.project.recipe import ReaderRecipe, Recipe, read_recipe
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -64,6 +64,10 @@ class Variant:
         return self.root / "data" / self.recipe.corpus / "gold.csv"
 
     @cached_property
+    def unanswerable(self) -> Path:
+        return self.gold.with_name("unanswerable.csv")
+
+    @cached_property
     def chunks(self) -> Path:
         return self.run / "chunks"
 
@@ -108,6 +112,48 @@ class Variant:
             "evaluate": self.evaluation,
             "figures": self.figures,
         }
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A base model's skill of reading: a recipe, its place, and the adapter that it made, which is committed."""
+
+    name: str
+    root: Path
+    recipe: ReaderRecipe
+
+    @classmethod
+    def load(cls, name: str) -> Reader:
+        """Read `reader.yaml` in the folder of that name.
+
+        Raises:
+            UserError: there is none, or it is no recipe of a reader.
+        """
+        path = REPOSITORY / name / "reader.yaml"
+        if Path(name).name != name or not path.is_file():
+            raise UserError(f"there is no reader {name!r} (no {name}/reader.yaml)")
+        return cls(name, REPOSITORY, read_recipe(path, ReaderRecipe))
+
+    @cached_property
+    def folder(self) -> Path:
+        """The committed folder: recipe, adapter and what it was measured to do."""
+        return self.root / self.name
+
+    @cached_property
+    def adapter(self) -> Path:
+        return self.folder / "adapter"
+
+    @cached_property
+    def run(self) -> Path:
+        return root_in_use() / "runs" / self.name
+
+    @cached_property
+    def examples(self) -> Path:
+        return self.root / "data" / "reading"
+
+    @cached_property
+    def stage_folders(self) -> dict[str, Path]:
+        return {"read": self.run / self.recipe.finetuning.folder}
 
 
 def root_in_use() -> Path:

@@ -19,11 +19,12 @@ from llama_qna.models.lineage import trained
 from llama_qna.project.data import read_chunks
 from llama_qna.project.gold import read_gold, references
 from llama_qna.project.variant import Variant, variant_names
+from llama_qna.serving.library import Library, Shown, shown
 from llama_qna.text.scores import score
 
 HOST = "127.0.0.1"
 MAX_CHARACTERS = 8000  # of a question; what a prompt takes is counted in tokens, and a book would be long to count
-SHOWN_SCORES = {"rougeL": "ROUGE-L", "f1": "F1", "exact_match": "exact match", "supported": "supported"}
+SHOWN_SCORES = {"right": "right", "new_words_f1": "new words F1", "rougeL": "ROUGE-L", "f1": "F1"}
 NOTHING = "(The model wrote nothing.)"
 
 
@@ -45,6 +46,7 @@ class Reply:
     text: str
     sources: tuple[Source, ...] = ()  # what retrieval finds; a system with retrieval was given them
     by: str = ""  # what computed it: `transformers` in this process, or `vLLM`
+    evidence: Shown | None = None  # the sentence that the answer was taken from
     gold: GoldQuestion | None = None
     scores: dict[str, float] = field(default_factory=dict)
     done: bool = False
@@ -59,18 +61,24 @@ class Desk:
     Args:
         root: the folder of the variants.
         answerer_for: makes the answerer of a variant: `answering.Answerer`, or one over a running engine.
+        library: somebody's own documents; nothing else is asked then.
     """
 
-    def __init__(self, root: Path, answerer_for: Callable[[Variant], Answerer] = Answerer):
-        self.root = root
+    def __init__(
+        self,
+        root: Path,
+        answerer_for: Callable[[Variant], Answerer] = Answerer,
+        library: Library | None = None,
+    ):
+        self.root, self.library = root, library
         self._answerer_for = answerer_for
         self._answerers: dict[str, Answerer] = {}
-        self._library: dict[str, tuple[list[GoldQuestion], list[str]]] = {}
+        self._library: dict[str, list[GoldQuestion]] = {}
         self._lock = threading.Lock()
 
     def variants(self) -> list[str]:
         """The names to choose from."""
-        return variant_names(self.root)
+        return [self.library.name] if self.library else variant_names(self.root)
 
     def answerer(self, name: str) -> Answerer:
         """The answerer of a variant.
@@ -78,6 +86,8 @@ class Desk:
         Raises:
             UserError: there is no such variant, or its base model cannot be had.
         """
+        if self.library:
+            return self.library
         with self._lock:
             found = self._answerers.pop(name, None) or self._answerer_for(Variant.load(name))
             self._answerers[name] = found  # the last one used stands at the end
@@ -87,6 +97,8 @@ class Desk:
 
     def missing(self, name: str) -> dict[str, str]:
         """The systems that cannot answer yet on this machine, each with what to run."""
+        if self.library:
+            return {system: f"{system} needs a variant" for system in SYSTEMS if system != "reader"}
         variant, missing = Variant.load(name), {}
         for system in SYSTEMS:
             try:
@@ -99,7 +111,18 @@ class Desk:
 
     def gold(self, name: str) -> list[GoldQuestion]:
         """The gold questions of a variant; none where it has none, or where its chunks are not made yet."""
-        return self._gold_and_chunks(name)[0]
+        if self.library:
+            return []
+        variant = Variant.load(name)
+        if not variant.gold.is_file() or not (variant.chunks / "chunks.csv").is_file():
+            return []
+        with self._lock:
+            if name not in self._library:
+                self._library[name] = [
+                    GoldQuestion(row.question_id, row.fold, row.Question, row.Answer, tuple(references(row)[1:]))
+                    for row in read_gold(variant.gold, read_chunks(variant)).itertuples()
+                ]
+            return self._library[name]
 
     def reply(self, question: str, name: str, system: str) -> Iterator[Reply]:
         """Answer one question, each reply with more of the text; the last one is done.
@@ -111,15 +134,25 @@ class Desk:
             if len(question) > MAX_CHARACTERS:
                 raise UserError(f"the question is longer than {MAX_CHARACTERS} characters")
             answerer, text = self.answerer(name), ""
+            if system == "reader":
+                yield self._read(answerer, question, name)
+                return
             with closing(answerer.stream(question, system)) as pieces:  # who goes away stops the writing
                 sources = self._sources(answerer, question, system)
                 for piece in pieces:
                     text += piece
                     yield Reply(text, sources, answerer.computed_by)
             gold, scores = self._scored(question, text, name)
-            yield Reply(text or NOTHING, sources, answerer.computed_by, gold, scores, done=True)
+            yield Reply(text or NOTHING, sources, answerer.computed_by, None, gold, scores, done=True)
         except UserError as error:
             yield Reply("", done=True, problem=str(error))
+
+    def _read(self, answerer, question: str, name: str) -> Reply:
+        """The reader's answer with its evidence."""
+        answer = answerer.answer([question], "reader")[0]
+        evidence = shown(answerer, answer.evidence) if answer.evidence else None
+        gold, scores = self._scored(question, answer.text, name)
+        return Reply(answer.text, answer.sources, answerer.computed_by, evidence, gold, scores, done=True)
 
     def side_by_side(self, question: str, name: str) -> Iterator[tuple[str, Reply]]:
         """Ask every system the same question: (system, reply) as `reply`, ordered by model, so that few are swapped."""
@@ -145,27 +178,12 @@ class Desk:
     def _scored(self, question: str, text: str, name: str) -> tuple[GoldQuestion | None, dict[str, float]]:
         """The gold question that this is, and the scores of the answer, as evaluation computes them."""
         try:
-            gold, chunks = self._gold_and_chunks(name)
+            gold = self.gold(name)
         except UserError:  # a broken gold file is complained about when the variant is chosen
             return None, {}
         asked = " ".join(question.split())
         found = next((row for row in gold if " ".join(row.question.split()) == asked), None)
-        return found, score(text, found.answer, list(found.variants), chunks) if found else {}
-
-    def _gold_and_chunks(self, name: str) -> tuple[list[GoldQuestion], list[str]]:
-
-        variant = Variant.load(name)
-        if not variant.gold.is_file() or not (variant.chunks / "chunks.csv").is_file():
-            return [], []
-        with self._lock:
-            if name not in self._library:
-                chunks = read_chunks(variant)
-                rows = [
-                    GoldQuestion(row.question_id, row.fold, row.Question, row.Answer, tuple(references(row)[1:]))
-                    for row in read_gold(variant.gold, chunks).itertuples()
-                ]
-                self._library[name] = rows, list(chunks[chunks.kind == "body"].text)
-            return self._library[name]
+        return found, score(text, found.answer, list(found.variants), found.question) if found else {}
 
 
 def messages(reply: Reply, name: str, system: str) -> list[dict]:
@@ -178,6 +196,9 @@ def messages(reply: Reply, name: str, system: str) -> list[dict]:
     count = f"{len(reply.sources)} passage{'s' if len(reply.sources) != 1 else ''}"
     how = f"given {count}" if uses_retrieval(system) else f"given no passage; retrieval finds {len(reply.sources)}"
     passages = passages_text(reply.sources) or "No passage shares a word with the question."
+    if reply.evidence:
+        shown = reply.evidence
+        answer.append(_message(f"“{shown.sentence}”", f"Evidence: {shown.document}, page {shown.page}"))
     answer.append(_message(passages, f"{system} of {name} by {reply.by}, {how}"))
     if reply.gold:
         content = f"Reference answer: {reply.gold.answer}\n{scores_line(reply.scores)}"

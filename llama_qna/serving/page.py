@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 
 from llama_qna import UserError
 from llama_qna.answering.answerer import SYSTEMS, Answerer, uses_retrieval
-from llama_qna.project.variant import Variant
+from llama_qna.project.variant import Variant, root_in_use
 from llama_qna.serving.desk import (
     HOST,
     MAX_CHARACTERS,
@@ -27,6 +27,7 @@ from llama_qna.serving.desk import (
     stay_offline,
 )
 from llama_qna.serving.engine_client import EngineAnswerer, answerer_for
+from llama_qna.serving.library import Library
 from llama_qna.text.tables import markdown
 
 stay_offline()  # Gradio reads the environment when it is imported
@@ -39,6 +40,7 @@ POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-act
 
 AT_ONCE = 16  # questions; a model in this process still answers one after the other
 LABELS = {
+    "reader": "reader (quotes and answers from passages)",
     "base": "base",
     "pretrained": "pretrained",
     "qna": "qna (fine-tuned)",
@@ -55,23 +57,25 @@ CSS = """
 WORD_JOINER = "\u2060"
 
 
-def serve_page(variant: Variant, port: int = PORT, engine: str | None = None) -> None:
+def serve_page(asked: Variant | Library, port: int = PORT, engine: str | None = None) -> None:
     """Serve the page until it is interrupted; prints its address once it can be opened.
 
     Args:
+        asked: a variant, beside which the others can be chosen, or somebody's own documents.
         engine: the address of a running engine, such as http://127.0.0.1:8000/v1. By default an engine at its usual
             address is used if it serves the variant, and the model in this process if not.
 
     Raises:
         UserError: the base model cannot be had, no engine serves the variant at `engine`, or the port cannot be used.
     """
-    desk = Desk(variant.root, partial(answerer_at, engine))
-    desk.answerer(variant.name)  # what is wrong with it is said before the page is there
+    library = asked if isinstance(asked, Library) else None
+    desk = Desk(root_in_use(), partial(answerer_at, engine), library)
+    desk.answerer(asked.name)  # what is wrong with it is said before the page is there
     try:
-        build(desk, variant.name).launch(server_port=port, prevent_thread_lock=True, **launch_options())
+        build(desk, asked.name).launch(server_port=port, prevent_thread_lock=True, **launch_options())
     except (OSError, OverflowError):
         raise UserError(f"port {port} cannot be used: choose another one with --port") from None
-    print(f"{variant.name} answers at http://{HOST}:{port} (Ctrl+C stops it)", flush=True)
+    print(f"{asked.name} answers at http://{HOST}:{port} (Ctrl+C stops it)", flush=True)
     threading.Event().wait()
 
 
@@ -176,7 +180,7 @@ def choose(desk: Desk, name: str, system: str | None) -> tuple[gr.Radio, gr.Drop
         missing, gold, notice = {}, [], str(error)
     systems = [key for key in SYSTEMS if key not in missing]
     if system not in systems:
-        system = "qna" if "qna" in systems else "base"
+        system = next(key for key in ("reader", "qna", "base") if key in systems)
     return (
         gr.Radio(choices=[(LABELS[key], key) for key in systems], value=system),
         gr.Dropdown(choices=[(_gold_label(row), row.question) for row in gold], value=None, visible=bool(gold)),
@@ -193,9 +197,10 @@ def _chat(desk: Desk, variant: gr.Dropdown) -> tuple[gr.Radio, gr.Textbox]:
 
     def answer(question, _history, name, system):
         for reply in desk.reply(question, name, system):
-            yield messages(reply, name, system)
+            page = reply.evidence.picture() if reply.evidence else None
+            yield messages(reply, name, system), gr.Image(page, visible=page is not None)
 
-    system = gr.Radio([(LABELS[key], key) for key in SYSTEMS], value="qna", label="System")
+    system = gr.Radio([(LABELS[key], key) for key in SYSTEMS], value=SYSTEMS[0], label="System")
     chatbot = show_as_text(
         gr.Chatbot(
             label="Conversation",
@@ -208,11 +213,13 @@ def _chat(desk: Desk, variant: gr.Dropdown) -> tuple[gr.Radio, gr.Textbox]:
     question = gr.Textbox(
         label="Question", placeholder="Your question", max_length=MAX_CHARACTERS, submit_btn="Ask", stop_btn="Stop"
     )
+    marked = gr.Image(label="The page, with the evidence marked", visible=False, interactive=False, render=False)
     gr.ChatInterface(
         answer,
         chatbot=chatbot,
         textbox=question,
         additional_inputs=[variant, system],
+        additional_outputs=[marked],
         autofocus=False,
         fill_height=False,
         concurrency_limit=AT_ONCE,
@@ -220,6 +227,7 @@ def _chat(desk: Desk, variant: gr.Dropdown) -> tuple[gr.Radio, gr.Textbox]:
         api_visibility="private",
     )
     question.show_label = True  # ChatInterface hides it
+    marked.render()
     return system, question
 
 

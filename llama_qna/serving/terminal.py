@@ -12,20 +12,40 @@ from pathlib import Path
 from tqdm import tqdm
 
 from llama_qna import UserError
-from llama_qna.answering.answerer import MODELS, SYSTEMS, Answer, Prompter, Source, uses_retrieval
-from llama_qna.models.lineage import trained
-from llama_qna.project.files import sha256
+from llama_qna.answering.answerer import SYSTEMS, Prompter, uses_retrieval
+from llama_qna.answering.retrieval import Answer, Source
+from llama_qna.serving.library import shown
 
-COLUMNS = ["question", "system", "model", "answer", "sources"]
+COLUMNS = ["question", "system", "model", "answer", "evidence", "sources"]
 HELP = "A question is answered; /system NAME changes the system, /sources shows the passages or not, /quit leaves."
 
 
-def ask(answerer: Prompter, questions: list[str], system: str, with_sources: bool) -> Iterator[str]:
-    """The lines to print for some questions: of one question the answer, of several each with its answer."""
+def ask(answerer, questions: list[str], system: str, with_sources: bool) -> Iterator[str]:
+    """The lines to print for some questions: of one question the answer, of several each with its answer.
+
+    An answer with evidence comes with the sentence and its page; of one that the documents do not give the place is
+    named where they come nearest to it.
+    """
     for question, answer in zip(questions, answerer.answer(questions, system), strict=True):
         yield printable(f"Question: {question}\nAnswer: {answer.text}" if len(questions) > 1 else answer.text)
+        if line := evidence_line(answerer, answer):
+            yield printable(line)
         if with_sources:
             yield sources_text(answerer, question, system, answer)
+
+
+def evidence_line(answerer, answer: Answer) -> str:
+    """The sentence that an answer was taken from and its page, or where the documents come nearest to a question."""
+    if answer.evidence:
+        found = shown(answerer, answer.evidence)
+        return f"  “{found.sentence}”\n  {found.document}, page {found.page}"
+    if answer.said_not and answer.sources:
+        return "  nearest: " + "; ".join(dict.fromkeys(_near(source) for source in answer.sources[:3]))
+    return ""
+
+
+def _near(source: Source) -> str:
+    return f"{source.document}, page {source.page}"
 
 
 def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int:
@@ -46,16 +66,17 @@ def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int
     """
     questions = _questions(source, answerer)
     rows = _answered(target)
-    model = model_label(answerer, system)
+    model = answerer.label(system)
     known = {tuple(row[:3]) for row in rows}
     missing = [question for question in dict.fromkeys(questions) if (question, system, model) not in known]
-    step = answerer.variant.recipe.evaluation.batch_size
+    step = answerer.batch_size
     with tqdm(total=len(questions), initial=len(questions) - len(missing), desc="answers", unit="question") as bar:
         for start in range(0, len(missing), step):
             batch = missing[start : start + step]
             for question, answer in zip(batch, answerer.answer(batch, system), strict=True):
                 places = " | ".join(_place(source) for source in answer.sources)
-                rows.append([question, system, model, answer.text, places])
+                evidence = " ".join(evidence_line(answerer, answer).split()) if answer.evidence else ""
+                rows.append([question, system, model, answer.text, evidence, places])
             _write(target, rows)
             bar.update(len(batch))
     if not target.is_file():
@@ -63,21 +84,12 @@ def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int
     return len(missing)
 
 
-def model_label(answerer: Prompter, system: str) -> str:
-    """What answers, such as `qna checkpoint-128 1713ce5c, transformers`: answers of another training are not kept."""
-    uses_retrieval(system)  # refuses a system that is not there
-    name = MODELS[system]
-    _, adapter = trained(answerer.variant, name)
-    hashed = f" {adapter.name} {sha256(adapter / 'adapter_model.safetensors')[:8]}" if adapter else ""
-    return f"{name}{hashed}, {answerer.computed_by}"
-
-
 def converse(answerer: Prompter, system: str, with_sources: bool) -> None:
     """Ask and answer until the end of the input; every question is on its own, as in training."""
     import readline  # noqa: F401 - input() then has a history and editing
 
     uses_retrieval(system)
-    print(f"{answerer.variant.name}, {system}. {HELP}")
+    print(f"{answerer.name}, {system}. {HELP}")
     while True:
         try:
             line = input("> ").strip()
@@ -99,6 +111,9 @@ def converse(answerer: Prompter, system: str, with_sources: bool) -> None:
 
 def _converse_once(answerer: Prompter, question: str, system: str, with_sources: bool) -> None:
     try:
+        if system == "reader":  # its answer and its evidence are there at once
+            print("\n".join(ask(answerer, [question], system, with_sources)))
+            return
         for piece in answerer.stream(question, system):
             print(printable(piece), end="", flush=True)
         print()

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import unicodedata
+from functools import cache
 from statistics import fmean
 
 from llama_qna import UserError
+from llama_qna.text.language import languages_of
 from llama_qna.text.words import content_words
 
 K1, B = 1.5, 0.75  # within 1.2 to 2 and 0.5 to 0.8, which Robertson and Zaragoza (2009) found good
@@ -18,7 +20,8 @@ K1, B = 1.5, 0.75  # within 1.2 to 2 and 0.5 to 0.8, which Robertson and Zaragoz
 class Search:
     """BM25 over chunks (Robertson and Zaragoza 2009; `bm25s`), with the idf of Lucene, which is never negative.
 
-    A word counts by its Porter stem; stop words do not count.
+    A word counts by its stem in the language of its text; stop words do not count. A word of a question counts by its
+    stems in every language of the chunks.
 
     Args:
         chunk_ids: names of the chunks; their order decides between equal scores.
@@ -35,9 +38,11 @@ class Search:
             raise ValueError(f"{len(chunk_ids)} chunk ids for {len(texts)} texts")
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
         self.chunk_ids = list(chunk_ids)
-        words = [_stems(text) for text in texts]
+        languages = languages_of(texts)
+        words = [_stems(text, (language,)) for text, language in zip(texts, languages, strict=True)]
         if not any(words):
             raise UserError("there is nothing to search: no chunk has a word that is not a stop word")
+        self._languages = tuple(sorted(set(languages)))
         self._index = BM25(k1=K1, b=B, method="lucene")
         self._index.index(words, show_progress=False)
 
@@ -48,10 +53,12 @@ class Search:
         """
         return [self._search(question, k) for question in questions]
 
+    def scores(self, question: str):
+        """The score of every text, (N,)."""
+        return self._index.get_scores_from_ids(self._index.get_tokens_ids(_stems(question, self._languages)))
+
     def _search(self, question: str, k: int) -> list[tuple[str, float]]:
-        known = self._index.get_tokens_ids(_stems(question))
-        scores = self._index.get_scores_from_ids(known).tolist()
-        found = [pair for pair in zip(self.chunk_ids, scores, strict=True) if pair[1] > 0]
+        found = [pair for pair in zip(self.chunk_ids, self.scores(question).tolist(), strict=True) if pair[1] > 0]
         return sorted(found, key=lambda pair: -pair[1])[:k]
 
 
@@ -69,10 +76,13 @@ def recall_at_k(found: list[list[str]], wanted: list[set[str]]) -> float:
     return fmean(not answering.isdisjoint(ids) for ids, answering in zip(found, wanted, strict=True))
 
 
-def _stems(text: str) -> list[str]:
-    """The content words of a text, each as often as it stands there.
-
-    Sorted within what hyphens join: the order of a set differs from run to run, and with it the last bit of a sum.
-    """
+def _stems(text: str, languages: tuple[str, ...]) -> list[str]:
+    """The content words of a text, each as often as it stands there, by their stems in each language."""
     words = unicodedata.normalize("NFKC", text).split()  # an accent or a ligature can be written in two ways
-    return [stem for word in words for stem in sorted(content_words(word))]
+    return [stem for word in words for stem in _stems_of_word(word, languages)]
+
+
+@cache
+def _stems_of_word(word: str, languages: tuple[str, ...]) -> list[str]:
+    """Sorted: the order of a set differs from run to run, and with it the last bit of a sum."""
+    return sorted(frozenset().union(*(content_words(word, language) for language in languages)))

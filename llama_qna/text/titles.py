@@ -14,6 +14,6 @@ def title_of(entry: str) -> str:
     The entry must begin with a list of authors with initials that a full stop ends, after which a year may stand.
     """
     author = rf"(?:{INITIALS}\s{SURNAME}|{SURNAME},\s{INITIALS})"
-    authors = rf"{author}(?:(?:,|,? and|,? &) {author})*\.?(?<=\.)(?: \(?\d{{4}}\)?\.)?"
+    authors = rf"{author}(?:(?:,|,? (?:and|&|und|et|y|e|en|och|og|и)) {author})*\.?(?<=\.)(?: \(?\d{{4}}\)?\.)?"
     match = re.match(rf"{authors} (?P<title>.{{8,}}?)(?:\.|(?<=[?!]))(?: |$)", " ".join(entry.split()))
     return match["title"] if match else ""

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from llama_qna import UserError
 from llama_qna.models import prompts
-from llama_qna.models.adapters import adapter_to_train, merge_adapter
+from llama_qna.models.adapters import adapter_from, adapter_to_train, merge_adapter
 from llama_qna.models.base import load_base, load_tokenizer, model_identity
-from llama_qna.models.lineage import checkpoints, start_of_finetuning
+from llama_qna.models.lineage import checkpoints, start_of_finetuning, start_of_training
 from llama_qna.project import processes
 from llama_qna.project.data import REPLAY_TEXT, read_chunks, read_qna
 from llama_qna.project.files import sha256
@@ -41,7 +41,7 @@ def pretrain(variant: Variant) -> dict:
     texts = list(chunks[chunks.split == "train"].text)
     _check_processes(variant.name, recipe.pretraining)
     inputs = {"chunks.csv": sha256(variant.chunks / "chunks.csv")} | model_identity(recipe.base_model)
-    inputs |= _replayed(recipe.pretraining)
+    inputs |= _read(variant, recipe.pretraining)
 
     def work(folder: Path) -> dict:
         return _pretrain(variant, texts, folder)
@@ -60,7 +60,7 @@ def _pretrain(variant: Variant, texts: list[str], folder: Path) -> dict:
 
     # --- model: loaded again where memory runs out
     def load():
-        return load_base(recipe.base_model, recipe.quantization)
+        return _begun(variant)
 
     # --- train
     results = train(variant, "pretrain", load, tokenizer, rows, folder)
@@ -95,7 +95,7 @@ def finetune(variant: Variant, only: bool = False) -> dict:
     _check_processes(variant.name, recipe.finetuning)
     inputs = {"qna.csv": sha256(variant.qna / "qna.csv")}
     inputs |= model_identity(recipe.base_model) if only else {"pretraining": outputs_sha256(variant.pretraining)}
-    inputs |= _replayed(recipe.finetuning)
+    inputs |= _read(variant, recipe.finetuning)
 
     def work(folder: Path) -> dict:
         return _finetune(variant, stage, pairs, start, folder)
@@ -114,6 +114,8 @@ def _finetune(variant: Variant, stage: str, pairs, start: tuple[Path | None, Pat
 
     # --- model: on the merged base, or with the adapter that goes on
     def load():
+        if weights is None and adapter is None:
+            return _begun(variant)
         model = load_base(recipe.base_model, recipe.quantization, weights=weights)
         return adapter_to_train(model, adapter) if adapter else model
 
@@ -121,13 +123,24 @@ def _finetune(variant: Variant, stage: str, pairs, start: tuple[Path | None, Pat
     return train(variant, stage, load, tokenizer, rows, folder)
 
 
+def _begun(variant: Variant):
+    """The base, with the adapter that the recipe starts from."""
+    recipe, start = variant.recipe, start_of_training(variant)
+    model = load_base(recipe.base_model, recipe.quantization)
+    return adapter_from(model, start, recipe.lora, recipe.seed) if start else model
+
+
 def _recipe(variant: Variant, stage: str) -> dict:
-    """What of a recipe a training stage depends on."""
-    return variant.recipe.model_dump(include={"base_model", "seed", "quantization", "lora", "stacking", stage})
+    """What of a recipe a training stage depends on; a start that is not named is none, as before there was the key."""
+    named = {"base_model", "seed", "quantization", "lora", "stacking", stage}
+    return variant.recipe.model_dump(include=named | ({"start"} if variant.recipe.start else set()))
 
 
-def _replayed(stage: TrainingStage) -> dict[str, str]:
-    return {REPLAY_TEXT.name: sha256(REPLAY_TEXT)} if stage.replay_tokens else {}
+def _read(variant: Variant, stage: TrainingStage) -> dict[str, str]:
+    """Name and hash of what training reads beside its rows."""
+    start = start_of_training(variant)
+    found = {REPLAY_TEXT.name: sha256(REPLAY_TEXT)} if stage.replay_tokens else {}
+    return found | ({variant.recipe.start: sha256(start / "adapter_model.safetensors")} if start else {})
 
 
 def _check_processes(name: str, stage: TrainingStage) -> None:

@@ -50,12 +50,14 @@ class Side(Layers):
                 if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
                     return None
                 name = layer.active_adapters[0]
-                found.append((columns, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]))
+                # parameters may be float32, so that small steps are not rounded away; products are in 16 bits
+                down, up = (part[name].weight.to(self.weight.dtype) for part in (layer.lora_A, layer.lora_B))
+                found.append((columns, down, up, layer.scaling[name]))
         return found
 
     def __call__(self, x):
         adapters = self.adapters() if torch.is_grad_enabled() and self.layers[0].training else None
-        if adapters is None or any(not x.dtype == down.dtype == self.weight.dtype for _, down, *_ in adapters):
+        if adapters is None or x.dtype != self.weight.dtype:
             return super().__call__(x)
         return kernels.linears(x, self.weight, adapters)
 

@@ -1,0 +1,98 @@
+"""The rows from which a model learns to read: what is labelled, and what stands in the passages."""
+
+import random
+
+import pytest
+
+from llama_qna import UserError
+from llama_qna.models import prompts
+from llama_qna.models.base import load_tokenizer
+from llama_qna.project.recipe import EMBEDDED
+from llama_qna.project.variant import REPOSITORY, Reader
+from llama_qna.training.reading import Others, _reading, read_texts, rows_of
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(EMBEDDED)
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return read_texts(REPOSITORY / "data" / "reading")
+
+
+def test_labels_are_what_the_assistant_says_and_its_ends(tokenizer):
+    messages = prompts.reading_messages("Who built it?", ["Oduya built it.", "It rains."])
+    messages += [{"role": "assistant", "content": prompts.reading_answer("Oduya built it.", "Oduya.")}]
+    messages += [{"role": "user", "content": "Question: When?"}]
+    messages += [{"role": "assistant", "content": prompts.reading_answer("", "")}]
+    row = prompts.conversation_row(tokenizer, messages)
+    labelled = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
+    end = tokenizer.eos_token
+    assert tokenizer.decode(labelled) == f" Oduya built it.\nOduya.{end} -\n{prompts.NOT_SAID}{end}"
+    assert all(label in (-100, token) for token, label in zip(row["input_ids"], row["labels"], strict=True))
+
+
+def test_the_first_prompt_of_a_row_is_the_one_that_is_asked_later(tokenizer):
+    messages = prompts.reading_messages("Who?", ["Oduya built it."])
+    prompt = prompts.chat_ids(tokenizer, messages)
+    row = prompts.conversation_row(tokenizer, [*messages, {"role": "assistant", "content": "x"}])
+    assert row["input_ids"][: len(prompt)] == prompt
+    assert row["labels"][: len(prompt)] == [-100] * len(prompt)
+
+
+def test_every_example_is_asked_once_a_round_with_its_passage_before_it(texts):
+    others, chance = Others(texts), random.Random(5)
+    for text in texts[:40]:
+        conversations = _reading(text, others, chance)
+        asked = [turn["content"] for messages in conversations for turn in messages if turn["role"] == "user"]
+        for example in text.examples:
+            assert sum(turn.endswith(f"Question: {example.question}") for turn in asked) == 1
+        for messages in conversations:
+            passages = messages[1]["content"].split("\n\nQuestion: ")[0]
+            for sentence_start in (text.passage[:40], text.passage[-40:]):
+                assert sentence_start in passages
+
+
+def test_who_is_told_that_the_documents_do_not_say_has_no_evidence_before_him(texts):
+    others, chance = Others(texts), random.Random(6)
+    evidence = {example.question: example.evidence for text in texts for example in text.examples if example.evidence}
+    refused = answered = 0
+    for text in texts[:80]:
+        for messages in _reading(text, others, chance):
+            passages, turns = messages[1]["content"].split("\n\nQuestion: ")[0], messages[1:]
+            for question, answer in zip(turns[::2], turns[1::2], strict=True):
+                asked = question["content"].split("Question: ")[-1]
+                if answer["content"].startswith(prompts.NOTHING + "\n"):
+                    refused += 1
+                    assert asked not in evidence or evidence[asked] not in passages
+                else:
+                    answered += 1
+                    assert answer["content"].split("\n")[0] in passages
+    assert 0.2 < refused / (refused + answered) < 0.45
+
+
+def test_rows_keep_to_their_length_and_end_with_an_end(tokenizer, texts):
+    rows = rows_of(tokenizer, texts[:12], rounds=2, max_length=900, seed=1)
+    assert len(rows) == 12 * 5  # two rows of reading a round, one of writing in the first
+    assert rows == rows_of(tokenizer, texts[:12], rounds=2, max_length=900, seed=1)
+    short = rows_of(tokenizer, texts[:12], rounds=2, max_length=400, seed=1)
+    assert 0 < len(short) <= len(rows)
+    for row in short:
+        assert len(row["input_ids"]) <= 400
+        assert row["labels"][-1] == tokenizer.eos_token_id
+
+
+def test_a_damaged_example_is_named(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"passage": ', encoding="utf-8")
+    with pytest.raises(UserError, match=r"a\.jsonl"):
+        read_texts(tmp_path)
+
+
+def test_the_shipped_recipe_is_read():
+    recipe = Reader.load("reader_135m").recipe
+    assert recipe.base_model == EMBEDDED
+    assert recipe.lora.r <= 24  # 15 MB in 16 bits
+    with pytest.raises(UserError):
+        Reader.load("reader_of_nothing")
