@@ -25,6 +25,7 @@ BOLD = re.compile(r"bold|black|heavy|semibold|demi(?!n)|-bd\b", re.IGNORECASE)
 ITALIC = re.compile(r"italic|oblique|slanted|kursiv", re.IGNORECASE)
 BOLD_WEIGHT = 650  # of a font without a telling name; PDFium's scale is that of CSS
 ITALIC_FLAG = 1 << 6  # ISO 32000-1, table 123
+WORD_SPACE = 0.18  # of the size; by so much the gap between letter-spaced words is the wider one
 STROKED = 2  # render mode: filled and stroked, which stands for bold
 Point = tuple[float, float]
 
@@ -187,10 +188,10 @@ class _Reader:
         if own == 0 and not (-size < x < turn.width + size and -size < base < turn.height + size):
             return None  # outside the page, where nobody sees it
         if text[1:2] == " " and _is_spaced(text):
-            text = self._spaced(item, text)
+            text = self._spaced(item, text, size)
         return Run(text, left, right, base, size, face, low, own, order)
 
-    def _spaced(self, item, text: str) -> str:
+    def _spaced(self, item, text: str, size: float) -> str:
         """A letter-spaced run: PDFium parts all its letters, the wider gaps part its words."""
         boxes = []
         for n in self._characters().get(ctypes.addressof(item.contents), ()):
@@ -202,11 +203,9 @@ class _Reader:
         gaps = [after[1] - before[2] for before, after in zip(boxes, boxes[1:], strict=False)]
         if len(gaps) < 3:
             return text
-        wide = 1.7 * max(sorted(gaps)[len(gaps) // 2], 0.5)
-        parts = [
-            character if gap <= wide else f"{character} " for (character, *_), gap in zip(boxes, gaps, strict=False)
-        ]
-        return "".join(parts) + boxes[-1][0]
+        wide = sorted(gaps)[len(gaps) // 2] + WORD_SPACE * size
+        ends = [" " if gap > wide else "" for gap in gaps] + [""]
+        return "".join(character + end for (character, *_), end in zip(boxes, ends, strict=True))
 
     def _characters(self) -> dict[int, list[int]]:
         """The numbers of the page's characters by the address of the run that they belong to."""
