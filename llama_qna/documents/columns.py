@@ -38,6 +38,7 @@ class _Group:
     free: int  # bits: points of the page's width where no band has text
     used: int  # bits: points where any band has some
     split: bool  # whether there are gutters
+    sides: int = 1  # bands that have text on both sides of a gutter
 
 
 def parts(runs: list[Run], depth: int = 0) -> Iterator[Part]:
@@ -46,13 +47,14 @@ def parts(runs: list[Run], depth: int = 0) -> Iterator[Part]:
         yield from [Part(runs)] if runs else []
         return
     size = median(run.size for run in runs)
+    gutter = _least_gutter(runs, size)
     bands, top = _bands(runs, size)
-    groups = _groups(bands, max(5, round(GUTTER * size)))
+    groups = _groups(bands, gutter)
     waiting: list[Run] = []
     below: list[Run] = []  # a table, with columns under it that share its gutter
     for n, (group, own) in enumerate(zip(groups, _runs_of(groups, runs, top), strict=True)):
         own, below = below + own, []
-        columns = _columns(group, own, max(5, round(GUTTER * size))) if group.split else []
+        columns = _columns(group, own, gutter) if group.split else []
         kind = _kind(columns, size)
         if kind == "text":
             waiting += own
@@ -81,6 +83,15 @@ def parts(runs: list[Run], depth: int = 0) -> Iterator[Part]:
         yield Part(waiting)
 
 
+def _least_gutter(runs: list[Run], size: float) -> int:
+    """How wide a gutter is at least, in points: where words are runs of their own, wider than most spaces."""
+    rows = [sorted(row, key=lambda run: run.left) for row in _by_base(runs)]
+    gaps = sorted(after.left - one.right for row in rows for one, after in pairwise(row) if after.left > one.right)
+    letters = sum(len(run.text.strip()) for run in runs) < 2 * len(runs)
+    words = gaps[int((0.95 if letters else 0.8) * len(gaps))] if len(gaps) > 4 * len(rows) else 0
+    return max(5, round(GUTTER * size), round(1.4 * words))
+
+
 def _bands(runs: list[Run], size: float) -> tuple[list[int], float]:
     """For every band from the top the points that text covers, as bits; and the height of the top."""
     top = max(run.base + run.size for run in runs)
@@ -105,10 +116,13 @@ def _groups(bands: list[int], gutter: int) -> list[_Group]:
         if not band:
             continue
         here = groups[-1] if groups else None
-        if here and here.split:
+        # what shares a gutter by chance with a few lines far above it does not belong to them
+        new = here and here.split and n - here.last > 3 * gutter / BAND and here.sides < 4 * gutter / BAND
+        if here and here.split and not new:
             free, used = here.free & ~band, here.used | band
             if _gutters(free, used, gutter):
                 here.free, here.used, here.last = free, used, n + 1
+                here.sides += bool(_gutters(~band, band, gutter))
                 continue
         split = bool(_gutters(~band, band, gutter))
         if here and not split and not here.split:

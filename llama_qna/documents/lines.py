@@ -165,7 +165,11 @@ def join_accents(runs: list[Run]) -> list[Run]:
         if near:
             letter = min(near, key=lambda run: abs((run.left + run.right) / 2 - middle))
             whole = letter.text.strip().replace("ı", "i").replace("ȷ", "j") + ACCENTS[sign]
-            letter.text = unicodedata.normalize("NFC", whole) + letter.text[len(letter.text.rstrip()) :]
+            letter.text = unicodedata.normalize("NFC", whole)
+            letter.order += 0.5  # its neighbours in the file are others: gaps tell where spaces are
+            for before in runs[max(0, n - 2) : n]:  # the pen's way to the accent is no space
+                if 0 < letter.left - before.left and letter.left - before.right < SPACE * letter.size:
+                    before.text = before.text.rstrip()
             joined.add(id(accent))
     return [run for run in runs if id(run) not in joined] if joined else runs
 
@@ -222,7 +226,7 @@ def _word_gap(row: list[Run]) -> float | None:
         return None
     gaps = sorted((after.left - before.right) / after.size for before, after in zip(row, row[1:], strict=False))
     common = gaps[len(gaps) // 3]
-    return max(SPACE, common + 0.13)
+    return common + 0.13 if common > 0.1 else None
 
 
 def _is_raised(run: Run, own: str, base: float, size: float) -> bool:

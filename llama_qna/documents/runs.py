@@ -53,7 +53,7 @@ class Run:
     face: Face = PLAIN
     low: float = 0.0  # lower edge of the ink
     turn: int | None = 0  # quarter turns against the page's text; None: slanted
-    order: int = 0  # place in the file
+    order: float = 0  # place in the file
 
     @property
     def middle(self) -> float:
