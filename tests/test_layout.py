@@ -2,6 +2,7 @@
 
 from io import BytesIO
 
+import pypdfium2
 import pytest
 import typst
 from reportlab.pdfbase import pdfmetrics
@@ -10,6 +11,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from llama_qna import UserError
 from llama_qna.documents.extract import extract
+from tests.fixtures_pdfs import one_page, stream
 
 FIRST = [
     "A lighthouse keeper on the northern coast",
@@ -246,3 +248,22 @@ def test_lines_of_chinese_are_joined_without_spaces(tmp_path):
 def test_hebrew_is_read_in_the_order_of_its_letters(typeset):
     document = typeset('#set text(lang: "he", font: "DejaVu Sans")\nהמגדלור עומד על הסלע בצפון')
     assert flat(document) == "המגדלור עומד על הסלע בצפון"
+
+
+ODD_FONT = (
+    "/Font << /F1 << /Type /Font /Subtype /Type0 /BaseFont /Odd /Encoding /Identity-H /DescendantFonts [<< /Type /Font "
+    "/Subtype /CIDFontType2 /BaseFont /Odd /CIDSystemInfo << /Registry (Adobe) /Ordering (Identity) /Supplement 0 >> "
+    "/FontDescriptor << /Type /FontDescriptor /FontName /Odd /Flags 4 /FontBBox [0 0 1000 1000] /ItalicAngle 0 "
+    "/Ascent 800 /Descent -200 /CapHeight 700 /StemV 80 >> >>] >> >>"
+)
+
+
+def test_page_whose_letters_have_no_unicode_needs_ocr(tmp_path):
+    odd = stream("BT /F1 12 Tf 50 700 Td <00240025002600270024002500260027> Tj ET")
+    with pytest.raises(UserError, match="OCR"):
+        extract(one_page(tmp_path / "odd.pdf", odd, resources=ODD_FONT), "pypdfium2")
+    both = pypdfium2.PdfDocument(typst.compile(PLAIN.encode()))
+    both.import_pages(pypdfium2.PdfDocument(tmp_path / "odd.pdf"))
+    both.save(tmp_path / "both.pdf")
+    document = extract(tmp_path / "both.pdf", "pypdfium2")
+    assert document.report["needs_ocr"] == [2] and flat(document) == PLAIN.strip()

@@ -1,4 +1,4 @@
-"""Lines become blocks: what looks alike and stands close together, such as a heading or a paragraph's part on a page."""
+"""Lines become blocks: what looks alike and stands close together, as a heading or a paragraph's part of a page."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from llama_qna.documents.runs_of_pdfminer import read_pdfminer
 OUT_OF_MEMORY = 3  # exit status of the child
 # YAML at the top of a Markdown file, whose last line would be taken for a heading
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+LETTER = re.compile(r"[^\W\d_]")
 CONTROL = re.compile("[\x00-\x08\x0e-\x1f]")
 
 
@@ -82,8 +83,12 @@ def _read_pdf(path: Path, extractor: str) -> tuple[list[str], Document]:
 
 
 def _is_readable(page: Page) -> bool:
-    """Whether most letters of a page say which they are; else only OCR can tell."""
-    return page.unreadable < 0.3 * len(page.text)
+    """Whether most letters of a page say which they are, or stand as they would in words; else only OCR can tell."""
+    if page.unreadable < 0.3 * len(page.text):
+        return True
+    letters = LETTER.findall(page.text)
+    vowels = sum(letter in "aeiouyAEIOUY" for letter in letters) / max(1, len(letters))
+    return len(letters) > 0.6 * len(page.text) and 0.3 < vowels < 0.55
 
 
 def _unreadable(error: Exception) -> UserError:

@@ -226,7 +226,7 @@ def _word_gap(row: list[Run]) -> float | None:
         return None
     gaps = sorted((after.left - before.right) / after.size for before, after in zip(row, row[1:], strict=False))
     common = gaps[len(gaps) // 3]
-    return common + 0.13 if common > 0.1 else None
+    return common + 0.17 if common > 0.1 else None
 
 
 def _is_raised(run: Run, own: str, base: float, size: float) -> bool:

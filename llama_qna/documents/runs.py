@@ -12,6 +12,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,6 +103,7 @@ class _Reader:
         left, bottom, right, top = page.get_cropbox()
         self.faces: dict[int, Face] = {}
         self.textpage, self.stored, self.rules = textpage, [], []
+        self.spaced: set[int] = set()  # the places of letter-spaced runs in the file
         self._objects(page.raw, pdfium.FPDFPage_CountObjects, pdfium.FPDFPage_GetObject, None, 0)
         weights = Counter()
         for text, _, _, quarters, *_ in self.stored:
@@ -110,6 +112,7 @@ class _Reader:
         main = max(weights, key=weights.get) if weights else rotation
         turn = _Turn((-main) % 4, (left, bottom, right, top))
         runs = [run for n, entry in enumerate(self.stored) if (run := self._run(n, entry, turn, main))]
+        self._close_up_numbers(runs)
         rules = [(min(a[0], b[0]), max(a[0], b[0]), a[1]) for a, b in (map(turn, ends) for ends in self.rules)]
         rules = [rule for rule in rules if rule[1] - rule[0] > 5]
         found = Page(turn.width, turn.height, runs, rules, turned=main != rotation)
@@ -189,7 +192,15 @@ class _Reader:
             return None  # outside the page, where nobody sees it
         if text[1:2] == " " and _is_spaced(text):
             text = self._spaced(item, text, size)
+            self.spaced.add(order)
         return Run(text, left, right, base, size, face, low, own, order)
+
+    def _close_up_numbers(self, runs: list[Run]) -> None:
+        """The short run before a letter-spaced one, such as its number, is letter-spaced too."""
+        for one, after in pairwise(runs):
+            letters = one.text.split()
+            if after.order in self.spaced and one.base == after.base and max(map(len, letters)) == 1:
+                one.text = "".join(letters) + " "
 
     def _spaced(self, item, text: str, size: float) -> str:
         """A letter-spaced run: PDFium parts all its letters, the wider gaps part its words."""

@@ -29,7 +29,7 @@ NUMBER = re.compile(
 )
 NUMBERED = re.compile(r"(\d{1,2}(?:\.\d{1,2}){0,2})\.?\s+([^\W\d_a-z][^.!?]{2,80}\??)")
 NAMED = re.compile(r"abstract|introduction|conclusions?|acknowledge?ments?", re.IGNORECASE)
-MOST_WORDS, MOST_LETTERS, MOST_LINES = 24, 180, 4
+MOST_WORDS, MOST_LETTERS, MOST_LINES = 24, 180, 6
 SENTENCE_END = re.compile(r"[.;,。；，、…][\"'”’»）)\]]*$")
 MONOSPACED = re.compile(r"mono|courier|typewriter|consol|code|menlo|cmtt|\btt\b|tt\d", re.IGNORECASE)
 FORMULA = re.compile("[=<>≤≥∈∑∫√±×→≈@]|://")
