@@ -89,7 +89,7 @@ def _least_gutter(runs: list[Run], size: float) -> int:
     gaps = sorted(after.left - one.right for row in rows for one, after in pairwise(row) if after.left > one.right)
     letters = sum(len(run.text.strip()) for run in runs) < 2 * len(runs)
     words = gaps[int((0.95 if letters else 0.8) * len(gaps))] if len(gaps) > 4 * len(rows) else 0
-    return max(5, round(GUTTER * size), round(1.4 * words))
+    return max(5, round(GUTTER * size), round(min(1.3 * words, 1.2 * size)))
 
 
 def _bands(runs: list[Run], size: float) -> tuple[list[int], float]:

@@ -215,7 +215,8 @@ def _parted(last: Run, run: Run, wide: float | None) -> bool:
         return gap > CJK_SPACE
     if wide is not None:
         return gap > wide
-    marked = gap > -0.3 and (last.text.endswith(" ") or run.text.startswith(" "))
+    least = 0.22 if run.text[0] in ".,)" else -0.3  # these have white of their own before them
+    marked = gap > least and (last.text.endswith(" ") or run.text.startswith(" "))
     # PDFium has judged the gap between runs that follow each other in the file
     return marked or gap > (SURE_SPACE if run.order == last.order + 1 else SPACE)
 

@@ -103,7 +103,7 @@ class _Reader:
         left, bottom, right, top = page.get_cropbox()
         self.faces: dict[int, Face] = {}
         self.textpage, self.stored, self.rules = textpage, [], []
-        self.spaced: set[int] = set()  # the places of letter-spaced runs in the file
+        self.spaced: dict[float, float] = {}  # how far letter-spaced runs part their letters, by place in the file
         self._objects(page.raw, pdfium.FPDFPage_CountObjects, pdfium.FPDFPage_GetObject, None, 0)
         weights = Counter()
         for text, _, _, quarters, *_ in self.stored:
@@ -191,8 +191,9 @@ class _Reader:
         if own == 0 and not (-size < x < turn.width + size and -size < base < turn.height + size):
             return None  # outside the page, where nobody sees it
         if text[1:2] == " " and _is_spaced(text):
-            text = self._spaced(item, text, size)
-            self.spaced.add(order)
+            gaps = [gap for _, gap in self._gaps(item)]
+            self.spaced[order] = sorted(gaps)[len(gaps) // 2]
+            text = self._spaced(item, text, size, self.spaced[order])
         return Run(text, left, right, base, size, face, low, own, order)
 
     def _close_up_numbers(self, runs: list[Run]) -> None:
@@ -200,23 +201,25 @@ class _Reader:
         for one, after in pairwise(runs):
             letters = one.text.split()
             if after.order in self.spaced and one.base == after.base and max(map(len, letters)) == 1:
-                one.text = "".join(letters) + " "
+                *_, item = self.stored[int(one.order)]
+                one.text = self._spaced(item, one.text, one.size, self.spaced[after.order]) + " "
 
-    def _spaced(self, item, text: str, size: float) -> str:
+    def _spaced(self, item, text: str, size: float, tracking: float) -> str:
         """A letter-spaced run: PDFium parts all its letters, the wider gaps part its words."""
+        wide = tracking + WORD_SPACE * size
+        return "".join(letter + (" " if gap > wide else "") for letter, gap in self._gaps(item)).rstrip() or text
+
+    def _gaps(self, item) -> list[tuple[str, float]]:
+        """The letters of a run, each with the gap after it, in points."""
         boxes = []
         for n in self._characters().get(ctypes.addressof(item.contents), ()):
-            character = chr(pdfium.FPDFText_GetUnicode(self.textpage, n))
-            if not character.isspace():
+            letter = chr(pdfium.FPDFText_GetUnicode(self.textpage, n))
+            if not letter.isspace():
                 edges = [ctypes.c_double() for _ in range(4)]
                 pdfium.FPDFText_GetCharBox(self.textpage, n, *edges)
-                boxes.append((character, edges[0].value, edges[1].value))
-        gaps = [after[1] - before[2] for before, after in zip(boxes, boxes[1:], strict=False)]
-        if len(gaps) < 3:
-            return text
-        wide = sorted(gaps)[len(gaps) // 2] + WORD_SPACE * size
-        ends = [" " if gap > wide else "" for gap in gaps] + [""]
-        return "".join(character + end for (character, *_), end in zip(boxes, ends, strict=True))
+                boxes.append((letter, edges[0].value, edges[1].value))
+        following = [*boxes[1:], ("", boxes[-1][2], 0)] if boxes else []
+        return [(one[0], after[1] - one[2]) for one, after in zip(boxes, following, strict=True)]
 
     def _characters(self) -> dict[int, list[int]]:
         """The numbers of the page's characters by the address of the run that they belong to."""
