@@ -55,12 +55,12 @@ def parts(runs: list[Run], depth: int = 0) -> Iterator[Part]:
     for n, (group, own) in enumerate(zip(groups, _runs_of(groups, runs, top), strict=True)):
         own, below = below + own, []
         columns = _columns(group, own, gutter) if group.split else []
-        kind = _kind(columns, size)
+        kind = _kind(columns, size, gutter)
         if kind == "text":
             waiting += own
             continue
         if kind == "table":
-            before, table, after = _trimmed(own, size)
+            before, table, after = _trimmed(own, size, gutter)
             if waiting or before:
                 yield Part(waiting + before)
             yield Part(table, table=True)
@@ -74,7 +74,7 @@ def parts(runs: list[Run], depth: int = 0) -> Iterator[Part]:
             yield Part(waiting)
             waiting = []
         if kind == "columns":
-            table, columns = _table_above(own, columns, size)
+            table, columns = _table_above(own, columns, size, gutter)
             if table:
                 yield Part(table, table=True)
             for column in columns:
@@ -220,7 +220,7 @@ def _columns(group: _Group, runs: list[Run], width: int) -> list[list[Run]]:
     return [column for column in columns if column]
 
 
-def _kind(columns: list[list[Run]], size: float) -> str:
+def _kind(columns: list[list[Run]], size: float, gutter: float) -> str:
     """Whether runs parted at gutters are `columns` of text, a `table`, or but one `text` with wide gaps."""
     if len(columns) < 2:
         return "text"
@@ -241,7 +241,7 @@ def _kind(columns: list[list[Run]], size: float) -> str:
             return "columns"
     lines = _by_base(sum(columns, []))
     edge = max(run.right for line in lines for run in line)
-    cells = [_cells(line, size) for line in lines]
+    cells = [_cells(line, size, gutter) for line in lines]
     counts = [len(row) for line, row in zip(lines, cells, strict=True) if not _is_justified(line, row, edge, size)]
     return "table" if sum(n > 1 for n in counts) >= 3 or sum(n > 2 for n in counts) >= 2 else "text"
 
@@ -252,13 +252,15 @@ def _is_justified(line: list[Run], cells: list[tuple[float, float]], edge: float
     return edge - cells[-1][1] < 2 and sum(len(run.text) for run in line) > 24 and max(gaps, default=0) < 2 * size
 
 
-def _table_above(runs: list[Run], columns: list[list[Run]], size: float) -> tuple[list[Run], list[list[Run]]]:
+def _table_above(
+    runs: list[Run], columns: list[list[Run]], size: float, gutter: float
+) -> tuple[list[Run], list[list[Run]]]:
     """Part a table over all columns, which shares their gutter, from the columns below it."""
     width = max(max(run.right for run in column) - min(run.left for run in column) for column in columns)
     above: list[Run] = []
     rows, steps = 0, []
     for row in _by_base(runs):
-        cells = _cells(row, size)
+        cells = _cells(row, size, gutter)
         if above:
             steps.append(above[-1].base - row[0].base)
             if steps[-1] > 1.25 * steps[0]:
@@ -274,10 +276,10 @@ def _table_above(runs: list[Run], columns: list[list[Run]], size: float) -> tupl
     return above, [column for column in left if column]
 
 
-def _trimmed(runs: list[Run], size: float) -> tuple[list[Run], list[Run], list[Run]]:
+def _trimmed(runs: list[Run], size: float, gutter: float) -> tuple[list[Run], list[Run], list[Run]]:
     """What stands above a table, its rows, and what stands below it."""
     rows = _by_base(runs)
-    wide = [n for n, row in enumerate(rows) if len(_cells(row, size)) > 1]
+    wide = [n for n, row in enumerate(rows) if len(_cells(row, size, gutter)) > 1]
     first, last = wide[0], wide[0] + 1
     steps = [one[0].base - after[0].base for one, after in pairwise(rows)]
     while last <= wide[-1] and steps[last - 1] <= 1.3 * steps[first]:
@@ -285,13 +287,13 @@ def _trimmed(runs: list[Run], size: float) -> tuple[list[Run], list[Run], list[R
     return sum(rows[:first], []), sum(rows[first:last], []), sum(rows[last:], [])
 
 
-def _cells(row: list[Run], size: float) -> list[tuple[float, float]]:
+def _cells(row: list[Run], size: float, gutter: float) -> list[tuple[float, float]]:
     """Left and right ends of what stands apart in a row; a bullet or a number belongs to what follows it."""
     cells: list[list[float]] = []
     for run in sorted(row, key=lambda run: run.left):
         gap = run.left - cells[-1][1] if cells else 0
         mark = bool(cells) and cells[-1][1] - cells[-1][0] < MARK * size and gap < 1.5 * size
-        if cells and (gap < GUTTER * size or mark):
+        if cells and (gap < gutter or mark):
             cells[-1][1] = max(cells[-1][1], run.right)
         else:
             cells.append([run.left, run.right])
