@@ -1,6 +1,8 @@
-"""PDFs written by hand, object by object, with whatever is wrong in them."""
+"""PDFs written by hand, object by object, with whatever is wrong in them; and pages that need no PDF."""
 
 import zlib
+
+from llama_qna.documents.runs import Page, Run
 
 PAGE = "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 5 0 R /Resources << {} >> >>"
 FONT = "/Font << /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >>"
@@ -38,3 +40,16 @@ def one_page(path, contents, *others, resources=FONT, kids="4 0 R", count=1):
     return write_pdf(
         path, "<< /Type /Catalog /Pages 2 0 R >>", pages, "null", PAGE.format(resources), contents, *others
     )
+
+
+def typed(*texts, size=10, step=14):
+    """Pages as a reader gives them, of one size and face: each line of a text is a run, a blank line leaves room."""
+    pages = []
+    for text in texts:
+        lines = [(n, line) for n, line in enumerate(text.split("\n")) if line.strip()]
+        runs = [
+            Run(line, 50, 50 + 0.5 * size * len(line), 800 - n * step, size, low=800 - n * step, order=order)
+            for order, (n, line) in enumerate(lines)
+        ]
+        pages.append(Page(595, 842, runs))
+    return pages

@@ -1,120 +1,269 @@
-"""Tests of llama_qna/documents/columns.py: columns stored line by line, and pages that must stay as they are."""
+"""How a page is read: in which order, without what stands beside its text, and with its headings, notes and accents."""
+
+from io import BytesIO
 
 import pypdfium2
 import pytest
 import typst
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.cidfonts import UnicodeCIDFont
+from reportlab.pdfgen.canvas import Canvas
 
-from llama_qna.documents.clean import HYPHEN, clean
-from llama_qna.documents.columns import page_text
-from llama_qna.project.variant import REPOSITORY
+from llama_qna import UserError
+from llama_qna.documents.extract import extract
+from tests.fixtures_pdfs import one_page, stream
 
-PDFS = sorted((REPOSITORY / "data" / "pdfs").glob("*/*.pdf"))
 FIRST = [
     "A lighthouse keeper on the northern coast",
     "noticed in the spring of that year that the",
     "lamp burned brighter on some nights than",
     "on others, although the oil was always the",
     "same. He wrote the matter down in the log",
-    "and began to measure the air with a baro-",
-    "meter that a sailor had left behind. After",
-    "some forty nights he had a table of numbers",
-    "which he could not explain to anybody but",
+    "and began to measure the air with a glass",
+    "tube that a sailor had left behind. After",
+    "some forty nights he had a list of numbers",
 ]
 SECOND = [
+    "which he could not explain to anybody but",
     "himself. The pressure of the air had no part",
-    "in it, nor had the moon, the tide or the wind",
+    "in it, nor had the moon, the tide or a wind",
     "from the sea. What mattered was the glass",
     "of the chimney, which his daughter cleaned",
     "whenever she thought of it. Once he had seen",
-    "this he gave up the table and bought a brush,",
-    "and the lamp burned as brightly as it had",
-    "ever done. The log for that year ends with",
-    "a drawing of the brush and its price.",
+    "this he gave up the list and bought a brush,",
+    "and the lamp burned as brightly as it had.",
 ]
 ABOVE = "An abstract that goes over both of the columns, from the left margin of the page to its right margin."
-BELOW = "Figure 1: The lamp, the chimney and the brush, drawn over both of the columns at the foot of the text."
+PLAIN = "The oil was brought by boat four times a year and carried up the stairs in cans of twelve litres each. "
 
 
-def pdf_of(body, header=""):
-    """A page of 420 by 560 points."""
-    source = '#set page(width: 420pt, height: 560pt, margin: 40pt)\n#set text(size: 8pt, font: "Libertinus Serif")\n'
-    return pypdfium2.PdfDocument(typst.compile((source + header + body).encode()))
+@pytest.fixture
+def typeset(tmp_path):
+    """Typeset a source and read it: `typeset(source)`."""
+
+    def read(source):
+        (tmp_path / "set.pdf").write_bytes(typst.compile(source.encode()))
+        return extract(tmp_path / "set.pdf", "pypdfium2")
+
+    return read
 
 
-def rows(first, second):
-    """Two columns as a file stores them that was written line by line."""
-    cells = ", ".join(f"[{one}], [{other}]" for one, other in zip(first, second, strict=True))
-    return f"#grid(columns: (1fr, 1fr), column-gutter: 16pt, row-gutter: 4pt, {cells})\n"
+@pytest.fixture
+def drawn(tmp_path):
+    """Draw pages, each a list of (x, y, text) or (x, y, text, font, size), in that order, and read them."""
+
+    def read(*pages, rotate=0):
+        buffer = BytesIO()
+        canvas = Canvas(buffer, pagesize=(595, 842))
+        for page in pages:
+            canvas.setPageRotation(rotate)
+            for x, y, text, *look in page:
+                canvas.setFont(*(look or ("Times-Roman", 10)))
+                canvas.drawString(x, y, text)
+            canvas.showPage()
+        canvas.save()
+        (tmp_path / "drawn.pdf").write_bytes(buffer.getvalue())
+        return extract(tmp_path / "drawn.pdf", "pypdfium2")
+
+    return read
 
 
-def lines_of(pdf):
-    return [line.strip() for line in page_text(pdf[0]).splitlines()]
+def column(lines, x, y=700):
+    return [(x, y - 13 * n, line) for n, line in enumerate(lines)]
 
 
-def raw(pdf, page=0):
-    return pdf[page].get_textpage().get_text_bounded()
+def flat(document):
+    return document.text().replace("\n\n", " ")
 
 
-def test_interleaved_columns_are_read_one_after_the_other():
-    pdf = pdf_of(rows(FIRST, SECOND))
-    assert f"{FIRST[0]} {SECOND[0]}" in raw(pdf), "the page is stored line by line"
-    assert lines_of(pdf) == [line.replace("baro-", "baro\x02") for line in FIRST] + SECOND
+def titles(document):
+    return [title for title, _ in document.headings]
 
 
-def test_lines_over_both_columns_keep_their_place():
-    pdf = pdf_of(f"{ABOVE}\n\n{rows(FIRST[:7], SECOND[:7])}\n{BELOW}\n\n{rows(FIRST[7:], SECOND[7:])}")
-    first, second = [line.replace("baro-", "baro\x02") for line in FIRST], SECOND
-    assert lines_of(pdf) == [ABOVE, *first[:7], *second[:7], BELOW, *first[7:], *second[7:]]
+# --- order ------------------------------------------------------------------------------------------------------------
 
 
-def test_header_and_page_number_stay_at_the_edges():
-    header = "#set page(header: [The Lamp #h(1fr) Chapter Two], footer: [#align(left)[31]])\n"
-    lines = lines_of(pdf_of(rows(FIRST, SECOND), header))
-    assert lines[:3] == ["The Lamp", "Chapter Two", FIRST[0]]
-    assert lines[-2:] == [SECOND[-1], "31"]
+@pytest.mark.parametrize("order", ["in order", "line by line", "backwards"])
+def test_columns_are_read_one_after_the_other_however_they_are_stored(order, drawn):
+    texts = column(FIRST, 60) + column(SECOND, 310)
+    key = {"in order": lambda text: 0, "line by line": lambda text: -text[1], "backwards": lambda text: text[1]}[order]
+    document = drawn([(60, 740, ABOVE), *sorted(texts, key=key)])
+    assert flat(document) == " ".join([ABOVE, *FIRST, *SECOND])
 
 
-def test_words_broken_at_the_end_of_a_line_of_the_first_column_are_joined():
-    text = page_text(pdf_of(rows(FIRST, SECOND))[0]).replace("\x02", HYPHEN)
-    assert "the air with a barometer that a sailor" in clean("lamp", [text], {}).text()
+def test_three_columns_of_which_one_begins_higher(drawn):
+    texts = column(FIRST, 40, 650) + column(SECOND, 230, 702) + column(FIRST[::-1], 420, 650)
+    document = drawn(sorted(texts, key=lambda text: -text[1]))
+    assert flat(document) == " ".join(FIRST + SECOND + FIRST[::-1])
 
 
-def test_hyphen_that_pdfium_marked_in_the_second_column_is_kept():
-    second = [*SECOND[:2], "from the sea. What mattered was the chim-", "ney and its glass, which his daughter clean-"]
-    pdf = pdf_of(rows(FIRST[:8], [*second, *SECOND[4:8]]))
-    assert "\x02" in raw(pdf)
-    assert "from the sea. What mattered was the chim\x02" in lines_of(pdf)
+def test_table_is_read_row_by_row_and_parts_no_sentence(typeset):
+    rows = [("Bogwood", "0.4", "north"), ("Hedgerow", "1.4", "south"), ("Marram", "2.4", "west")]
+    cells = ", ".join(f"[{cell}]" for row in rows for cell in row)
+    document = typeset(f"{PLAIN * 2}\n\n#table(columns: 3, stroke: none, {cells})\n\n{PLAIN * 2}")
+    for row in rows:
+        assert " ".join(row) in [paragraph.text for paragraph in document.paragraphs]
+    assert flat(document).count(PLAIN.strip()) == 4
 
 
-def test_symbols_beyond_the_basic_plane_survive():
-    first = [FIRST[0].replace("coast", "$k$ coast"), *FIRST[1:]]
-    assert "𝑘 coast" in page_text(pdf_of(rows(first, SECOND))[0])
+@pytest.mark.parametrize("rotate", [0, 90, 180, 270])
+def test_turned_pages_are_read_as_they_are_seen(rotate, tmp_path):
+    canvas = Canvas(str(tmp_path / "turned.pdf"), pagesize=(595, 842))
+    canvas.setPageRotation(rotate)
+    a, b, c, d, x, y = {
+        0: (1, 0, 0, 1, 0, 0), 90: (0, 1, -1, 0, 842, 0), 180: (-1, 0, 0, -1, 595, 842), 270: (0, -1, 1, 0, 0, 595)
+    }[rotate]  # fmt: skip
+    canvas.transform(a, b, c, d, x, y)
+    for left, up, line in sorted(column(FIRST, 60, 500) + column(SECOND, 310, 500), key=lambda text: -text[1]):
+        canvas.drawString(left, up, line)
+    canvas.showPage()
+    canvas.save()
+    assert flat(extract(tmp_path / "turned.pdf", "pypdfium2")) == " ".join(FIRST + SECOND)
 
 
-TABLE = ["Bogwood", "Hedgerow", "Marram", "Saltmarsh", "Fell", "Carr", "Machair", "Dune slack", "Reed bed"]
-CODES = [f"{n}.4 percent of the area" for n in range(9)]
+def test_turned_page_among_others_does_not_part_a_sentence(typeset):
+    words = " ".join(f"word{n}" for n in range(200))
+    table = "#page(rotate(-90deg, reflow: true)[Catch of herring in the year of the storm])"
+    document = typeset(f"#set page(width: 300pt, height: 300pt)\nAll of {words}\n{table}\nand so on.")
+    texts = [paragraph.text for paragraph in document.paragraphs]
+    assert texts == [f"All of {words} and so on.", "Catch of herring in the year of the storm"]
+
+
+# --- beside the text --------------------------------------------------------------------------------------------------
+
+
+def test_running_head_page_number_line_numbers_and_watermark_are_dropped(drawn):
+    pages = []
+    for n, lines in enumerate([FIRST, SECOND, FIRST[::-1]]):
+        page = [(60, 790, "The Lamp and the Glass", "Times-Italic", 8.5), (300, 30, str(n + 7))]
+        page += [(45, 700 - 26 * m, str(m + 1 + 8 * n), "Times-Roman", 6) for m in range(8)]
+        page += [(60, 700 - 26 * m, line) for m, line in enumerate(lines)]
+        pages.append([*page, (200, 612, "Seen by the harbour office", "Helvetica", 7)])
+    assert flat(drawn(*pages)) == " ".join(FIRST + SECOND + FIRST[::-1])
+
+
+def test_stamp_along_the_edge_is_dropped_and_the_label_of_an_axis_is_kept_apart(typeset):
+    stamp = "#place(left + top, dx: -60pt, dy: 100pt, rotate(-90deg, reflow: true, text(8pt)[held by the parish]))"
+    axis = "#place(left + bottom, dx: 20pt, rotate(-90deg, reflow: true, text(8pt)[Height in metres]))"
+    document = typeset(f"#set page(margin: 80pt)\n{stamp}{axis}{PLAIN * 6}")
+    texts = [paragraph.text for paragraph in document.paragraphs]
+    assert "held by the parish" not in flat(document) and "Height in metres" in texts
+
+
+def test_title_of_a_slide_stays_on_every_slide(drawn):
+    def slide(title, *lines):
+        items = [(70, 300 - 30 * n, f"• {line}", "Helvetica", 16) for n, line in enumerate(lines)]
+        return [(50, 360, title, "Helvetica-Bold", 26), *items, (500, 20, "Harbour course", "Helvetica", 9)]
+
+    document = drawn(slide("Knots", "a bowline holds"), slide("Knots", "a hitch slips"), slide("Sails", "reef early"))
+    assert titles(document) == ["Knots", "Knots", "Sails"]
+    assert [p.text for p in document.paragraphs] == ["• a bowline holds", "• a hitch slips", "• reef early"]
+
+
+# --- headings ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "body",
-    [
-        rows(TABLE, CODES),
-        rows([f"Number {n} of the long list of habitats" for n in range(9)], CODES),
-        rows(FIRST[:4], SECOND[:4]),
-        "#columns(2)[" + " ".join(FIRST + SECOND) * 3 + "]",
-        " ".join(FIRST + SECOND) * 3,
-        "#columns(2)[" + " ".join(FIRST) + rows(TABLE, ["x"] * 9) + " ".join(SECOND) * 3 + "]",
-        "",
-    ],
-    ids=["table", "wide table", "too few lines", "columns in order", "one column", "table in a column", "empty page"],
+    "rule",
+    ["size: 14pt", 'weight: "bold"', 'style: "italic", size: 12pt', "size: 12.5pt"],
 )
-def test_page_in_order_stays_as_it_is(body):
-    pdf = pdf_of(body)
-    assert page_text(pdf[0]) == raw(pdf)
+def test_headings_are_told_by_their_look(rule, typeset):
+    names = ["Von der Lampe", "Wer das Öl brachte", "Что осталось"]
+    source = "#set text(size: 11pt)\n#set par(spacing: 1.2em)\n" + "\n\n".join(
+        f"#block(above: 2em, text({rule})[{name}])\n\n{PLAIN * 3}" for name in names
+    )
+    document = typeset(source)
+    assert titles(document) == names
+    assert {paragraph.section for paragraph in document.paragraphs} == set(names)
 
 
-@pytest.mark.parametrize("path", PDFS, ids=lambda path: path.stem)
-def test_shipped_pages_stay_as_they_are(path):
-    with pypdfium2.PdfDocument(path) as pdf:
-        for number in range(len(pdf)):
-            assert page_text(pdf[number]) == raw(pdf, number)
+@pytest.mark.parametrize(
+    "numbers", [["I.", "II.", "A."], ["1", "1.1", "2"], ["§ 1", "a)", "§ 2"], ["Chapter One", "1.1", "Chapter Two"]]
+)
+def test_numbers_of_any_sort_belong_to_their_headings(numbers, typeset):
+    heads = [f"{number} {name}" for number, name in zip(numbers, ["The lamp", "The oil", "The glass"], strict=True)]
+    source = "\n\n".join(f'#block(above: 2em, text(13pt, weight: "bold")[#"{head}"])\n\n{PLAIN * 3}' for head in heads)
+    assert titles(typeset(source)) == heads
+
+
+def test_title_and_authors_are_no_headings_and_a_section_without_text_is_one(typeset):
+    front = "#align(center)[#text(20pt)[The Lamp]\n\n#text(11.5pt)[Ada Quill]\n\n#text(8pt)[Harbour School]]"
+    head = '#block(above: 2em, text(14pt, weight: "bold")[{}])\n\n'
+    body = head.format("Oil") + head.format("Its price") + PLAIN * 3 + "\n\n" + head.format("Glass") + PLAIN * 3
+    document = typeset(f"{front}\n\n{body}")
+    assert titles(document) == ["Oil", "Its price", "Glass"]
+    assert {p.section for p in document.paragraphs} == {"", "Its price", "Glass"}
+
+
+def test_underlined_and_run_in_headings(typeset):
+    head = "#block(above: 2em, underline[{}])\n\n" + PLAIN * 3 + "\n\n"
+    assert titles(typeset(head.format("The lamp") + head.format("The glass"))) == ["The lamp", "The glass"]
+    run_in = f"#strong[1.1 The oil.] {PLAIN * 3}\n\n#strong[1.2 The glass.] {PLAIN * 3}"
+    document = typeset(f"= 1 Light\n{run_in}")
+    assert titles(document) == ["1 Light", "1.1 The oil.", "1.2 The glass."]
+    assert all(p.text.startswith("The oil was brought") for p in document.paragraphs)
+
+
+# --- notes and letters ------------------------------------------------------------------------------------------------
+
+
+def test_sentence_goes_on_overleaf_and_its_note_stands_apart_without_its_mark(typeset):
+    document = typeset(
+        "#set page(width: 300pt, height: 220pt)\n#set par(justify: true)\n"
+        + PLAIN * 2
+        + "He kept a diary#footnote[The diary lies in the town hall.] of 10#super[9] words, "
+        + "and it went on and on until the whole of the tower was full of paper. " * 3
+    )
+    texts = [paragraph.text for paragraph in document.paragraphs]
+    assert "The diary lies in the town hall." in texts
+    assert any("He kept a diary of 10⁹ words, and it went on and on until the whole" in text for text in texts)
+
+
+def test_accents_drawn_over_letters_and_initials_are_joined(drawn):
+    page = [(60, 700, "Br"), (69.5, 700, "¨"), (69.4, 700, "u"), (74.4, 700, "cke")]
+    page += [(60, 600, "T", "Times-Roman", 36), (84, 615, "IDAL basins keep all of the ships afloat at low water.")]
+    page += [(84, 602, "Every opening of the sluice loses a part of its fresh water.")]
+    page += column(FIRST, 60, 580)
+    text = flat(drawn(page))
+    assert "Brücke" in text and "TIDAL basins keep" in text
+
+
+def test_lines_of_chinese_are_joined_without_spaces(tmp_path):
+    pdfmetrics.registerFont(UnicodeCIDFont("STSong-Light"))
+    canvas = Canvas(str(tmp_path / "zh.pdf"), pagesize=(300, 400))
+    for y, size, text in [
+        (350, 16, "第一章 灯塔"), (320, 11, "北方海岸上的灯塔看守人在那年春天发现，灯在有些"),
+        (300, 11, "夜里比别的夜里更亮，虽然油总是同样的油。"),
+    ]:  # fmt: skip
+        canvas.setFont("STSong-Light", size)
+        canvas.drawString(20, y, text)
+    canvas.save()
+    document = extract(tmp_path / "zh.pdf", "pypdfium2")
+    assert titles(document) == ["第一章 灯塔"]
+    assert [p.text for p in document.paragraphs] == [
+        "北方海岸上的灯塔看守人在那年春天发现，灯在有些夜里比别的夜里更亮，虽然油总是同样的油。"
+    ]
+
+
+def test_hebrew_is_read_in_the_order_of_its_letters(typeset):
+    document = typeset('#set text(lang: "he", font: "DejaVu Sans")\nהמגדלור עומד על הסלע בצפון')
+    assert flat(document) == "המגדלור עומד על הסלע בצפון"
+
+
+ODD_FONT = (
+    "/Font << /F1 << /Type /Font /Subtype /Type0 /BaseFont /Odd /Encoding /Identity-H /DescendantFonts [<< /Type /Font "
+    "/Subtype /CIDFontType2 /BaseFont /Odd /CIDSystemInfo << /Registry (Adobe) /Ordering (Identity) /Supplement 0 >> "
+    "/FontDescriptor << /Type /FontDescriptor /FontName /Odd /Flags 4 /FontBBox [0 0 1000 1000] /ItalicAngle 0 "
+    "/Ascent 800 /Descent -200 /CapHeight 700 /StemV 80 >> >>] >> >>"
+)
+
+
+def test_page_whose_letters_have_no_unicode_needs_ocr(tmp_path):
+    odd = stream("BT /F1 12 Tf 50 700 Td <00240025002600270024002500260027> Tj ET")
+    with pytest.raises(UserError, match="OCR"):
+        extract(one_page(tmp_path / "odd.pdf", odd, resources=ODD_FONT), "pypdfium2")
+    both = pypdfium2.PdfDocument(typst.compile(PLAIN.encode()))
+    both.import_pages(pypdfium2.PdfDocument(tmp_path / "odd.pdf"))
+    both.save(tmp_path / "both.pdf")
+    document = extract(tmp_path / "both.pdf", "pypdfium2")
+    assert document.report["needs_ocr"] == [2] and flat(document) == PLAIN.strip()

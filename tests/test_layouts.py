@@ -10,7 +10,15 @@ from tests.layouts.scoring import character_error_rate, heading_scores, leaks
 
 BY_NAME = {layout.name: layout for layout in LAYOUTS}
 SOME = ["t_en_essay", "t_de_titelblatt", "r_en_journal", "r_fr_accents", "r_zh_wenzhang"]
-READ_WELL = ["t_fr_manuscrit"]
+READ_WELL = [
+    "t_en_stamp",
+    "t_en_runin",
+    "t_fr_memoire",
+    "r_en_across_three",
+    "r_en_preprint",
+    "r_de_zeitschrift",
+    "r_zh_xuebao",
+]
 
 
 @pytest.mark.parametrize("name", SOME)
@@ -38,5 +46,6 @@ def test_results_are_of_the_layouts_that_are_there():
 @pytest.mark.parametrize("name", READ_WELL)
 def test_what_the_loader_reads_well_stays_so(name, tmp_path):
     case = build(BY_NAME[name], tmp_path)
-    paragraphs, _ = layouts.read_ours(case.path)
+    paragraphs, headings = layouts.read_ours(case.path)
     assert character_error_rate(paragraphs, case) <= layouts.GOOD
+    assert heading_scores(headings, case) == (1, 0)

@@ -1,19 +1,23 @@
-"""Raw page texts become clean paragraphs, each with its pages and section; every repair is counted."""
+"""Pages become clean paragraphs, each with its pages and section; every repair is counted."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from llama_qna.documents import bibliography
-from llama_qna.documents.hyphens import HYPHEN, Vocabulary, close_up_capitals, join_lines
-from llama_qna.documents.page_headers import drop_page_furniture
-from llama_qna.documents.sections import Headings, heading_key
+from llama_qna.documents.blocks import blocks_of, look_of
+from llama_qna.documents.columns import parts
+from llama_qna.documents.hyphens import HYPHEN, Vocabulary, close_up_capitals
+from llama_qna.documents.lines import Line, join_accents, lines_of, rows_of_table
+from llama_qna.documents.page_headers import body_size, drop_page_furniture
+from llama_qna.documents.paragraphs import Flow, Paragraph, marks_of, split_run_in
+from llama_qna.documents.runs import Page
+from llama_qna.documents.sections import mark_headings, title_by_words
 
-__all__ = ["HYPHEN", "Document", "Paragraph", "clean", "clean_line", "heading_key"]
+__all__ = ["HYPHEN", "Document", "Paragraph", "clean", "clean_line"]
 LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "ft", "ﬆ": "st"}
 LIGATURE = re.compile("[ﬀ-ﬆ]")
 FORMULA_LETTER = re.compile("[\U0001d400-\U0001d7ff\u210e\u2112]")
@@ -29,20 +33,9 @@ DROPPED = {  # joiners (U+200C, U+200D) are spared: some scripts spell with them
 }
 DROPPED_KINDS = {kind: re.compile(f"[{characters}]") for kind, characters in DROPPED.items()}
 ANY_DROPPED = re.compile(f"[{''.join(DROPPED.values())}]")
-PARAGRAPH_END = re.compile(r"[.!?:][\"'”’)\]]*$")
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    text: str
-    page: int  # where it begins, counted from 1
-    section: str
-    pages: tuple[tuple[int, int], ...] = ()  # (offset in the text, page) for every page; empty: all on `page`
-
-    def page_at(self, offset: int) -> int:
-        """The page of the character at an offset in the text."""
-        place = bisect_right(self.pages, offset, key=lambda start: start[0])
-        return self.pages[place - 1][1] if place else self.page
+LINE_END_HYPHEN = re.compile("(?<=\\w)[\x02\u2010\u00ad]$")
+CONTENTS_LINE = re.compile(r"(?:\.\s*){5,}[\divxlc]*$")
+CONTENTS_TITLE = re.compile(r"(?:table of )?contents", re.IGNORECASE)
 
 
 @dataclass
@@ -54,6 +47,7 @@ class Document:
     paragraphs: list[Paragraph]
     references: list[tuple[int, str, int]]  # (number, entry, page)
     report: dict = field(default_factory=dict)
+    headings: list[tuple[str, int]] = field(default_factory=list)  # (title, page), also of sections without text
 
     def text(self) -> str:
         """All text once, without overlaps: what perplexity is measured on."""
@@ -61,81 +55,85 @@ class Document:
         return "\n\n".join([paragraph.text for paragraph in self.paragraphs] + entries)
 
 
-def clean(name: str, pages: list[str], headings: dict[str, int | None]) -> Document:
-    """Turn raw page texts into paragraphs and reference entries.
+def lines_of_pages(pages: list[Page], repairs: Counter, outline: dict[str, int | None]) -> list[list[Line]]:
+    """The lines of every page in the order of reading, without what stands beside the text."""
+    size = body_size(pages)
+    asides = drop_page_furniture(pages, repairs, outline)
+    upright = 2 * sum(page.turned for page in pages) < len(pages)
+    return [
+        list(_lines_of_page(page, number, size, upright, aside))
+        for number, (page, aside) in enumerate(zip(pages, asides, strict=True), start=1)
+    ]
+
+
+def _lines_of_page(page: Page, number: int, size: float, upright: bool, aside: list[str]) -> Iterator[Line]:
+    part = -1
+    for part, piece in enumerate(parts(join_accents(page.runs))):
+        column = (min(run.left for run in piece.runs), max(run.right for run in piece.runs))
+        for line in rows_of_table(piece.runs) if piece.table else lines_of(piece.runs, size):
+            line.part, line.page, line.column = part, number, column
+            line.table = piece.table or (page.turned and upright)
+            line.ruled = bool(page.rules) and _is_underlined(line, page.rules)
+            yield line
+    for text in aside:
+        part += 1
+        yield Line(text, part=part, page=number, table=True)
+
+
+def _is_underlined(line: Line, rules: list[tuple[float, float, float]]) -> bool:
+    """Whether lines under a text are as long as it, but for the gaps where letters reach below."""
+    below = [
+        (left, right) for left, right, y in rules
+        if -0.45 * line.size < y - line.base < 0.05 * line.size and line.left - 3 < left and right < line.right + 6
+    ]  # fmt: skip
+    return sum(right - left for left, right in below) > 0.75 * (line.right - line.left)
+
+
+def clean(name: str, pages: list[Page], outline: dict[str, int | None]) -> Document:
+    """Turn what stands on pages into paragraphs, headings and reference entries.
 
     Args:
-        pages: raw text, one string a page.
-        headings: section titles known from the PDF's outline, with their pages; empty: found by their look.
+        pages: the runs of every page in the order of the file; those that are dropped are taken out of them.
+        outline: section titles known from the PDF's outline, with the pages, from 0, where they stand.
     """
     repairs = Counter()
-    texts = [_clean_characters(page, repairs) for page in pages]
-    vocabulary = Vocabulary(texts)
-    lines = [
-        [" ".join(close_up_capitals(line, vocabulary, repairs).split()) for line in text.splitlines() if line.strip()]
-        for text in texts
-    ]
-    lines = drop_page_furniture(lines, headings, repairs)
-    paragraphs, entries = _paragraphs(lines, Headings(headings), vocabulary, repairs)
-    characters = sum(map(len, pages))
-    return Document(
-        name=name,
-        pages=len(pages),
-        paragraphs=paragraphs,
-        references=entries,
-        report={
-            "pages": len(pages),
-            "characters": characters,
-            "characters_per_page": round(characters / len(pages)),
-            "pages_without_text": [n for n, page in enumerate(pages, start=1) if not page.strip()],
-            "sections": len({paragraph.section for paragraph in paragraphs}),
-            "reference_entries": len(entries),
-            "repairs": dict(sorted(repairs.items())),
-        },
-    )
+    lined = lines_of_pages(pages, repairs, outline)
+    for lines in lined:
+        for line in lines:
+            line.text = _clean_characters(LINE_END_HYPHEN.sub(HYPHEN, line.text.rstrip()).replace("\x02", "-"), repairs)
+    vocabulary = Vocabulary(["\n".join(line.plain for line in lines) for lines in lined])
+    for lines in lined:
+        for line in lines:
+            line.text = " ".join(close_up_capitals(line.text, vocabulary, repairs).split())
+    lined = [_without_contents([line for line in lines if line.text], repairs) for lines in lined]
+    look = look_of(lined)
+    is_title = title_by_words(lined, outline)
+    blocks = [block for lines in lined for block in blocks_of(lines, look, is_title)]
+    mark_headings(blocks, look, outline)
+    flow = Flow(vocabulary, repairs, marks_of(blocks))
+    for block in split_run_in(blocks):
+        flow.add(block)
+    flow.close()
+    report = {
+        "sections": len({paragraph.section for paragraph in flow.paragraphs}),
+        "reference_entries": len(flow.references),
+        "repairs": dict(sorted(repairs.items())),
+    }
+    return Document(name, len(pages), flow.paragraphs, flow.references, report, flow.headings)
+
+
+def _without_contents(page: list[Line], repairs: Counter) -> list[Line]:
+    """The page without a table of contents: its dotted lines and its title."""
+    body = [line for line in page if not CONTENTS_LINE.search(line.text)]
+    if len(body) < len(page):
+        body = [line for line in body if not CONTENTS_TITLE.fullmatch(line.text)]
+    repairs["contents lines"] += len(page) - len(body)
+    return body
 
 
 def clean_line(line: str, repairs: Counter) -> str:
     """One line without what only its typesetting needed (`DROPPED`, `LIGATURES`), and with plain single spaces."""
     return " ".join(_clean_characters(line, repairs).split())
-
-
-def _paragraphs(
-    pages: list[list[str]], headings: Headings, vocabulary: Vocabulary, repairs: Counter
-) -> tuple[list[Paragraph], list[tuple[int, str, int]]]:
-    """Part lines at headings, and after a short line that ends a sentence; reference lists become entries."""
-    paragraphs: list[Paragraph] = []
-    entries: list[tuple[int, str, int]] = []
-    section, block = "", []
-
-    def flush():
-        if block:
-            text, places = join_lines(block, vocabulary, repairs)
-            paragraphs.append(Paragraph(text, block[0][1], section, tuple(places)))
-            block.clear()
-
-    def close_section():
-        if bibliography.HEADING.fullmatch(section):
-            block[:], found = bibliography.parse(block, vocabulary, repairs)
-            entries.extend(found)
-        flush()
-
-    for number, page in enumerate(pages, start=1):
-        width = sorted(map(len, page))[int(len(page) * 0.8)] if page else 0
-        for line, after in zip(page, [*page[1:], ""], strict=False):
-            in_references = bool(bibliography.HEADING.fullmatch(section))
-            before = block[-1][0] if block else ""
-            if headings.is_heading(line, after, in_references) or (
-                in_references and bibliography.is_list_end(line, before)
-            ):
-                close_section()
-                section = line
-                continue
-            block.append((line, number))
-            if not in_references and PARAGRAPH_END.search(line) and len(line) < 0.85 * width:
-                flush()
-    close_section()
-    return paragraphs, entries
 
 
 def _clean_characters(text: str, repairs: Counter) -> str:

@@ -7,7 +7,6 @@ A PDF goes through pypdfium2 (quick) or pdfminer.six (the study's), and what the
 from __future__ import annotations
 
 import json
-import logging
 import math
 import re
 import resource
@@ -17,12 +16,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.documents.clean import HYPHEN, Document, clean, heading_key
-from llama_qna.documents.columns import page_text
+from llama_qna.documents.clean import Document, clean
 from llama_qna.documents.quality import needs_ocr
+from llama_qna.documents.runs import Page, read_pdfium
+from llama_qna.documents.runs_of_pdfminer import read_pdfminer
 from llama_qna.documents.text_files import read_text
 
 OUT_OF_MEMORY = 3  # exit status of the child
+LETTER = re.compile(r"[^\W\d_]")
 
 
 def extract(path: Path, extractor: str) -> Document:
@@ -60,45 +61,34 @@ def _read_pdf(path: Path, extractor: str) -> tuple[list[str], Document]:
         if b"%PDF-" not in file.read(1024):  # readers accept the mark anywhere in the first kilobyte
             raise UserError("not a PDF file")
     try:
-        pages, headings = (_extract_pdfium if extractor == "pypdfium2" else _extract_pdfminer)(path)
+        pages, outline = (read_pdfium if extractor == "pypdfium2" else read_pdfminer)(path)
     except MemoryError:
         raise
     except Exception as error:  # a damaged file makes the extractors raise whatever they please
         raise _unreadable(error) from None
     if not pages:
         raise UserError("the PDF has no pages")
-    if not any(page.strip() for page in pages):
-        raise UserError(f"no text on any of its {len(pages)} pages; a scanned document needs OCR first")
-    if all(map(needs_ocr, pages)):
-        raise UserError(f"its fonts do not say which letters stand on its {len(pages)} pages; it needs OCR first")
-    document = clean(printable(path.stem), pages, headings)
+    texts = [page.text if _is_readable(page) else "" for page in pages]
+    if not any(text.strip() for text in texts):
+        reason = "the letters have no Unicode" if any(page.runs for page in pages) else "no text"
+        raise UserError(f"{reason} on any of its {len(pages)} pages; a scanned document needs OCR first")
+    for page, text in zip(pages, texts, strict=True):
+        page.runs = page.runs if text else []
+    document = clean(printable(path.stem), pages, outline)
     if not document.paragraphs and not document.references:
         raise UserError(f"nothing but page numbers and running headers on its {len(pages)} pages")
-    return pages, document
+    return texts, document
 
 
-def _extract_pdfium(path: Path) -> tuple[list[str], dict[str, int | None]]:
-    """Text per page, and the titles of the PDF's outline with the page (from 0) that each points to."""
-    import pypdfium2
-
-    with pypdfium2.PdfDocument(path) as pdf:
-        headings = {}
-        for bookmark in pdf.get_toc():
-            target = bookmark.get_dest()
-            headings.setdefault(heading_key(bookmark.get_title()), target.get_index() if target else None)
-        pages = [page_text(page).replace("\x02", HYPHEN) for page in pdf]
-    # a word broken at the end of a page is joined to what comes next, the page number: part them again
-    pages = [re.sub(rf"{HYPHEN}(\d+\s*)$", rf"{HYPHEN}\n\1", page) for page in pages]
-    return pages, headings
-
-
-def _extract_pdfminer(path: Path) -> tuple[list[str], dict[str, int | None]]:
-
-    from pdfminer.high_level import extract_text
-
-    logging.getLogger("pdfminer").setLevel(logging.ERROR)  # it warns of every oddity of a damaged file
-    pages = extract_text(path).split("\f")[:-1]
-    return [re.sub(r"-[ ]*\n", HYPHEN + "\n", page) for page in pages], {}
+def _is_readable(page: Page) -> bool:
+    """Whether most letters of a page say which they are, or stand as they would in words; else only OCR can tell."""
+    if needs_ocr(page.text):
+        return False
+    if page.unreadable < 0.3 * len(page.text):
+        return True
+    letters = LETTER.findall(page.text)
+    vowels = sum(letter in "aeiouyAEIOUY" for letter in letters) / max(1, len(letters))
+    return len(letters) > 0.6 * len(page.text) and 0.3 < vowels < 0.55
 
 
 def _unreadable(error: Exception) -> UserError:

@@ -1,112 +1,258 @@
-"""Running headers, footers, page numbers and the dotted lines of a table of contents are dropped from pages."""
+"""What stands on pages beside their text is dropped by its place: running heads, page and line numbers, watermarks."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from dataclasses import dataclass
+from itertools import pairwise
 
+from llama_qna.documents.runs import Page, Run
 from llama_qna.documents.sections import heading_key, numbered_heading
 
-EDGE = 3  # so many repeating lines at the top and at the bottom of a page may be furniture
+EDGE = 3  # so many rows at the top and at the bottom of a page may be furniture
+NEAR = 3.0  # points; the same place on another page
 _ROMAN = r"(?=[ivxlc])c{0,3}(?:xc|xl|l?x{0,3})(?:ix|iv|v?i{0,3})"
 NUMBER = re.compile(rf"\d+|\b{_ROMAN}\b", re.IGNORECASE)
 PAGE_NUMBER = re.compile(
-    rf"[-–—\s\[(|]*(?:(?:page|p\.)\s*)?(?:\d{{1,4}}|{_ROMAN})(?:\s*(?:/|of)\s*\d{{1,4}})?[-–—\s\])|.]*", re.IGNORECASE
+    rf"[-–—\s\[(|]*(?:(?:pages?|p\.|seite|s\.|página|pág\.|стр\.|str\.|strona)\s*)?(?:\d{{1,4}}|{_ROMAN})(?:\s*(?:/|of|von|sur|de|из|z)\s*\d{{1,4}})?[-–—\s\])|.]*",
+    re.IGNORECASE,
 )
-CONTENTS_LINE = re.compile(r"(?:\.\s*){5,}[\divxlc]*$")
-CONTENTS_TITLE = re.compile(r"(?:table of )?contents", re.IGNORECASE)
 SENTENCE = re.compile(r"\S+(?:\s+\S+){2,}[.!?]|(?:figure|fig\.|table|algorithm|equation)\s.*", re.IGNORECASE)
+LETTERS = re.compile(r"[^\W\d_]")
 
 
-def drop_page_furniture(pages: list[list[str]], headings: dict, repairs: Counter) -> list[list[str]]:
-    """Drop the lines at the edges of pages that repeat on other pages, numbers aside, and bare page numbers.
+@dataclass(eq=False)
+class _Row:
+    """What stands on one base line, over the whole width of a page."""
 
-    The place where a heading itself stands is spared. If that would take most of most pages, as in a pile of forms
-    that differ in their numbers only, no more than one line goes at each edge, and never a sentence or a page's last
-    line.
+    runs: list[Run]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(run.text for run in sorted(self.runs, key=lambda run: run.left)).split())
+
+    @property
+    def base(self) -> float:
+        return self.runs[0].base
+
+    @property
+    def size(self) -> float:
+        return max(run.size for run in self.runs)
+
+
+def body_size(pages: list[Page]) -> float:
+    """The size, in points, that most letters of a document have; 0 without any."""
+    letters: Counter = Counter()
+    for page in pages:
+        for run in page.runs:
+            if run.turn == 0:
+                letters[run.size] += len(run.text)
+    sizes: Counter = Counter()
+    for own, count in letters.items():
+        sizes[round(own, 1)] += count
+    return sizes.most_common(1)[0][0] if sizes else 0.0
+
+
+def drop_page_furniture(pages: list[Page], repairs: Counter, outline: dict[str, int | None]) -> list[list[str]]:
+    """Take out of the pages what repeats at the same place, numbers aside, or numbers the pages or their lines.
+
+    Large upright text stays, since the title of a slide may repeat. If rows at the edges would take most of most pages,
+    as in a pile of forms, no more than one goes at each edge, and never a sentence.
+
+    Returns:
+        For every page the turned text that is no furniture, such as the label of an axis.
+    """
+    size = body_size(pages)
+    before = sum(len(page.runs) for page in pages)
+    aside = _drop_turned(pages, size)
+    _drop_edges(pages, size, {(heading_key(title), page) for title, page in outline.items()})
+    _drop_same_place(pages, size)
+    _drop_line_numbers(pages, size)
+    repairs["running headers, footers, page numbers"] += before - sum(len(page.runs) for page in pages)
+    return aside
+
+
+def _keep(page: Page, gone: set[int]) -> None:
+    page.runs = [run for run in page.runs if id(run) not in gone]
+
+
+def _drop_turned(pages: list[Page], size: float) -> list[list[str]]:
+    """Take turned runs out; return those that may be read: neither repeated, nor very large, nor beside the text."""
+    seen = Counter(run.text.strip() for page in pages for run in page.runs if run.turn != 0)
+    aside = []
+    for page in pages:
+        upright = [run for run in page.runs if run.turn == 0]
+        left = min((run.left for run in upright), default=0)
+        right = max((run.right for run in upright), default=page.width)
+        kept = [
+            run.text.strip() for run in page.runs
+            if run.turn != 0 and seen[run.text.strip()] == 1 and run.size < 2 * size and left < run.left < right
+        ]  # fmt: skip
+        page.runs = upright
+        aside.append(kept)
+    return aside
+
+
+def _drop_same_place(pages: list[Page], size: float) -> None:
+    """Drop runs with the same words at the same place on two pages at least, and on two of five."""
+    places: dict[tuple, set[int]] = defaultdict(set)
+    for n, page in enumerate(pages):
+        for run in page.runs:
+            if len(run.text) > 3 and run.size < 1.15 * size:
+                places[_place(run)].add(n)
+    most = max(2, 0.4 * len(pages))
+    repeated = {place for place, found in places.items() if len(found) >= most}
+    if not repeated:
+        return
+    gone = [{id(run) for run in page.runs if _place(run) in repeated} for page in pages]
+    taken = [sum(len(run.text) for run in page.runs if id(run) in some) for page, some in zip(pages, gone, strict=True)]
+    heavy = sum(2 * cut > sum(len(run.text) for run in page.runs) for cut, page in zip(taken, pages, strict=True))
+    if 2 * heavy <= len(pages):
+        for page, some in zip(pages, gone, strict=True):
+            _keep(page, some)
+
+
+def _place(run: Run) -> tuple:
+    return run.text.strip(), round(run.left / NEAR), round(run.base / NEAR)
+
+
+def _drop_line_numbers(pages: list[Page], size: float) -> None:
+    """Drop numbers that count lines: one below the other, left or right of all other text, in even steps."""
+    for page in pages:
+        numbers = [run for run in page.runs if run.text.strip().isdigit() and run.size < 1.1 * size]
+        others = [run for run in page.runs if not run.text.strip().isdigit() and len(run.text) > 1]
+        if len(numbers) < 3 or not others:
+            continue
+        lefts = sorted(run.left for run in others)
+        edge, far = lefts[len(lefts) // 10], max(run.right for run in others)
+        outside = [run for run in numbers if run.right < edge - 2 or run.left > far + 2]
+        for side in (lambda run: run.right, lambda run: run.left):
+            columns: dict[int, list[Run]] = defaultdict(list)
+            for run in outside:
+                columns[round(side(run) / 2)].append(run)
+            for column in filter(_counts, columns.values()):
+                _keep(page, {id(run) for run in outside if abs(run.right - column[0].right) < 12})
+
+
+def _counts(column: list[Run]) -> bool:
+    """Whether numbers below each other grow, most of them by the same step."""
+    values = [int(run.text) for run in sorted(column, key=lambda run: -run.base)]
+    steps = Counter(after - one for one, after in pairwise(values))
+    return len(values) > 2 and min(steps) > 0 and max(steps.values()) >= 0.7 * (len(values) - 1)
+
+
+def _drop_edges(pages: list[Page], size: float, titles: set[tuple[str, int | None]]) -> None:
+    """Drop rows at the upper and the lower edges, from outside, as long as something says that they are furniture.
 
     Args:
-        pages: lines without needless spaces.
-        headings: titles of the PDF's outline with the pages where they stand, from 0.
+        titles: of the outline, each with its page, from 0: they are not dropped there.
     """
-    bodies = [_without_contents(page) for page in pages]
-    repairs["contents lines"] += sum(map(len, pages)) - sum(map(len, bodies))
-    pages = bodies
-    repeats = _repeating_lines(pages, headings)
-    kept = [_strip(page, lines, EDGE) for page, lines in zip(pages, repeats, strict=True)]
-    emptied = sum(_is_gutted(page, rest) for page, rest in zip(pages, kept, strict=True))
-    if 2 * emptied > sum(map(bool, pages)):
-        plain = [{line for line in lines if not SENTENCE.fullmatch(line)} for lines in repeats]
-        kept = [_strip(page, lines, 1, least=1) for page, lines in zip(pages, plain, strict=True)]
-    repairs["running headers, footers, page numbers"] += sum(map(len, pages)) - sum(map(len, kept))
-    return kept
+    rows = [_rows(page.runs) for page in pages]
+    gone: list[set[int]] = [set() for _ in pages]
+    for upper in (True, False):
+        edges = [(found if upper else found[::-1])[: EDGE + 1] for found in rows]
+        known = _repeated(edges, size)
+        heights = [(row.base, row.size) for edge in edges for row in edge[:EDGE] if row in known]
+        top = _top(rows, size) if upper and len(pages) > 1 else float("inf")
+        for n, edge in enumerate(edges):
+            for row, after in zip(edge[:EDGE], [*edge[1:], None], strict=False):
+                above = n > 0 and row.base > top + 0.9 * size and row.size < 0.97 * size
+                stays = (heading_key(row.text), n) in titles
+                if stays or not (row in known or _stands_apart(row, after, heights, above, size)):
+                    break
+                gone[n] |= {id(run) for run in row.runs}
+    gutted = sum(_is_gutted(page, some) for page, some in zip(pages, gone, strict=True))
+    for page, some, found in zip(pages, gone, rows, strict=True):
+        if found and 2 * gutted > sum(bool(page.runs) for page in pages):
+            ends = [row for row in {found[0], found[-1]} if len(found) > 1 or _is_page_number(row, size)]
+            some &= {id(run) for row in ends if not SENTENCE.fullmatch(row.text) for run in row.runs}
+        _keep(page, some)
 
 
-def _without_contents(page: list[str]) -> list[str]:
-    """The page without a table of contents: its dotted lines and its title."""
-    body = [line for line in page if not CONTENTS_LINE.search(line)]
-    return [line for line in body if not CONTENTS_TITLE.fullmatch(line)] if len(body) < len(page) else body
+def _is_gutted(page: Page, gone: set[int]) -> bool:
+    """Whether more than half of a page's letters would go."""
+    letters = [(len(run.text), id(run) in gone) for run in page.runs]
+    return sum(count for count, goes in letters if goes) > sum(count for count, goes in letters if not goes)
 
 
-def _repeating_lines(pages: list[list[str]], headings: dict) -> list[set[str]]:
-    """For every page the lines that may be furniture if they stand at its edge."""
-    places: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for index, page in enumerate(pages):
-        for line in dict.fromkeys(page[: EDGE + 1] + page[-EDGE - 1 :]):
-            places[_form(line)][index].append(line)
-    places.pop("", None)
-    repeating: list[set[str]] = [set() for _ in pages]
-    for found in places.values():
-        order = list(found)
-        for n, index in enumerate(order):
-            # the pages before and after that have the line too; comparing all of them would take too long
-            others = [(page, line) for page in order[max(0, n - 1) : n + 2] if page != index for line in found[page]]
-            repeating[index] |= {line for line in found[index] if _repeats(line, index, others, first=n == 0)}
-        for index in order:
-            repeating[index] -= {line for line in found[index] if headings.get(heading_key(line), -1) == index}
-    return repeating
+def _stands_apart(row: _Row, after: _Row | None, heights: list[tuple[float, float]], above: bool, size: float) -> bool:
+    """Whether a row at an edge is a page number, or stands apart where other pages have their furniture.
+
+    Args:
+        after: the next row inwards.
+        heights: base line and size of furniture on other pages.
+        above: whether the row is small and above the text of all pages.
+    """
+    gap = abs(row.base - after.base) if after else float("inf")
+    if gap > 0.9 * size and _is_page_number(row, size):
+        return True
+    if not after or gap <= 1.35 * max(row.size, min(after.size, size)) or row.size >= 1.15 * size:
+        return False
+    if row.size > 0.97 * size and numbered_heading(row.text):
+        return False
+    return above or any(abs(row.base - base) < 1.5 and abs(row.size - own) < 0.6 for base, own in heights)
 
 
-def _repeats(line: str, index: int, others: list[tuple[int, str]], first: bool) -> bool:
-    """Whether other pages have the line; of a sentence or a caption the numbers must be the same or count the pages."""
-    numbers = NUMBER.findall(line)
-    numbers_of_others = [(page - index, NUMBER.findall(other)) for page, other in others]
-    if first and numbered_heading(line):
-        # the heading itself, which later pages repeat at their head, unless its number is the page's
-        return any(_counts_pages(numbers[:1], theirs[:1], pages, strictly=True) for pages, theirs in numbers_of_others)
-    if SENTENCE.fullmatch(line):
-        return any(_counts_pages(numbers, theirs, pages) for pages, theirs in numbers_of_others)
-    return bool(others)
+def _is_page_number(row: _Row, size: float) -> bool:
+    return len(row.text) < 20 and row.size < 1.04 * size and bool(PAGE_NUMBER.fullmatch(row.text))
 
 
-def _counts_pages(numbers: list[str], others: list[str], pages: int, strictly: bool = False) -> bool:
-    """Whether the numbers differ by as many as the pages do, or (unless `strictly`) not at all."""
-    return len(numbers) == len(others) and all(
-        (one == other and not strictly) or (one.isdigit() and other.isdigit() and int(other) - int(one) == pages)
-        for one, other in zip(numbers, others, strict=True)
-    )
+def _rows(runs: list[Run]) -> list[_Row]:
+    rows: list[_Row] = []
+    for run in sorted(runs, key=lambda run: -run.base):
+        if rows and rows[-1].base - run.base < 0.3 * run.size:
+            rows[-1].runs.append(run)
+        else:
+            rows.append(_Row([run]))
+    return rows
 
 
-def _strip(page: list[str], repeats: set[str], most: int, least: int = 0) -> list[str]:
-    """Take at each edge one page number and up to `most` repeating lines away; of those leave `least` lines."""
-    lines = list(page)
-    for edge in (0, -1):
-        taken = numbers = 0
-        while lines:
-            if taken < most and lines[edge] in repeats and len(lines) > least:
-                taken += 1
-            elif not numbers and PAGE_NUMBER.fullmatch(lines[edge]):
-                numbers += 1
-            else:
-                break
-            del lines[edge]
-    return lines
+def _top(rows: list[list[_Row]], size: float) -> float:
+    """The height at which the text of the document's pages begins."""
+    tops = []
+    for page in rows:
+        body = [row.base for row in page if abs(row.size - size) < 0.06 * size and len(row.text) > 12]
+        tops += body[:1] if len(body) > 2 else []
+    return max(tops, default=float("inf"))
 
 
-def _is_gutted(page: list[str], rest: list[str]) -> bool:
-    return bool(page) and (not rest or (len(page) > 2 * EDGE and len(rest) < len(page) / 2))
+def _repeated(edges: list[list[_Row]], size: float) -> set[_Row]:
+    """The rows whose words, or whose count of the pages, another page has at the same height."""
+    found: dict[tuple, list[tuple[int, _Row]]] = defaultdict(list)
+    for n, edge in enumerate(edges):
+        for row in edge[:EDGE]:
+            if row.size > 1.04 * size:
+                continue  # a heading, or the title of a slide
+            text = row.text
+            form = _form(text)
+            if SENTENCE.fullmatch(text):  # its numbers must be the same, or count the pages
+                numbers = [int(number) for number in NUMBER.findall(text) if number.isdigit()]
+                found["same", text].append((n, row))
+                found["words", form, *(number - n for number in numbers)].append((n, row))
+            elif len(LETTERS.findall(form)) > 2:
+                found["words", form].append((n, row))
+            first = min(row.runs, key=lambda run: run.left)
+            if first.size > 0.9 * row.size and first.low - first.base < 0.2 * first.size:  # else the mark of a note
+                for place, number in _numbers(text):
+                    found["count", place, number - n].append((n, row))
+    known = set()
+    for key, places in found.items():
+        for n, row in places:
+            if n == places[0][0] and key[0] == "words" and numbered_heading(row.text):
+                continue  # the heading itself, which later pages repeat at their head
+            others = [other for page, other in places if page != n and abs(other.base - row.base) < NEAR]
+            if others and (key[0] != "count" or len(row.text) < 90):
+                known.add(row)
+    return known
 
 
-def _form(line: str) -> str:
-    """What is left of a line without its numbers, its case and its marks: "46 BETA DECAY" is "Beta Decay 47"."""
-    return " ".join(re.findall(r"[^\W\d_]+", NUMBER.sub(" ", line))).casefold()
+def _numbers(text: str) -> list[tuple[str, int]]:
+    """The numbers at the start and at the end of a row, where a page number stands."""
+    first, last = re.match(r"\d{1,4}(?!\S)", text), re.search(r"(?<!\S)\d{1,4}$", text)
+    return [(place, int(match.group())) for place, match in (("first", first), ("last", last)) if match]
+
+
+def _form(text: str) -> str:
+    """What is left of a row without its numbers, its case and its marks: "46 BETA DECAY" is "Beta Decay 47"."""
+    return " ".join(re.findall(r"[^\W\d_]+", NUMBER.sub(" ", text))).casefold()

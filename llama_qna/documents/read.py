@@ -150,7 +150,8 @@ def _document(fields: dict) -> Document:
     """JSON is passed and not a pickle: what a hostile file can make the child say is never more than text."""
     paragraphs = [Paragraph(**_tuples(paragraph)) for paragraph in fields["paragraphs"]]
     references = [tuple(entry) for entry in fields["references"]]
-    return Document(**fields | {"paragraphs": paragraphs, "references": references})
+    headings = [tuple(heading) for heading in fields["headings"]]
+    return Document(**fields | {"paragraphs": paragraphs, "references": references, "headings": headings})
 
 
 def _tuples(fields: dict) -> dict:

@@ -1,57 +1,62 @@
-"""Which lines of a document are titles of its sections: the PDF's outline says so, or else their look and number."""
+"""Which blocks of a document are titles of its sections: by size, weight, slant, capitals, rules, numbers and place.
+
+What a document's headings look like is learnt from the document: a look is that of headings if its blocks are short,
+stand apart, end like no sentence, and differ from the running text. The PDF's outline, where there is one, names
+headings that look like text.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import NamedTuple
 
 from llama_qna.documents import bibliography
+from llama_qna.documents.blocks import ITEM, NOTE_START, SMALL, Block, Look
+from llama_qna.documents.lines import CJK, Line
 
-NUMBERED = re.compile(r"(\d{1,2}(?:\.\d{1,2}){0,2})\.?\s+([A-Z][^.!?]{2,80}\??)")
+_CHAPTER = (
+    "chapter|part|appendix|section|kapitel|teil|anhang|chapitre|partie|annexe|capítulo|parte|capitolo|rozdział|część"
+    "|глава|часть"
+)
+_HAN = "〇一二三四五六七八九十百"
+NUMBER = re.compile(
+    rf"(?:(?:{_CHAPTER})\s+(?:\d+|[ivxlc]+|[a-z]|\w+)\b[.:]?"
+    rf"|§\s*\d+(?:\.\d+)*|\d{{1,2}}(?:\.\d{{1,2}}){{0,3}}[.)]?(?=\s)|[IVXLC]+\.(?=\s)|[A-Za-z][.)](?=\s)"
+    rf"|第[{_HAN}\d]+[章节節回部編编条]|[{_HAN}]+、|[（(][{_HAN}]+[）)])\s*",
+    re.IGNORECASE,
+)
+NUMBERED = re.compile(r"(\d{1,2}(?:\.\d{1,2}){0,2})\.?\s+([^\W\d_a-z][^.!?]{2,80}\??)")
 NAMED = re.compile(r"abstract|introduction|conclusions?|acknowledge?ments?", re.IGNORECASE)
-MOST_WORDS = 12
+MOST_WORDS, MOST_LETTERS, MOST_LINES = 24, 180, 6
+SENTENCE_END = re.compile(r"[.;,。；，、…][\"'”’»）)\]]*$")
+MONOSPACED = re.compile(r"mono|courier|typewriter|consol|code|menlo|cmtt|\btt\b|tt\d", re.IGNORECASE)
+FORMULA = re.compile("[=<>≤≥∈∑∫√±×→≈@]|://")
+LETTER = re.compile(r"[^\W\d_]")
+
+
+class Style(NamedTuple):
+    """What the blocks of one kind of heading have in common."""
+
+    size: float
+    bold: bool
+    italic: bool
+    capitals: bool
+    ruled: bool
+    face: str
 
 
 def heading_key(title: str) -> str:
-    """A heading without its number and with plain quotes: outline and page differ in both."""
-    return re.sub(r"^[\d.]+\s+", "", " ".join(title.replace("’", "'").split()))
+    """A heading without its number and with plain quotes, spaces and case: outline and page differ in all of them."""
+    plain = " ".join(title.replace("’", "'").split())
+    return re.sub(r"\s", "", NUMBER.sub("", plain, count=1)).casefold() or plain.casefold()
 
 
 def numbered_heading(line: str) -> tuple[int, ...]:
     """The number of a line that looks like a numbered heading, as (chapter, section, ...); else empty."""
     match = NUMBERED.fullmatch(line)
-    return tuple(map(int, match[1].split("."))) if match and len(line.split()) <= MOST_WORDS else ()
-
-
-class Headings:
-    """Tells the headings of one document; asked line by line, it remembers the number that it has come to.
-
-    Args:
-        outline: titles from the PDF's outline by `heading_key`; empty if there is none.
-    """
-
-    def __init__(self, outline: dict[str, int | None]):
-        self.outline = outline
-        self.number: tuple[int, ...] = ()
-        self.outline_has_references = any(bibliography.HEADING.fullmatch(title) for title in outline)
-
-    def is_heading(self, line: str, after: str, in_references: bool) -> bool:
-        """Whether a line is a heading.
-
-        Args:
-            after: the next line of the page. If it goes on in lower case, a numbered line belongs to its sentence.
-            in_references: inside a reference list, where a numbered line is an entry.
-        """
-        if bibliography.HEADING.fullmatch(line) and not self.outline_has_references:
-            return True
-        if self.outline:
-            return heading_key(line) in self.outline or bool(NAMED.fullmatch(line))
-        if NAMED.fullmatch(line):
-            return True
-        number = numbered_heading(line)
-        if in_references or not number or after[:1].islower() or not follows(number, self.number):
-            return False
-        self.number = number
-        return True
+    return tuple(map(int, match[1].split("."))) if match and len(line.split()) <= 12 else ()
 
 
 def follows(number: tuple[int, ...], last: tuple[int, ...]) -> bool:
@@ -65,3 +70,138 @@ def follows(number: tuple[int, ...], last: tuple[int, ...]) -> bool:
     if len(last) <= level:
         return number == (1,)
     return number[:level] == last[:level] and 1 <= number[level] - last[level] <= 2
+
+
+def title_by_words(pages: list[list[Line]], outline: dict[str, int | None]) -> Callable[[str], bool]:
+    """A test of lines: whether one is a title by its words; numbers and the outline tell where all text looks alike."""
+    looks = Counter()
+    for line in (line for lines in pages for line in lines):
+        looks[round(line.size), line.bold, line.italic] += len(line.text)
+    alike = bool(looks) and max(looks.values()) > 0.99 * sum(looks.values())
+    keys = {heading_key(title) for title in outline}
+
+    def is_title(text: str) -> bool:
+        if NAMED.fullmatch(text) or bibliography.HEADING.fullmatch(text):
+            return True
+        return alike and bool(numbered_heading(text) or heading_key(text) in keys)
+
+    return is_title
+
+
+def mark_headings(blocks: list[Block], look: Look, outline: dict[str, int | None]) -> None:
+    """Set the kind of every block: `heading`, `note` (smaller than the text, or in a table), `front` or `body`."""
+    titles = {heading_key(title): page for title, page in outline.items()}
+    for block in blocks:
+        if block.first.table or block.size < SMALL * look.size or NOTE_START.match(block.first.text):
+            block.kind = "note"
+    start = _start_of_text(blocks, look)
+    pairs = zip(blocks, [*blocks[1:], None], strict=False)
+    candidates = [n for n, pair in enumerate(pairs) if _may_be(pair[0], look) and not _overlap(*pair)]
+    styles: dict[Style, list[int]] = defaultdict(list)
+    for n in candidates:
+        styles[_style(blocks[n], look)].append(n)
+    number: tuple[int, ...] = ()
+    for n, block in enumerate(blocks):
+        text = block.text
+        if heading_key(text) in titles and len(text) < 250 and _is_where(titles[heading_key(text)], block):
+            block.kind = "heading"
+        elif n in candidates and _is_heading(n, blocks, styles, look, start):
+            block.kind = "heading"
+        elif NAMED.fullmatch(text) or bibliography.HEADING.fullmatch(text):
+            block.kind = "heading"
+        elif not outline and not styles and _follows_number(blocks, n, number):
+            block.kind = "heading"
+        elif n < start and block.kind == "body":
+            block.kind = "front"
+        if block.kind == "heading":
+            number = numbered_heading(text) or number
+
+
+def _is_where(page: int | None, block: Block) -> bool:
+    return page is None or abs(page + 1 - block.first.page) <= 1
+
+
+def _start_of_text(blocks: list[Block], look: Look) -> int:
+    """The number of the first block that is text; before it stand title and authors."""
+    for n, block in enumerate(blocks):
+        length = len(block.text) * (2.5 if CJK.search(block.text) else 1)
+        if 0.88 * look.size < block.first.size < 1.04 * look.size and block.size < 1.04 * look.size:
+            if (length > 70 or ITEM.match(block.text)) and not block.first.table:
+                return n
+    return len(blocks)
+
+
+def _may_be(block: Block, look: Look) -> bool:
+    """Whether a block is short, stands apart and does not look like the running text."""
+    text, style = block.text, _style(block, look)
+    if block.first.table or len(block.lines) > MOST_LINES or len(text) > MOST_LETTERS or len(text.split()) > MOST_WORDS:
+        return False
+    if not _is_worded(block) or (MONOSPACED.search(style.face) and not MONOSPACED.search(look.face)):
+        return False  # a formula, a list item, or code
+    if style.size < (0.85 if style.capitals else 0.97) * look.size:
+        return False
+    if SENTENCE_END.search(text) and (style.size <= 1.15 * look.size or text.endswith((";", ","))):
+        return False
+    if style.bold or style.ruled or style.size >= 1.045 * look.size:
+        return block.gap > 1.02 or style.size >= 1.1 * look.size
+    gothic = style.face != look.face and bool(CJK.search(text))  # Chinese and Japanese have no italics
+    return (style.italic or style.capitals or gothic or style.size >= 1.02 * look.size) and block.gap > 1.12
+
+
+def _is_worded(block: Block) -> bool:
+    """Whether a text is words, and neither a formula nor an item or a note with its mark."""
+    words = NUMBER.sub("", block.text, count=1) or block.text
+    if FORMULA.search(words) or NOTE_START.match(block.first.text) or words[:1] in "•‣◦▪●–—":
+        return False
+    return len(LETTER.findall(words)) >= max(1, 0.6 * len(words.replace(" ", "")))
+
+
+def _overlap(block: Block, after: Block | None) -> bool:
+    """Whether two blocks stand as close as the parts of a fraction."""
+    if not after or after.gap > 0.6:
+        return False
+    return block.last.left < after.first.right and after.first.left < block.last.right
+
+
+def _style(block: Block, look: Look) -> Style:
+    letters = [letter for letter in LETTER.findall(block.text) if letter.upper() != letter.lower()]
+    return Style(
+        block.size,
+        all(line.bold for line in block.lines) and not look.bold,
+        all(line.italic for line in block.lines) and not look.italic,
+        len(letters) > 2 and all(letter == letter.upper() for letter in letters),
+        all(line.ruled for line in block.lines),
+        block.first.face,
+    )
+
+
+def _is_heading(n: int, blocks: list[Block], styles: dict[Style, list[int]], look: Look, start: int) -> bool:
+    """Whether a candidate is a heading: after the title and the authors, or of a look that headings have there."""
+    block, style = blocks[n], _style(blocks[n], look)
+    later = [m for m in _alike(style, styles) if m >= start]
+    if n >= start:
+        strong = style.bold or style.ruled or style.size >= 1.045 * look.size or style.capitals
+        return strong or len(later) > 1 or bool(NUMBER.match(block.text))
+    directly = all(blocks[m].kind != "note" and _may_be(blocks[m], look) for m in range(n, start))
+    if NUMBER.match(block.text):
+        return directly
+    return directly and bool(
+        later or (0 < n == start - 1 and (style.bold or style.ruled) and len(block.text.split()) < 4)
+    )
+
+
+def _alike(style: Style, styles: dict[Style, list[int]]) -> list[int]:
+    return [
+        n
+        for other, found in styles.items()
+        if other[1:] == style[1:] and abs(other.size - style.size) < 0.35
+        for n in found
+    ]
+
+
+def _follows_number(blocks: list[Block], n: int, number: tuple[int, ...]) -> bool:
+    """In text of one look: whether a line has the next number and its sentence does not go on."""
+    block = blocks[n]
+    own = numbered_heading(block.text) if len(block.lines) == 1 else ()
+    after = blocks[n + 1].text if n + 1 < len(blocks) else ""
+    return bool(own) and not after[:1].islower() and follows(own, number)

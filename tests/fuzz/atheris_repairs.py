@@ -17,16 +17,16 @@ with atheris.instrument_imports(include=["llama_qna"]):
         sections,
     )
 
-from tests.fuzz.repairs import check_layout, check_repairs, check_words, fragments_of, page_of
+from tests.fuzz.repairs import check_layout, check_repairs, check_words, page_of, runs_of
 
 
 def one_input(data: bytes) -> None:
-    """The first byte chooses what is tried; the rest is pages with an outline, or the boxes of a page."""
+    """The first byte chooses what is tried; the rest is pages with an outline, or the runs of a page."""
     kind, data = data[:1], data[1:]
     if not kind:
         return
     if kind[0] % 4 == 3:
-        check_layout(*fragments_of(data))
+        check_layout(runs_of(data))
     elif kind[0] % 4 == 2:
         check_words(page_of(data))
     else:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from llama_qna.documents import columns
 from llama_qna.documents.clean import ANY_DROPPED, HYPHEN, LIGATURE, clean, clean_line
+from llama_qna.documents.columns import parts
 from llama_qna.documents.hyphens import PAGE_BREAK, Vocabulary, close_up_capitals, join_lines
+from llama_qna.documents.runs import Face, Page, Run
+from tests.fixtures_pdfs import typed
 
 PIECES = [
     "\n", "\n", "\n\n", " ", " ", "\r\n", "\t", "\x0c", "\x0c", HYPHEN, f"{HYPHEN}\n", "-\n", "\u2013\n", "\xad\n",
@@ -37,12 +39,9 @@ def page_of(data: bytes) -> str:
     return "".join(parts)
 
 
-def fragments_of(data: bytes) -> tuple[list[columns.Box], list[str]]:
-    """The boxes of a page's pieces of text, and the texts.
-
-    Four bytes are a row: of two columns, of a line over both, or of one piece anywhere.
-    """
-    boxes, texts, top = [], [], 820.0
+def runs_of(data: bytes) -> list[Run]:
+    """The runs of a page: four bytes are a row of two columns, of a line over both, or of one piece anywhere."""
+    runs, top = [], 820.0
     for shape, down, start, length in zip(*(data[n::4] for n in range(4)), strict=False):
         top -= down % 24
         row = {
@@ -52,16 +51,15 @@ def fragments_of(data: bytes) -> tuple[list[columns.Box], list[str]]:
             3: [(2.5 * start, 2.5 * start + length)],
         }[shape % 4]
         for left, right in row:
-            boxes.append((left, top - 10 - shape % 5, right, top))
-            texts.append(
-                ("word " if start % 3 else "Word ") * (1 + (length if shape & 16 else 60) % 13) + "-" * (down & 1)
-            )
-    return boxes, [text.strip() for text in texts]
+            text = ("word " if start % 3 else "Word ") * (1 + (length if shape & 16 else 60) % 13) + "-" * (down & 1)
+            face = Face("made", bool(shape & 32), bool(shape & 64))
+            runs.append(Run(text.strip(), left, right, top, 8 + shape % 5, face, low=top, order=len(runs)))
+    return runs
 
 
 def check_repairs(pages: list[str], headings: dict[str, int | None]) -> None:
     """Clean a document; nothing that must go is left, and every paragraph knows its pages."""
-    document = clean("fuzzed", pages, headings)
+    document = clean("fuzzed", typed(*pages), headings)
     assert document.pages == len(pages)
     for paragraph in document.paragraphs:
         _check_text(paragraph.text)
@@ -90,15 +88,11 @@ def check_words(text: str) -> None:
         assert [page for _, page in places] == sorted({page for _, page in lines})
 
 
-def check_layout(boxes: list[columns.Box], texts: list[str]) -> None:
-    """Putting fragments in order neither loses one nor writes one twice."""
-    gutter = columns._gutter(boxes)
-    if gutter is None:
-        return
-    fragments = [columns.Fragment(text or "x", box) for text, box in zip(texts, boxes, strict=True)]
-    columns._are_columns(fragments, gutter)
-    ordered = columns._in_order(fragments, gutter)
-    assert sorted(map(id, ordered)) == sorted(map(id, fragments))
+def check_layout(runs: list[Run]) -> None:
+    """Putting runs in order neither loses one nor takes one twice."""
+    ordered = [run for part in parts(runs) for run in part.runs]
+    assert sorted(map(id, ordered)) == sorted(map(id, runs))
+    clean("fuzzed", [Page(595, 842, runs)], {})
 
 
 def _check_text(text: str) -> None:

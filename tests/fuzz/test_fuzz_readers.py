@@ -9,16 +9,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from llama_qna import UserError
-from llama_qna.documents import columns
 from llama_qna.documents.chunks import split
 from llama_qna.documents.clean import Document, Paragraph
+from llama_qna.documents.columns import parts
 from llama_qna.documents.extract import _decode, _markdown_blocks
 from llama_qna.pairs.parser import parse_response, strip_answer_label, strip_question_label
 from llama_qna.pairs.qna import read_qna_file
 from llama_qna.project.data import read_table
 from llama_qna.project.recipe import Chunking, Recipe, read_recipe
 from llama_qna.project.variant import REPOSITORY
-from tests.fuzz.repairs import check_layout, check_repairs, check_words, fragments_of, page_of
+from tests.fuzz.repairs import check_layout, check_repairs, check_words, page_of, runs_of
 
 EXAMPLES = int(__import__("os").environ.get("FUZZ_EXAMPLES", "40"))  # of each test; more of them by hand
 fuzzed = settings(
@@ -155,9 +155,9 @@ def test_repairs_keep_their_word(data, with_outline):
 
 @fuzzed
 @given(st.binary(max_size=160))
-@example(bytes([0, 12, 1, 30]) * 8)
-def test_order_of_reading_loses_no_fragment(data):
-    check_layout(*fragments_of(data))
+@example(bytes([0, 12, 201, 30]) * 8)
+def test_order_of_reading_loses_no_run(data):
+    check_layout(runs_of(data))
 
 
 @fuzzed
@@ -174,11 +174,8 @@ def test_text_file_of_any_bytes_is_text_or_one_line(content):
 
 
 def test_columns_are_really_put_in_order():
-    boxes, texts = fragments_of(bytes([0, 12, 1, 30]) * 8)
-    fragments = [columns.Fragment(text, box) for text, box in zip(texts, boxes, strict=True)]
-    gutter = columns._gutter(boxes)
-    assert gutter and columns._are_columns(fragments, gutter)
-    assert [f.box[0] for f in columns._in_order(fragments, gutter)] == [50] * 8 + [311] * 8
+    runs = runs_of(bytes([0, 12, 201, 30]) * 8)
+    assert [run.left for part in parts(runs) for run in part.runs] == [50] * 8 + [311] * 8
 
 
 def test_pieces_of_a_page_are_all_reached():
