@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+import unicodedata
 from functools import cache
 from pathlib import Path
 
@@ -94,7 +95,8 @@ def _shown(path: Path) -> str:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.split())
+    """A text without gaps and raised digits: a loader may read "10³⁶" where an earlier one read "10 36"."""
+    return "".join(unicodedata.normalize("NFKC", text).split())
 
 
 def references(row) -> list[str]:
