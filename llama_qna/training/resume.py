@@ -9,7 +9,6 @@ anew (`project.stage`): a launcher such as torchrun kills them together, at a st
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 import shutil
@@ -30,7 +29,7 @@ from transformers.trainer_utils import TrainOutput
 
 from llama_qna import Stopped, UserError
 from llama_qna.models import lineage
-from llama_qna.models.device import is_out_of_memory
+from llama_qna.models.device import is_out_of_memory, release
 from llama_qna.project import processes
 from llama_qna.project.files import need, read_json, write_json
 from llama_qna.project.stage import note
@@ -285,13 +284,7 @@ def with_enough_memory(
             f"{what}: out of memory ({said}); on with {rows} of {batch_size} rows at once, their gradients added up",
             file=sys.stderr,
         )
-        _free_memory()
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        release()
 
 
 def check_disk(model, folder: Path, what: str, saves: int, merged: int) -> None:
