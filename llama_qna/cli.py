@@ -156,9 +156,7 @@ def _planning(verb: Callable) -> None:
         VARIANT,
         _argument("--memory", metavar="SIZE", help="what it may take, such as 24GiB; by default what is free"),
         _argument("--device", choices=["cpu", "cuda"], help="plan for this one; by default the GPU if there is one"),
-        _argument(
-            "--gpu", choices=GPUS, help="forecast for this card, which need not be here, by its published figures"
-        ),
+        _argument("--gpu", choices=GPUS, help="forecast for this card, which need not be here"),
         _argument("--measure", action="store_true", help="measure the machine's limits for 10 s in place of 2"),
         _argument("--rehearse", action="store_true", help=rehearse),
         _argument("--rows", type=int, metavar="N", help="rows of a rehearsed step in place of the recipe's"),

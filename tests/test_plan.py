@@ -120,7 +120,7 @@ def kept_by_a_layer(model, forward):
 @pytest.mark.parametrize("lora", [{}, {"target_modules": ["q_proj", "v_proj"]}, {"dropout": 0.1}])
 @pytest.mark.parametrize(("length", "padded"), [(128, False), (300, True)])
 def test_activations_on_a_gpu_are_what_transformers_keeps_under_autocast(lora, length, padded):
-    """The layers that run there, here with adapters in float32 and autocast. A CPU's dropout keeps its mask in float32."""
+    """The layers that run there, adapters in float32, autocast. A CPU's dropout keeps its mask in float32."""
     recipe = recipe_with(**lora)
     model = small_model(recipe.lora, recipe.quantization, torch.float32)
     ids, mask = torch.randint(3, 512, (2, length)), torch.ones(2, length, dtype=torch.long)
@@ -204,10 +204,10 @@ def test_less_memory_smaller_batches_then_checkpointing_then_refusal():
 
 def test_checkpointing_that_a_recipe_allows_is_used_where_memory_asks_for_it():
     ways = [
-        plan_stage(Variant.load("paper_7b"), "pretraining", memory * GIB, "cuda").batch for memory in (80, 22, 11, 8)
+        plan_stage(Variant.load("paper_7b"), "pretraining", memory * GIB, "cuda").batch for memory in (80, 22, 12, 10)
     ]
     assert [way.checkpointing for way in ways] == [False, False, False, True]
-    assert [way.rows for way in ways] == [8, 2, 1, 1]
+    assert [way.rows for way in ways] == [8, 2, 1, 8]
 
 
 def wide(name):

@@ -41,8 +41,8 @@ CARDS = {
     "H100": Card(80, 989, 3350, NVIDIA + "h100/"),  # SXM
     "H200": Card(141, 989, 4800, NVIDIA + "h200/"),
 }
-# Share of a card's 16-bit limit that training reaches, from and to. The study's steps reached the first on an L4: 14.0 s
-# for 8 rows of 1,024 tokens of 7B with checkpointing (data/published_results.json). The second is assumed.
+# Share of a card's 16-bit limit that training reaches, from and to. The study's steps reached the first on an L4:
+# 14.0 s for 8 rows of 1,024 tokens of 7B with checkpointing (data/published_results.json). The second is assumed.
 REACHED = (0.19, 0.40)
 WEIGHT = 4.5  # bytes that pass through a card's memory to use a 4-bit weight: it is read, written in 16 bits, and read
 QUESTION = 128  # tokens of a question in its template, at most
@@ -113,17 +113,16 @@ def report(variant: Variant, name: str) -> str:
         "",
     ]
     for plan in found.stages:
-        least, most = step_seconds(plan, shapes, card)
-        steps = f"{plan.steps} steps, {duration(plan.steps * least, plan.steps * most)}; " if plan.steps else ""
-        lines += [plan.line(), f"time: {plan.stage}: {steps}{least:.1f} to {most:.1f} s a step"]
+        steps = f"{plan.steps} steps" if plan.steps else "as many steps as its rows will make"
+        lines += [plan.line(), f"time: {plan.stage}: {steps}, {_time(plan, shapes, card)}"]
     lines.append(
         f"answering: {found.rows} at once closed book, {found.rows_with_passages} with passages; about "
         f"{found.seconds_per_answer:.2f} s for each answer of {variant.recipe.evaluation.max_new_tokens} tokens"
     )
     left_out = "fits" if found.check <= card.usable else "does not fit, and is left out"
     lines.append(
-        f"export: {found.export / GIB:.1f} GiB on the card and {found.main / GIB:.1f} of main memory; asking the merged "
-        f"model in 16 bits ({found.check / GIB:.1f} GiB) {left_out}"
+        f"export: {found.export / GIB:.1f} GiB on the card and {found.main / GIB:.1f} of main memory; asking the "
+        f"merged model in 16 bits ({found.check / GIB:.1f} GiB) {left_out}"
     )
     return "\n".join(lines)
 
@@ -141,8 +140,7 @@ def table(variant: Variant) -> list[list[str]]:
             continue
         for plan in found.stages:
             how = f"{plan.batch.rows} of {plan.batch_size}" + (", checkpointing" if plan.batch.checkpointing else "")
-            time = duration(*(plan.steps * seconds for seconds in step_seconds(plan, shapes, card)))
-            rows.append([*first, plan.stage, how, f"{plan.peak / GIB:.1f}", time])
+            rows.append([*first, plan.stage, how, f"{plan.peak / GIB:.1f}", _time(plan, shapes, card)])
             first = ["", ""]
         how = f"{found.rows} ({found.rows_with_passages} with passages)"
         peak = f"{sum(found.answering.values()) / GIB:.1f}"
@@ -150,9 +148,12 @@ def table(variant: Variant) -> list[list[str]]:
     return rows
 
 
-def duration(least: float, most: float) -> str:
-    """`12 to 25 min`, or hours from two on."""
+def _time(plan: Plan, shapes: Shapes, card: Card) -> str:
+    """Of all steps, such as `12.1 to 25.3 min`, and hours from two on; of one, where their number is not known."""
+    least, most = (seconds * (plan.steps or 1) for seconds in step_seconds(plan, shapes, card))
     unit, size = ("h", 3600) if most >= 7200 else ("min", 60)
+    if plan.steps is None:
+        unit, size = "s a step", 1
     return f"{least / size:.1f} to {most / size:.1f} {unit}"
 
 

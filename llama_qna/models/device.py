@@ -250,15 +250,12 @@ def check_no_gpu_is_lost() -> None:
     driver, built = found[0] if found else "of an unknown version", torch.version.cuda
     hide = "or hide the GPU with CUDA_VISIBLE_DEVICES= to compute on the CPU"
     if not built:
-        raise UserError(
-            f"there is an NVIDIA GPU, and this PyTorch ({torch.__version__}) cannot use any: install one built for CUDA, {hide}"
-        )
+        what = f"there is an NVIDIA GPU, and this PyTorch ({torch.__version__}) cannot use any"
+        raise UserError(f"{what}: install one built for CUDA, {hide}")
     oldest = OLDEST_DRIVER.get(int(built.split(".")[0]), 0)
     if found and int(found[1]) < oldest:
-        raise UserError(
-            f"the NVIDIA driver {driver} is too old: this PyTorch (CUDA {built}) needs {oldest} or newer: update it with "
-            f"`sudo python3 install_gpu_driver.py install`, {hide}"
-        )
+        what = f"the NVIDIA driver {driver} is too old: this PyTorch (CUDA {built}) needs {oldest} or newer"
+        raise UserError(f"{what}: update it with `sudo python3 install_gpu_driver.py install`, {hide}")
     raise UserError(f"PyTorch (CUDA {built}) cannot use the NVIDIA GPU (driver {driver}): look at nvidia-smi, {hide}")
 
 
