@@ -51,6 +51,17 @@ class Batch:
     def tokens(self) -> int:
         return self.rows * self.length
 
+    def with_rows(self, rows: int) -> Batch:
+        """The same rows in an optimizer step, so many of them at once."""
+        return replace(self, rows=rows, accumulation=self.rows * self.accumulation // rows)
+
+    def smaller(self) -> Batch | None:
+        """The next smaller way: fewer rows, at one row with gradient checkpointing; None: there is none."""
+        each = self.rows * self.accumulation
+        if self.rows > 1:
+            return self.with_rows(max(rows for rows in range(1, self.rows) if each % rows == 0))
+        return None if self.checkpointing else replace(self, checkpointing=True)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -284,7 +295,7 @@ def choose(
     large = [rows for rows in sizes if rows == whole.rows or rows * whole.length >= WHOLE_ENOUGH]
     ways = [*product((False, True), large), *((way, rows) for rows in sizes for way in (False, True))]
     for checkpointing, rows in ways:
-        batch = replace(whole, rows=rows, accumulation=whole.rows // rows, checkpointing=checkpointing)
+        batch = replace(whole.with_rows(rows), checkpointing=checkpointing)
         parts = memory(shapes, recipe, stage, batch, device)
         left = budget - sum(parts.values())
         if left >= 0:

@@ -6,7 +6,6 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -56,13 +55,11 @@ def train(variant: Variant, stage: str, load: Callable, tokenizer, rows: list[di
         settings = settings_of(variant, stage)
         _check_gpu()
         batch = planning.for_stage(variant, "pretraining" if stage == "pretrain" else "finetuning", rows)
-        each = batch.rows * batch.accumulation
 
-        def attempt(start: Path | None, rows_at_once: int) -> dict:
-            fitting = replace(batch, rows=rows_at_once, accumulation=each // rows_at_once)
+        def attempt(start: Path | None, fitting: Batch) -> dict:
             return train_once(variant, stage, load(), tokenizer, rows, folder, fitting, start)
 
-        results = resume.with_enough_memory(attempt, folder, each, batch.rows, f"{variant.name} {settings.folder}")
+        results = resume.with_enough_memory(attempt, folder, batch, f"{variant.name} {settings.folder}")
         if processes.is_main():
             add_to_note(folder, trained=results)
     release()  # what follows loads a model of its own
