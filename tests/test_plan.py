@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from llama_qna import UserError
-from llama_qna.models import adapters, cards, plan
+from llama_qna.models import adapters, cards, nf4, plan
 from llama_qna.models.base import EMBEDDED, EMBEDDED_FOLDER
 from llama_qna.models.device import GIB
 from llama_qna.models.plan import Batch, activations, plan_stage
@@ -93,6 +93,20 @@ def test_weights_are_counted_as_they_are_stored(double):
             stored[kind] += state.absmax.nbytes + (state.state2.absmax.nbytes if double else 0)
         stored[kind] += parameter.nbytes
     assert {name: parts[name] for name in stored} == pytest.approx(stored, rel=0.01)
+
+
+def test_copies_in_16_bits_are_kept_where_they_leave_a_tenth_free():
+    model = small_model(recipe_with().lora, Quantization()).get_base_model()
+    size = plan.loaded(SMALL, Quantization(dequantize_once=True), "cuda")["kept dequantized copy"]
+    assert nf4.copies_fit(model, int(1.2 * size)) and not nf4.copies_fit(model, int(1.05 * size))
+    assert not nf4.keeps_copies(model)
+    nf4.dequantize_once(model)
+    assert nf4.keeps_copies(model)
+    seven, recipe = KNOWN["meta-llama/Llama-2-7b-chat-hf"], Variant.load("paper_7b").recipe
+    recipe = recipe.model_copy(update={"quantization": Quantization(dequantize_once=True)})
+    for gib, kept in ((22, True), (14, False)):  # 12 GiB of copies
+        rows, parts = plan.answering(seven, recipe, 128, "cuda", gib * GIB)
+        assert rows and ("kept dequantized copy" in parts) == kept and sum(parts.values()) <= gib * GIB
 
 
 def kept_by_a_layer(model, forward):

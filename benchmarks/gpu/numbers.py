@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu.numbers ROOT TYPE [--branch]
 
-Prints a JSON line: bytes of NF4, logits, three steps' losses and gradient norms, greedy answers, perplexity. With
+Prints a JSON line: bytes of NF4, logits, three steps' losses and gradient norms, greedy answers, nats a token. With
 `--branch` training goes the way that it goes on a GPU, also on a CPU: TRL's loss under autocast, adapters in float32.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sys
 import tempfile
@@ -50,7 +51,7 @@ def numbers(variant: Variant, branch: bool) -> dict:
         "nf4": hashlib.sha256(layer.weight.data.cpu().numpy().tobytes()).hexdigest(),
         "logits": [round(value, 4) for value in logits.topk(16).values.tolist()],
         "answers": generate_texts(model, tokenizer, asked, max_new_tokens=12, batch_size=ROWS, done=lambda count: None),
-        "perplexity": perplexity(model, tokenizer, text, 128, 64)["perplexity"],
+        "nats": math.log(perplexity(model, tokenizer, text, 128, 64)["perplexity"]),
     }
     del model
     return found | {"training": training(variant, tokenizer, text, branch)}
