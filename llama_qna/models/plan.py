@@ -282,8 +282,8 @@ def choose(
     """The fastest way to pass a step's rows that fits, without changing which rows make a step, and its memory by part.
 
     Tried in turn: smaller micro-batches of at least 1,024 tokens, then gradient checkpointing, which computes half as
-    much again, then whatever is smallest. Checkpointing that the recipe allows comes no sooner: on an L4 7B's eight products
-    with weights dequantized anew, at one row of 1,024 tokens each, cost less than computing all of them once more.
+    much again, then whatever is smallest. Checkpointing that the recipe allows comes no sooner: by the figures of an L4
+    it costs 7B more than to dequantize the weights anew for each of eight rows of 1,024 tokens.
 
     Args:
         whole: all rows of a process at once.

@@ -87,7 +87,7 @@ def train_once(
         callbacks: more of the trainer's, to watch the steps.
     """
     recipe, settings = variant.recipe, settings_of(variant, stage)
-    what = f"{variant.name} {settings.folder}"
+    what, dtype = f"{variant.name} {settings.folder}", compute_dtype(recipe.quantization)
     torch.manual_seed(recipe.seed)
     disable_progress_bars()  # of preparing the rows: seconds, and lines between the bars that matter
 
@@ -95,7 +95,7 @@ def train_once(
     replay = Replay(tokenizer, settings.replay_tokens, recipe.seed) if settings.replay_tokens else None
     _set_heap(recipe.quantization.dequantize_once)
     closing = ExitStack()
-    going_on = {name: weight.clone() for name, weight in model.named_parameters() if weight.requires_grad}
+    going_on = {} if _all_in_bfloat16(dtype) else _trained(model)
     trainer = _trainer_class()(
         model=model,
         args=_config(variant, settings, folder, batch),
@@ -106,7 +106,7 @@ def train_once(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.prepare(folder, lambda checkpoint: _describe(checkpoint, variant), replay, batch.rows)
-    _set_types(trainer.model, compute_dtype(recipe.quantization), going_on)
+    _set_types(trainer.model, dtype, going_on)
 
     # --- train
     trainable, total = trainer.model.get_nb_trainable_parameters()
@@ -227,6 +227,11 @@ def _all_in_bfloat16(dtype: torch.dtype) -> bool:
     float32 and computes in 16 bits all the same, by autocast; the published runs on a CPU are those of bfloat16.
     """
     return dtype is torch.bfloat16 and (device() == "cpu" or processes.sharded())
+
+
+def _trained(model) -> dict[str, torch.Tensor]:
+    """A copy of the weights that train, by name."""
+    return {name: weight.data.clone() for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def _set_types(model, dtype: torch.dtype, going_on: dict[str, torch.Tensor]) -> None:
