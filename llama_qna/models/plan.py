@@ -102,17 +102,16 @@ def activations(shapes: Shapes, recipe: Recipe, batch: Batch, device: str) -> in
     """Bytes that one layer keeps for backward: on a CPU that of `training.cpu`, on a GPU that of transformers.
 
     Both keep the middle of each adapter, and gate and up. `training.cpu` keeps the input of both norms in 16 bits and
-    their factor, queries, keys and values, the share that each query takes of each key (of long rows output and sums
+    their factor, queries, keys and values, the share that each query takes of each key (of long rows output and a sum
     instead), and the inputs of adapters, which those on the same input share without dropout; every row is counted as
     if it were the longest, since any of them may meet in a step. Transformers under autocast keeps the inputs of the
-    norms in float32, queries, keys, values, output and sums of attention and its mask where rows are padded, the
+    norms in float32, queries, keys, values, output and a sum of attention and its mask where rows are padded, the
     product of gate and up, and for each adapter its own input in 16 bits, with dropout the mask besides.
     """
     value, lora, targets = value_bytes(device), recipe.lora, set(shapes.targets(recipe.lora))
     inputs = {name: shapes.linears[name][1] for name in targets}
-    # values a token of PyTorch's attention: queries, output, keys, values, and its sums in float32
-    sums = 2 if device == "cpu" else 1
-    attention = 2 * shapes.query_width + 2 * shapes.key_width + sums * shapes.heads * (4 / value)
+    # values a token of PyTorch's attention: queries, output, keys, values, and a sum in float32
+    attention = 2 * shapes.query_width + 2 * shapes.key_width + shapes.heads * (4 / value)
     kept = value * lora.r * len(targets)
     if device == "cuda":
         if batch.padded:
