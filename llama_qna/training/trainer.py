@@ -241,10 +241,10 @@ def _set_types(model, dtype: torch.dtype, going_on: dict[str, torch.Tensor]) -> 
         going_on: the weights of an adapter that is trained on, by name, as they were loaded: TRL rounds them to
             bfloat16.
     """
-    if not _all_in_bfloat16(dtype):
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                parameter.data = going_on.get(name, parameter.data).float()
+    adapters = torch.bfloat16 if _all_in_bfloat16(dtype) else torch.float32
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data = going_on.get(name, parameter.data).to(adapters)
     if device() == "cpu" and processes.count() == 1:
         from llama_qna.training.cpu.layers import quicken
 
