@@ -38,7 +38,7 @@ def test_failure_of_a_step_is_a_result_and_the_others_stay(tmp_path, monkeypatch
     assert content["steps"]["preflight"]["said"] == "AssertionError: it does not hold"
     assert content["steps"]["parity"]["passed"]
     text = page(content)
-    assert "| **fail** |" in text and "loss 0.01" in text
+    assert "| **fail** |" in text and "loss: 0.01" in text
     assert text.count("\n| ") == len(steps.STEPS) + 2, "a row for every step, run or not"
 
 

@@ -49,6 +49,11 @@ def run(name: str, has_card: bool, limit: int = LIMIT) -> dict:
     return {"passed": True, "seconds": seconds, "found": json.loads(child.stdout.splitlines()[-1])}
 
 
+def about() -> dict:
+    """What a result was found with."""
+    return {"machine": provenance.machine(), "git": provenance.git_state(), "versions": provenance.versions()}
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0])
     parser.add_argument("steps", nargs="*", metavar="STEP", help=f"of {', '.join(STEPS)}")
@@ -64,8 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     has_card = device() != "cpu"
     for name in options.steps or STEPS:
         found = run(name, has_card)
-        about = {"machine": provenance.machine(), "git": provenance.git_state(), "versions": provenance.versions()}
-        content["steps"][name] = found | ({} if found["passed"] is None else about)
+        content["steps"][name] = found if found["passed"] is None else found | about()
         print(
             f"{name:28}{ {True: 'pass', False: 'FAIL', None: '-'}[found['passed']]:6}{found.get('said', '')}",
             flush=True,
