@@ -60,7 +60,7 @@ clean:
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' || \
 	  { echo "llama-qna needs Python 3.11.5 or newer; name one with: make PYTHON=python3.11" >&2; exit 2; }
-	@echo "Setting up .venv (a few minutes the first time, about 2.5 GB)"
+	@echo "Setting up .venv (a few minutes the first time; about 2.5 GB, with CUDA about 7)"
 	rm -f $(READY)
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip .venv
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet pip setuptools wheel
@@ -78,7 +78,7 @@ $(SERVE_READY): requirements-serve.lock pyproject.toml
 	rm -f $(SERVE_READY)
 	test -x $(SERVE)/python || $(PYTHON) -m venv --without-pip .venv-serve
 	$(PYTHON) -m pip --python $(SERVE)/python install --quiet pip
-	$(if $(VLLM),$(SERVE)/python -m pip install --quiet $(VLLM) openai==3.54.0,\
+	$(if $(VLLM),$(SERVE)/python -m pip install --quiet $(VLLM) openai==3.54.0 bitsandbytes==0.50.2,\
 	  $(if $(TORCH_INDEX),$(SERVE)/python -m pip install --quiet --index-url $(TORCH_INDEX) $$(grep '^torch==' requirements-serve.lock);) \
 	  $(SERVE)/python -m pip install --quiet --no-deps -r requirements-serve.lock)
 	$(SERVE)/python -m pip install --quiet setuptools

@@ -14,8 +14,8 @@ Standard library only, Python 3.6 or later. A RHEL 8 image without `python3` run
 `sudo /usr/libexec/platform-python install_gpu_driver.py install`.
 
 Exit status: 0 done (the last line says whether a reboot is still needed); 1 a command failed, or verify found no
-working driver; 2 refused, nothing was changed. A dry run only reads: it looks with lspci, nvidia-smi, mokutil,
-dpkg-query or rpm, and in files.
+working driver or one that is too old for PyTorch; 2 refused, nothing was changed. A dry run only reads: it looks with
+lspci, nvidia-smi, mokutil, dpkg-query or rpm, and in files.
 """
 
 import argparse
@@ -38,6 +38,10 @@ CURL = "curl --fail --silent --show-error --location --proto =https --output".sp
 DNF_INSTALL = "dnf install -y".split()
 # For sed: adds contrib to the lines of either apt format that have main and not contrib.
 ADD_CONTRIB = r"/\bcontrib\b/! s/^(deb .*|Components:.*)\bmain\b/\1main contrib/"
+# The oldest driver branch that runs PyTorch built for CUDA 13, as requirements.lock installs it; with an older one it
+# computes on the CPU and says nothing. Source: "CUDA Toolkit and Corresponding Driver Versions" in
+# https://docs.nvidia.com/cuda/cuda-toolkit-release-notes
+OLDEST_DRIVER = 580
 SMI_QUERY = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
 
 # The L4 (Ada) runs with the open and with the proprietary kernel module. The open one is NVIDIA's own choice for Turing
@@ -250,6 +254,17 @@ def gpus(host):
     return [], "nvidia-smi is not there" if status == 127 else f"nvidia-smi exit status {status}: {said}"
 
 
+def is_too_old(driver):
+    """Whether a driver version such as 535.104.05 is older than PyTorch needs; one that is no number is let pass."""
+    branch = driver.split(".")[0]
+    return branch.isdigit() and int(branch) < OLDEST_DRIVER
+
+
+def too_old(driver):
+    text = "driver {} is older than {}, which PyTorch for CUDA 13 needs: run install, or take a PyTorch for CUDA 12"
+    return text.format(driver, OLDEST_DRIVER)
+
+
 def built_modules(host):
     """The kernels for which an NVIDIA module is there: in updates/dkms (Debian, Ubuntu), extra (RHEL), or prebuilt."""
     places = ("updates/dkms/nvidia*.ko*", "extra/nvidia*.ko*", "kernel/nvidia-*/nvidia*.ko*")
@@ -322,10 +337,13 @@ def install(host, dry_run, force):
     if host.uid != 0 and not dry_run:
         raise Refusal("install needs root: run it with sudo (or look first, with --dry-run)")
     working = gpus(host)[0]
-    if working and not force:
+    old = bool(working) and is_too_old(working[0][1])
+    if working and not (old or force):
         say("a working driver is there, nothing to do: {}, driver {}, {}".format(*working[0]))
         return
-    state = look_around(host, system, force)
+    if old:
+        say(f"# driver {working[0][1]} works but is older than {OLDEST_DRIVER}: installing a newer one")
+    state = look_around(host, system, force or old)
     for name in ("headers", "repository", "driver"):
         if getattr(state, name):
             say("# already there: " + name)
@@ -338,7 +356,11 @@ def install(host, dry_run, force):
         return
     working, reason = gpus(host)
     modules = built_modules(host)
-    if working:
+    if working and old and is_too_old(working[0][1]):
+        say(f"installed; the driver in use is still {working[0][1]}: reboot, then run verify")
+    elif working and is_too_old(working[0][1]):
+        raise Failed(too_old(working[0][1]))
+    elif working:
         say("done: {}, driver {}, {}".format(*working[0]))
     elif not modules:
         # dnf reports success even where the build inside a package's script failed.
@@ -358,6 +380,8 @@ def verify(host, dry_run):
         raise Failed("no working driver: " + reason)
     for name, driver, memory in found:
         say(f"GPU {name}, driver {driver}, memory {memory}")
+    if is_too_old(found[0][1]):
+        raise Failed(too_old(found[0][1]))
 
 
 def main(argv=None, host=None):

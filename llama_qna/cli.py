@@ -13,6 +13,7 @@ from llama_qna import Stopped, UserError, __version__, commands
 from llama_qna.project import processes
 
 FORMATS = ("messages", "alpaca", "sharegpt")  # of `pairs.formats`
+GPUS = ("T4", "L4", "4090", "A100-40", "A100-80", "H100", "H200")  # of `models.cards`
 EXPORTS = ("merged", "adapter", "gguf", "ollama")  # of `serving.exports`
 
 
@@ -168,6 +169,7 @@ def _planning(verb: Callable) -> None:
         VARIANT,
         _argument("--memory", metavar="SIZE", help="what it may take, such as 24GiB; by default what is free"),
         _argument("--device", choices=["cpu", "cuda"], help="plan for this one; by default the GPU if there is one"),
+        _argument("--gpu", choices=GPUS, help="forecast for this card, which need not be here"),
         _argument("--measure", action="store_true", help="measure the machine's limits for 10 s in place of 2"),
         _argument("--rehearse", action="store_true", help=rehearse),
         _argument("--rows", type=int, metavar="N", help="rows of a rehearsed step in place of the recipe's"),

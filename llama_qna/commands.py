@@ -123,6 +123,13 @@ def plan(options) -> None:
     from llama_qna.models.device import parse_memory
 
     variant = _variant(options)
+    if options.gpu:
+        from llama_qna.models.cards import report as forecast
+
+        if options.memory or options.device or options.measure or options.rehearse:
+            raise UserError("--gpu stands for another machine's card: leave the other options out")
+        print(forecast(variant, options.gpu))
+        return
     budget = parse_memory(options.memory) if options.memory else None
     if options.rehearse:
         from llama_qna.training.rehearsal import rehearse, table

@@ -3,13 +3,17 @@
 In float32: bfloat16 rounds differently in another batch.
 """
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from llama_qna.models import generate, likelihood
+from llama_qna.models import batches, caches, generate, likelihood, plan
+from llama_qna.models.batches import in_batches
 from llama_qna.models.generate import continue_prompts, generate_texts
 from llama_qna.models.likelihood import candidate_log_likelihoods
 from llama_qna.models.prompts import encode_document, question_ids
+from llama_qna.models.shapes import shapes_of_model
 from tests import fixtures_models as shared
 
 QUESTIONS = [
@@ -133,6 +137,76 @@ def test_noise_draws_from_the_softmax():
     chosen = torch.tensor(choice(logits.expand(draws, -1), list(range(draws))))
     found = torch.bincount(chosen, minlength=4) / draws
     torch.testing.assert_close(found, torch.softmax(logits / temperature, 0), rtol=0, atol=0.02)
+
+
+def test_draws_are_those_of_each_row_alone():
+    """To the bit: the pairs that were published were drawn row by row."""
+    logits, temperature, seeds = torch.randn(3, 49152) * 4, 0.6, ["a", "b", "c"]
+    choice, alone = generate._Choice(temperature, seeds, None), generate._Choice(temperature, seeds, None)
+    for rows in ([0, 1, 2], [0, 2], [2]):
+        wanted = []
+        for row in rows:
+            uniform = torch.rand(49152, generator=alone.generators[row]).clamp(1e-10, 1 - 1e-7)
+            wanted.append((logits[row] / temperature - torch.log(-torch.log(uniform))).argmax().item())
+        assert choice(logits[rows], rows) == wanted
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_fewer_rows_when_memory_runs_out(capsys):
+    done, tried = [], []
+
+    def work(batch):
+        tried.append(len(batch))
+        if len(batch) > 3:
+            raise RuntimeError("CUDA out of memory")
+        done.extend(batch)
+
+    in_batches(list(range(10)), 8, work)
+    assert done == list(range(10)) and tried == [8, 4, 2, 2, 2, 2, 2]
+    assert capsys.readouterr().err.count("out of memory with") == 2
+    with pytest.raises(RuntimeError, match="out of memory"):
+        in_batches([1, 2], 2, lambda batch: work(batch * 4))
+    with pytest.raises(RuntimeError, match="another"):
+        in_batches([1, 2], 2, lambda batch: (_ for _ in ()).throw(RuntimeError("another")))
+
+
+def test_texts_are_the_same_with_fewer_rows(model, monkeypatch):
+    prompts, seeds = prompts_of(QUESTIONS), list("abcde")
+    wanted, write = texts_of(model, prompts, temperature=1.0, seeds=seeds), generate._write
+
+    def short_of_memory(model, prompts, *rest):
+        texts = write(model, prompts, *rest)
+        if len(prompts) > 2:
+            raise RuntimeError("CUDA out of memory")
+        return texts
+
+    monkeypatch.setattr(generate, "_write", short_of_memory)
+    assert texts_of(model, prompts, temperature=1.0, seeds=seeds) == wanted
+
+
+def test_a_gpu_gets_the_rows_that_its_free_memory_holds(monkeypatch):
+    """Longer prompts, fewer rows; a stand-in for 7B on a GPU."""
+    config = {"num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32}
+    config = SimpleNamespace(to_dict=lambda told=config: told | {"vocab_size": 32000})
+    seven = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float16, config=config)
+    monkeypatch.setattr(batches, "available_memory", lambda device: 16 * 2**30)
+    closed_book, with_passages = (batches.rows_that_fit(seven, length, 200) for length in (128, 900))
+    assert closed_book > 32 > with_passages > 8
+    cache = 32 * 2 * 4096 * 2 * (900 + 200)
+    assert with_passages * cache < 16 * 2**30
+    assert batches.rows_that_fit(shared.tiny_llama(100), 900, 200) is None
+
+
+@torch.inference_mode()
+def test_a_row_takes_the_cache_that_the_plan_counts():
+    model = shared.tiny_llama(100)
+    cache = caches.roomy()
+    model(torch.randint(0, 100, (1, 40)), past_key_values=cache, use_cache=True)
+    kept = sum(room.nbytes for layer in cache.layers for room in layer.room)
+    planned, _ = plan._answering_row(shapes_of_model(model), 40, 0, 4)
+    assert kept * (1 + 2 / 2) == planned  # and one layer's while they grow, old and new
 
 
 # --- line ends -------------------------------------------------------------------------------------------------------

@@ -88,6 +88,7 @@ VGA = "01:00.0 VGA compatible controller [0300]: NVIDIA Corporation GA102 [GeFor
 AUDIO = "01:00.1 Audio device [0403]: NVIDIA Corporation GA102 High Definition Audio Controller [10de:1aef] (rev a1)\n"
 OTHER_VGA = "00:02.0 VGA compatible controller [0300]: Red Hat, Inc. QXL paravirtual graphic card [1b36:0100]\n"
 SMI = "NVIDIA L4, 580.95.05, 23034 MiB\n"
+OLD = "NVIDIA L4, 535.104.05, 23034 MiB\n"
 
 
 class FakeHost(igd.Host):
@@ -381,6 +382,18 @@ def test_working_driver_is_left_alone_unless_forced(capsys):
     count = len(host.ran)
     assert igd.main(["install", "--force"], host) == 0  # also when it is this script's own driver
     assert "nvidia-open" in " ".join(host.ran[count:]) and "curl" not in " ".join(host.ran[count:])
+
+
+def test_working_driver_that_pytorch_cannot_use_is_replaced(capsys):
+    host = FakeHost("debian12", smi=(0, OLD))
+    assert igd.main(["verify"], host) == 1
+    captured = capsys.readouterr()
+    assert "535.104.05" in captured.out and "older than 580" in captured.err
+    assert igd.main(["install"], host) == 0
+    assert any("nvidia-open" in line for line in host.ran)
+    assert "reboot, then run verify" in capsys.readouterr().out
+    host.smi = (0, SMI)  # as after the reboot
+    assert igd.main(["verify"], host) == 0
 
 
 def test_nouveau_and_secure_boot_are_named(capsys):

@@ -1,6 +1,7 @@
 """`models.device`: machines that lack something: memory, AVX512, bfloat16, a GPU that is new enough."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -104,6 +105,66 @@ def test_gpu_that_torch_has_no_kernels_for_is_refused(gpu):
     gpu(5, 2)
     with pytest.raises(UserError, match=r"Old GPU \(compute capability 5.2\) is too old for this PyTorch.* at 7.0"):
         compute_dtype(Quantization(compute_dtype="float16"))
+
+
+@pytest.fixture
+def lost(monkeypatch, tmp_path):
+    """A machine with a card, as far as its files tell, that PyTorch does not see."""
+
+    def pretend(driver="535.104.05", built="13.0", cards=("nvidia0", "nvidiactl")):
+        (tmp_path / "version").write_text(f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {driver}  Sat Aug 19\n")
+        for name in cards:
+            (tmp_path / name).touch()
+        monkeypatch.setattr(device, "DEVICES", tmp_path)
+        monkeypatch.setattr(device, "DRIVER_SAYS", tmp_path / "version")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(torch.version, "cuda", built)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        device.check_no_gpu_is_lost.cache_clear()
+
+    yield pretend
+    device.check_no_gpu_is_lost.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({}, "driver 535.104.05 is too old: this PyTorch (CUDA 13.0) needs 580 or newer"),
+        ({"built": "12.8"}, "cannot use the NVIDIA GPU (driver 535.104.05)"),
+        ({"driver": "580.95.05"}, "cannot use the NVIDIA GPU (driver 580.95.05)"),
+        ({"built": None}, "cannot use any: install one built for CUDA"),
+    ],
+)
+def test_gpu_that_torch_does_not_see_is_an_error_and_not_the_cpu(found, said, lost):
+    lost(**found)
+    with pytest.raises(UserError, match=re.escape(said)) as error:
+        device.device()
+    assert "CUDA_VISIBLE_DEVICES=" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_machine_without_a_card_or_with_a_hidden_one_computes_on_its_cpu(lost, monkeypatch):
+    lost(cards=("nvidiactl",))  # the module is loaded, and this container has no card
+    assert device.device() == "cpu"
+    lost()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert device.device() == "cpu"
+
+
+def test_what_triton_compiles_with_is_looked_for(monkeypatch, tmp_path):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    assert device.lacks_for_compiling() == ["C compiler", "Python.h"]
+    for name in ("gcc", "Python.h"):
+        (tmp_path / name).touch(0o755)
+    assert device.lacks_for_compiling() == []
+
+
+@pytest.mark.parametrize(
+    "said", ["CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"]
+)
+def test_ways_to_say_that_memory_ran_out(said):
+    assert device.is_out_of_memory(RuntimeError(said)) and not device.is_out_of_memory(RuntimeError("no"))
 
 
 def test_freed_memory_is_given_back_only_above_the_plan():

@@ -10,7 +10,7 @@ from llama_qna import UserError, cli
 from llama_qna.documents.chunks import load
 from llama_qna.pairs import qna
 from llama_qna.pairs.grammar import forms
-from llama_qna.pairs.writers import Passage, parts_of, writer
+from llama_qna.pairs.writers import Passage, Written, parts_of, writer
 from llama_qna.project.data import read_chunks
 from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import REPOSITORY, Variant
@@ -49,7 +49,7 @@ def variant_at(root, url, **generation):
     recipe = yaml.safe_load((REPOSITORY / "paper_135m" / "variant.yaml").read_text())
     endpoint = {"url": url, "model": "toy", "max_retries": 0, "concurrency": 2, "timeout_seconds": 60}
     recipe |= {"corpus": "notes", "heldout": {"fraction": 0.2, "seed": 1}}
-    recipe["generation"] |= {"endpoint": endpoint, "pairs_per_chunk": 2, "batch_size": 2, "attempts": 1} | generation
+    recipe["generation"] |= {"endpoint": endpoint, "pairs_per_chunk": 2, "batch_size": 1, "attempts": 1} | generation
     recipe["generation"]["reference_questions"] = False
     notes = root / "data" / "pdfs" / "notes" / "notes.md"
     for folder in (notes.parent, root / "workshop"):
@@ -251,3 +251,14 @@ def test_parts_are_of_about_equal_length():
 
 def test_short_text_is_one_part():
     assert parts_of("A wicket is a small door.", 3) == ["A wicket is a small door."]
+
+
+@pytest.mark.parametrize(("method", "passages"), [("two_step", 2), ("multi_pair", 4)])
+def test_batches_are_filled_whatever_is_asked_about_a_passage(method, passages, tmp_path, monkeypatch):
+    """Several pairs are one text a passage; two steps ask several times about each."""
+    variant = variant_at(tmp_path, "http://127.0.0.1:9/v1", method=method, batch_size=4)
+    groups = []
+    monkeypatch.setattr(qna, "_write", lambda *a: groups.append(len(a[3])) or ([Written([]) for _ in a[3]], 0))
+    with pytest.raises(UserError, match="not one usable"):
+        qna.generate(variant)
+    assert max(groups) == passages

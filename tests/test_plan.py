@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from llama_qna import UserError
-from llama_qna.models import adapters, plan
+from llama_qna.models import adapters, cards, nf4, plan
 from llama_qna.models.base import EMBEDDED, EMBEDDED_FOLDER
 from llama_qna.models.device import GIB
 from llama_qna.models.plan import Batch, activations, plan_stage
@@ -63,7 +63,7 @@ def test_adapter_targets_that_a_llama_does_not_have():
 # --- memory by part --------------------------------------------------------------------------------------------------
 
 
-def small_model(lora, quantization):
+def small_model(lora, quantization, adapters_in=torch.bfloat16):
     from peft import get_peft_model
 
     from llama_qna.training.rehearsal import random_model
@@ -71,7 +71,7 @@ def small_model(lora, quantization):
     model = get_peft_model(random_model(SMALL, quantization), adapters.lora_config(lora)).train()
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.bfloat16)
+            parameter.data = parameter.data.to(adapters_in)
     return model
 
 
@@ -93,6 +93,65 @@ def test_weights_are_counted_as_they_are_stored(double):
             stored[kind] += state.absmax.nbytes + (state.state2.absmax.nbytes if double else 0)
         stored[kind] += parameter.nbytes
     assert {name: parts[name] for name in stored} == pytest.approx(stored, rel=0.01)
+
+
+def test_copies_in_16_bits_are_kept_where_they_leave_a_tenth_free():
+    model = small_model(recipe_with().lora, Quantization()).get_base_model()
+    size = plan.loaded(SMALL, Quantization(dequantize_once=True), "cuda")["kept dequantized copy"]
+    assert nf4.copies_fit(model, int(1.2 * size)) and not nf4.copies_fit(model, int(1.05 * size))
+    assert not nf4.keeps_copies(model)
+    nf4.dequantize_once(model)
+    assert nf4.keeps_copies(model)
+    seven, recipe = KNOWN["meta-llama/Llama-2-7b-chat-hf"], Variant.load("paper_7b").recipe
+    recipe = recipe.model_copy(update={"quantization": Quantization(dequantize_once=True)})
+    for gib, kept in ((22, True), (14, False)):  # 12 GiB of copies
+        rows, parts = plan.answering(seven, recipe, 128, "cuda", gib * GIB)
+        assert rows and ("kept dequantized copy" in parts) == kept and sum(parts.values()) <= gib * GIB
+
+
+def kept_by_a_layer(model, forward):
+    """Bytes that autograd keeps for one layer: those of two layers without those of one."""
+    lasting = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
+    inner = model.get_base_model().model
+    every, sizes = inner.layers, []
+    for layers in (1, 2):
+        found = {}
+
+        def keep(tensor, found=found):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in lasting:
+                found[storage.data_ptr()] = (storage.nbytes(), tensor)
+            return tensor
+
+        inner.layers = every[:layers]
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            assert forward().requires_grad
+        inner.layers = every
+        sizes.append(sum(size for size, _ in found.values()))
+    return sizes[1] - sizes[0]
+
+
+@pytest.mark.parametrize("lora", [{}, {"target_modules": ["q_proj", "v_proj"]}, {"dropout": 0.1}])
+@pytest.mark.parametrize(("length", "padded"), [(128, False), (300, True)])
+def test_activations_on_a_gpu_are_what_transformers_keeps_under_autocast(lora, length, padded):
+    """The layers that run there, adapters in float32, autocast. A CPU's dropout keeps its mask in float32."""
+    recipe = recipe_with(**lora)
+    model = small_model(recipe.lora, recipe.quantization, torch.float32)
+    ids, mask = torch.randint(3, 512, (2, length)), torch.ones(2, length, dtype=torch.long)
+    mask[0, length // 2 :] = 1 - padded
+    inner = model.get_base_model().model
+
+    def forward():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            embedded = inner.embed_tokens(ids).requires_grad_()
+            return inner(inputs_embeds=embedded, attention_mask=mask, use_cache=False).last_hidden_state
+
+    found = kept_by_a_layer(model, forward)
+    if "dropout" in lora:
+        found -= 3 * 2 * length * sum(columns for _, columns in SMALL.linears.values())
+    assert found == pytest.approx(
+        activations(SMALL, recipe, Batch(2, length, 1, False, padded=padded), "cuda"), rel=0.05
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,26 +176,7 @@ def test_activations_are_what_autograd_keeps(lora, length, padded):
     ids, mask = torch.randint(3, 512, (rows, length)), torch.ones(rows, length, dtype=torch.long)
     if padded:
         mask[0, length // 2 :] = 0
-    lasting = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
-
-    def kept(layers):
-        found = {}
-
-        def keep(tensor):
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in lasting:
-                found[storage.data_ptr()] = (storage.nbytes(), tensor)
-            return tensor
-
-        inner = model.get_base_model().model
-        every, inner.layers = inner.layers, inner.layers[:layers]
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            (output,) = hidden_states(model.get_base_model(), (ids, mask))
-        inner.layers = every
-        assert output.requires_grad
-        return sum(size for size, _ in found.values())
-
-    found = kept(2) - kept(1)
+    found = kept_by_a_layer(model, lambda: hidden_states(model.get_base_model(), (ids, mask))[0])
     planned = activations(SMALL, recipe, Batch(rows, length, 1, False, padded=padded), "cpu")
     if padded:  # counted as if every row were a long one
         assert found < 0.8 * planned
@@ -176,18 +216,31 @@ def test_less_memory_smaller_batches_then_checkpointing_then_refusal():
         plan_stage(variant, "pretraining", GIB // 2, "cpu")
 
 
-def test_a_recipe_that_asks_for_checkpointing_gets_it():
-    assert plan_stage(Variant.load("paper_7b"), "pretraining", 80 * GIB, "cuda").batch.checkpointing
+def test_checkpointing_that_a_recipe_allows_is_used_where_memory_asks_for_it():
+    ways = [
+        plan_stage(Variant.load("paper_7b"), "pretraining", memory * GIB, "cuda").batch for memory in (80, 22, 12, 10)
+    ]
+    assert [way.checkpointing for way in ways] == [False, False, False, True]
+    assert [way.rows for way in ways] == [8, 2, 1, 4]
+
+
+def wide(name):
+    """A variant with steps of 8 rows."""
+    variant = Variant.load(name)
+    stage = variant.recipe.pretraining.model_copy(update={"batch_size": 8})
+    return replace(variant, recipe=variant.recipe.model_copy(update={"pretraining": stage}))
 
 
 @pytest.mark.parametrize("name", ["paper_7b", "paper_13b"])
-def test_the_studys_models_fit_an_l4_with_their_batch(name):
-    variant = Variant.load(name)
-    stage = variant.recipe.pretraining
-    wide = variant.recipe.model_copy(update={"pretraining": stage.model_copy(update={"batch_size": 8})})
-    chosen = plan_stage(replace(variant, recipe=wide), "pretraining", 22 * GIB, "cuda")
-    assert chosen.batch.rows * chosen.batch.accumulation == 8
-    assert chosen.peak <= 22 * GIB
+def test_the_studys_models_fit_an_l4(name):
+    """Pretraining with steps of 8 rows, fine-tuning, 32 answers at once, evaluation and export."""
+    found = cards.forecast(wide(name), cards.CARDS["L4"])
+    assert cards.CARDS["L4"].usable == 22 * GIB
+    for chosen in found.stages:
+        assert chosen.batch.rows * chosen.batch.accumulation == chosen.batch_size and chosen.peak <= 22 * GIB
+    assert found.stages[0].batch_size == 8
+    assert found.rows == 32 and found.rows_with_passages >= 8
+    assert max(sum(found.answering.values()), found.export) <= 22 * GIB
 
 
 def test_time_follows_the_steps_and_the_limit():

@@ -57,9 +57,9 @@ def test_stage_that_does_not_fit_is_refused_before_loading(shallow_variant, monk
 
 def test_merging_that_does_not_fit_is_refused_before_training():
     recipe = Variant.load("paper_13b").recipe
-    assert "set `stacking: continue`" in planning.merging_refused(recipe, 16 * GIB)
-    assert planning.merging_refused(recipe, 32 * GIB) is None
-    assert planning.merging_refused(recipe.model_copy(update={"stacking": "continue"}), 16 * GIB) is None
+    assert "set `stacking: continue`" in planning.merging_refused(recipe, 16 * GIB, "cuda")
+    assert planning.merging_refused(recipe, 32 * GIB, "cuda") is None
+    assert planning.merging_refused(recipe.model_copy(update={"stacking": "continue"}), 16 * GIB, "cuda") is None
 
 
 def test_model_of_unknown_shapes_trains_as_its_recipe_says(monkeypatch, capsys):
@@ -81,6 +81,16 @@ def test_processes_on_one_machine_share_its_memory(monkeypatch):
     assert (split.batch.rows, split.batch.accumulation, split.batch_size) == (2, 1, 8)
 
 
+def test_memory_of_a_model_that_lives_is_not_counted_as_free(monkeypatch):
+    for name, found in {
+        "mem_get_info": (10 * GIB, 24 * GIB),
+        "memory_reserved": 9 * GIB,
+        "memory_allocated": 7 * GIB,
+    }.items():
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda found=found: found)
+    assert available_memory("cuda") == 12 * GIB
+
+
 # --- the terminal ----------------------------------------------------------------------------------------------------
 
 
@@ -88,7 +98,16 @@ def test_report_of_another_machine_needs_nothing_of_this_one(monkeypatch):
     monkeypatch.setattr(planning, "measure", lambda *_: pytest.fail("measured"))
     text = planning.report(Variant.load("paper_13b"), 22 * GIB, "cuda")
     assert "13.0 billion weights, 40 layers, by the shapes known by that name" in text
-    assert "cache of keys and values" in text and "plan: finetuning: 4 rows of up to 1024 tokens at once" in text
+    assert "cache of keys and values" in text and "plan: finetuning: 1 rows of up to 1024 tokens at once" in text
+
+
+@pytest.mark.parametrize(("name", "gib"), [("paper_7b", 13.1), ("paper_13b", 24.8)])
+def test_merging_on_a_gpus_host_is_counted_in_16_bits_whatever_its_cpu_has(name, gib, monkeypatch):
+    monkeypatch.setattr(plan, "bfloat16_is_fast", lambda: False)
+    recipe = Variant.load(name).recipe
+    assert planning.merging_refused(recipe, int((gib + 0.1) * GIB), "cuda") is None
+    assert f"takes {gib} GiB" in planning.merging_refused(recipe, int((gib - 0.1) * GIB), "cuda")
+    assert planning.merging_refused(recipe, int((gib + 0.1) * GIB), "cpu")  # there it computes in float32
 
 
 def test_report_measures_the_limit_here(monkeypatch):

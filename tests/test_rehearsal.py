@@ -63,7 +63,7 @@ def test_rehearsal_trains_generates_and_reports(small_13b, capsys):
     assert (found["rows"], found["length"], found["generated_tokens"]) == (2, 16, 8)
     assert found["peak"] > 0 and found["planned_peak"] == sum(found["parts"].values())
     assert found["batch"]["rows"] * found["batch"]["accumulation"] == 2
-    assert "plan: pretraining: 2 rows of up to 16 tokens at once, gradient checkpointing" in capsys.readouterr().out
+    assert "plan: pretraining: 2 rows of up to 16 tokens at once (steps of 2 rows)" in capsys.readouterr().out
     text = table(found)
     assert "the steps were shortened; the recipe's own: --rows 2 --length 1024" in text
     assert "peak, measured" in text and "two training steps of 2 x 16 tokens" in text

@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from llama_qna import UserError
 from llama_qna.models import lineage, prompts
 from llama_qna.models.adapters import attach_adapter, read_adapter_config, stack
-from llama_qna.models.base import EMBEDDED, load_base, load_tokenizer
+from llama_qna.models.base import EMBEDDED, load_base, load_tokenizer, model_path
+from llama_qna.models.device import GIB
+from llama_qna.models.shapes import KNOWN
 from llama_qna.project.recipe import Quantization, Serving
 from llama_qna.serving import engine, lora_on_cpu
 from tests import fixtures_models as shared
@@ -86,6 +88,26 @@ def test_the_printed_command_holds_no_key(served, monkeypatch):
     printed = str(engine.command([served]))
     assert "my-secret-key" not in printed and printed.startswith("HF_HUB_OFFLINE=1 ")
     assert '\'{"temperature": 0' in printed, "quoted for a shell"
+
+
+@pytest.mark.parametrize(
+    ("name", "free", "quantized", "share"),
+    [("small", 21, False, "0.9"), ("small", 11, False, "0.5"), ("7b", 21, False, "0.9"), ("13b", 21, True, "0.9")],
+)
+def test_weights_that_do_not_fit_a_gpu_are_served_in_4_bits(name, free, quantized, share, served, monkeypatch):
+    """A stand-in for 22 GiB of memory, of which some are free; elsewhere no option of a GPU is given."""
+    assert "--gpu-memory-utilization" not in engine.command([served]).arguments
+    monkeypatch.setattr(engine, "device", lambda: "cuda:0")
+    monkeypatch.setattr(engine, "compute_dtype", lambda quantization: torch.float16)
+    monkeypatch.setattr(engine, "measured_base", lambda variant: "measured")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free * GIB, 22 * GIB))
+    base = {"small": EMBEDDED, "7b": "meta-llama/Llama-2-7b-chat-hf", "13b": "meta-llama/Llama-2-13b-chat-hf"}[name]
+    monkeypatch.setattr(engine, "shapes_of", lambda _: (KNOWN[base], ""))
+    command = engine.command([served])
+    assert (option(command, "--gpu-memory-utilization"), option(command, "--dtype")) == (share, "float16")
+    assert ("--quantization" in command.arguments) == quantized
+    # in 4 bits the engine rounds the base itself
+    assert option(command, "--model") == (model_path(EMBEDDED) if quantized else "measured")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "::", "example.org", ""])

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tests.fixtures_models import tiny_llama
 
 from llama_qna import UserError
 from llama_qna.models.adapters import adapter_from, attach_adapter, lora_config
@@ -10,6 +9,7 @@ from llama_qna.models.lineage import check_reader, start_of_training
 from llama_qna.project.files import sha256, write_json
 from llama_qna.project.recipe import Lora, Quantization
 from llama_qna.project.variant import Reader, Variant
+from tests.fixtures_models import tiny_llama
 
 SMALL = Lora(r=3, alpha=6, target_modules="all-linear")
 IDS = torch.arange(24).view(2, 12)

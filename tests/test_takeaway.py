@@ -2,9 +2,11 @@
 layers, loaded again for real; the hub is a stand-in."""
 
 import copy
+import gc
 import json
 import re
 import shutil
+import weakref
 
 import httpx
 import pytest
@@ -12,9 +14,10 @@ import torch
 
 from llama_qna import UserError, cli
 from llama_qna.documents.chunks import load
-from llama_qna.models import adapters, prompts
+from llama_qna.models import adapters, planning, prompts
 from llama_qna.models.base import load_base
 from llama_qna.project.files import sha256
+from llama_qna.project.recipe import Quantization
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.serving import exports, gguf, hub
 from tests.fixtures_models import (  # noqa: F401
@@ -144,6 +147,34 @@ def test_adapter_is_one_for_the_base_itself(stacking, trained):
     assert [check["loaded"] for check in checks] == ["on the base in NF4", "on the base in 16 bits"]
     if stacking == "continue":
         assert checks[0]["same"] == len(TESTED)
+
+
+def test_models_are_loaded_one_at_a_time_and_what_does_not_fit_is_left_out(trained, tmp_path, monkeypatch, capsys):
+    """A stand-in for a card that has room for the base in NF4 alone: nothing else lives when a model is loaded."""
+    loaded, load = [], exports.load_base
+
+    def alone(*arguments, **options):
+        gc.collect()
+        assert options.get("on") == "cpu" or all(model() is None for model in loaded), "another model is in memory"
+        model = load(*arguments, **options)
+        loaded.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(exports, "load_base", alone)
+    monkeypatch.setattr(exports.planning, "fits", lambda base, quantization: quantization is not None)
+    folder = exports.export(trained("continue"), "adapter", tmp_path / "adapter")
+    assert [check["loaded"] for check in read(folder)["checks"]] == ["on the base in NF4"]
+    assert "adapter: not asked on the base in 16 bits" in capsys.readouterr().out
+    assert read(exports.export(trained("continue"), "merged", tmp_path / "merged"))["checks"] == []
+    assert (tmp_path / "merged" / "README.md").is_file()
+
+
+@pytest.mark.parametrize(("gib", "fits"), [(22, (True, False)), (30, (True, True)), (6, (False, False))])
+def test_what_fits_is_told_by_the_plan(gib, fits, monkeypatch):
+    monkeypatch.setattr(planning, "_kind_of_device", lambda: "cuda")
+    monkeypatch.setattr(planning, "available_memory", lambda kind: gib * 2**30)
+    thirteen = "meta-llama/Llama-2-13b-chat-hf"
+    assert (planning.fits(thirteen, Quantization()), planning.fits(thirteen, None)) == fits
 
 
 def test_card_of_an_export_says_what_it_was_checked_for(merged):

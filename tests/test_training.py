@@ -4,7 +4,10 @@ import json
 import math
 import re
 import socket
+import weakref
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,9 +18,12 @@ from llama_qna import UserError
 from llama_qna.models import adapters, prompts
 from llama_qna.models.base import EMBEDDED, EMBEDDED_FOLDER, load_base, load_tokenizer
 from llama_qna.models.lineage import start_of_finetuning
+from llama_qna.models.plan import Batch
 from llama_qna.project import recipe
 from llama_qna.project.data import read_chunks
-from llama_qna.project.variant import REPOSITORY
+from llama_qna.project.files import write_json
+from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.training import stages, trainer
 from llama_qna.training.loss import Replay, summed_losses
 from llama_qna.training.stages import checkpoints, finetune, pretrain
 from tests import fixtures_models as shared
@@ -271,3 +277,70 @@ def test_finetuning_learns_answers_alone_and_the_end(shallow_variant, monkeypatc
     assert sorted(learnt) == sorted(answer + tokenizer.eos_token for _, answer in shared.PAIRS)
     assert not seen[0]["attention_mask"].all()
     assert (seen[0]["labels"][seen[0]["attention_mask"] == 0] == -100).all()
+
+
+# --- what a GPU would say --------------------------------------------------------------------------------------------
+
+
+def test_step_whose_gradients_overflowed_is_null_in_the_log(tmp_path):
+    history = [{"step": 1, "loss": 2.5, "grad_norm": math.inf}, {"step": 2, "loss": 2.0, "grad_norm": 1.0, "other": 3}]
+    log = trainer.log_of([*history, {"train_runtime": 1.0}])
+    assert log == [{"step": 1, "loss": 2.5, "grad_norm": None}, {"step": 2, "loss": 2.0, "grad_norm": 1.0}]
+    write_json(tmp_path / "log.json", log)
+
+
+def test_one_process_uses_one_gpu_and_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(trainer, "device", lambda: "cuda:0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(trainer, "lacks_for_compiling", lambda: [])
+    trainer._check_gpu()
+    assert capsys.readouterr().out.startswith("2 GPUs are visible; this process uses the first")
+    monkeypatch.setattr(trainer, "SFTConfig", lambda **options: SimpleNamespace(n_gpu=2, **options))
+    variant = Variant.load("paper_135m")
+    config = trainer._config(variant, variant.recipe.pretraining, Path("nowhere"), Batch(8, 512, 1, False))
+    assert config._n_gpu == 1
+
+
+def test_without_a_compiler_the_loss_is_computed_uncompiled(monkeypatch, capsys):
+    from trl.kernels import chunked_logprob
+
+    monkeypatch.setattr(chunked_logprob, "_TRITON_AVAILABLE", True)
+    monkeypatch.setattr(trainer, "device", lambda: "cuda:0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(trainer, "lacks_for_compiling", lambda: ["C compiler", "Python.h"])
+    assert chunked_logprob._use_triton(torch.device("cuda"))
+    trainer._check_gpu()
+    assert not chunked_logprob._use_triton(torch.device("cuda"))
+    said = capsys.readouterr().out
+    assert said.startswith("no C compiler and no Python.h") and "python3-dev" in said
+
+
+def test_adapters_are_float32_on_a_gpu_and_keep_every_bit_that_was_loaded(monkeypatch):
+    """TRL rounds those of a 4-bit model to bfloat16."""
+    model, loaded = torch.nn.Linear(4, 4), torch.randn(4, 4)
+    for where, dtype, wanted in (
+        ("cpu", torch.bfloat16, torch.bfloat16),
+        ("cpu", torch.float32, torch.float32),
+        ("cuda:0", torch.bfloat16, torch.float32),
+        ("cuda:0", torch.float16, torch.float32),
+    ):
+        monkeypatch.setattr(trainer, "device", lambda where=where: where)
+        monkeypatch.setattr("llama_qna.training.cpu.layers.quicken", lambda model: None)
+        model.weight.data = loaded.bfloat16()
+        trainer._set_types(model, dtype, {"weight": loaded})
+        assert model.weight.dtype is wanted
+        assert torch.equal(model.weight, loaded) or wanted is torch.bfloat16
+
+
+def test_a_stage_lets_its_model_go(shallow_variant, monkeypatch):
+    """The next stage has the memory: nothing of the model lives when the stage has ended."""
+    made, load = [], stages.load_base
+
+    def watched(*arguments, **options):
+        model = load(*arguments, **options)
+        made.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(stages, "load_base", watched)
+    pretrain(replace(shallow_variant, recipe=shallow_variant.recipe.model_copy(update={"stacking": "continue"})))
+    assert made and all(model() is None for model in made)

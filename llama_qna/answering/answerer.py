@@ -16,6 +16,7 @@ from llama_qna.answering.reader import ReadingAnswerer
 from llama_qna.answering.retrieval import Answer, Passages, Source, fitted_prompt
 from llama_qna.models import adapters, nf4
 from llama_qna.models.base import load_base, load_tokenizer
+from llama_qna.models.device import available_memory, device, is_out_of_memory
 from llama_qna.models.lineage import reader_of, trained
 from llama_qna.project.data import read_chunks
 from llama_qna.project.files import sha256
@@ -214,19 +215,28 @@ class Answerer(Prompter):
         weights, adapter = trained(self.variant, name)
         recipe = self.variant.recipe
         if weights not in self._models:
+            self._make_room()
             self._models[weights] = load_base(recipe.base_model, recipe.quantization, weights=weights)
             self._attached[weights] = None
         if self._attached.get(weights, "unknown") != adapter:
             self._attached.pop(weights, None)  # in case that the next line fails halfway
-            self._models[weights] = _with_adapter(self._models[weights], adapter, recipe.quantization.dequantize_once)
+            self._models[weights] = _with_adapter(self._models[weights], adapter)
             self._attached[weights] = adapter
         return self._models[weights]
 
+    def _make_room(self) -> None:
+        """Let go of the models that are loaded where a GPU has no room for another one of their size beside them."""
+        sizes = [model.get_memory_footprint() for model in self._models.values()]
+        if sizes and device() != "cpu" and max(sizes) > 0.8 * available_memory("cuda"):
+            self._models.clear()
+            self._attached.clear()
 
-def _with_adapter(model, adapter: Path | None, dequantized: bool):
+
+def _with_adapter(model, adapter: Path | None):
     """The model with another adapter on it, or, with None, without the one that it has."""
     from safetensors import SafetensorError
 
+    dequantized = nf4.keeps_copies(model)
     if adapter is None and dequantized:  # the adapter is in the 16-bit copies: make them anew
         nf4.dequantize_once(model)
     elif adapter is None:
@@ -239,6 +249,8 @@ def _with_adapter(model, adapter: Path | None, dequantized: bool):
                 model.base_model.enable_adapter_layers()
             adapters.swap_adapter(model, adapter)
         except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             reason = str(error).strip().split("\n")[0][:160]
             raise UserError(f"{adapter}: this adapter cannot be read ({reason}); train it again") from None
     return model

@@ -89,6 +89,7 @@ class Bench:
         if point == self._loaded:
             return self._model
         if self._model is None or point.weights != self._loaded.weights:
+            self._model = None  # the one before goes first: memory may hold one alone
             self._model = load_base(self.recipe.base_model, self.recipe.quantization, weights=point.weights)
         if point.adapter and hasattr(self._model, "peft_config"):
             adapters.swap_adapter(self._model, point.adapter)

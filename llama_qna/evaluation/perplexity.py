@@ -12,6 +12,7 @@ from itertools import groupby
 
 from llama_qna import UserError
 from llama_qna.models import prompts
+from llama_qna.models.batches import in_batches
 from llama_qna.models.likelihood import nats
 
 SCORED = 1024  # positions whose scores over the whole vocabulary exist at once: 100 MB in 16 bits for 49,152 tokens
@@ -110,15 +111,17 @@ def _window_losses(model, ids: list[int], window: int, stride: int, batch_size: 
     if not spans:
         raise UserError("perplexity needs a text of at least two tokens, or one after a start token")
     losses = []
+
+    def score(alike: list[tuple[int, int, int]]) -> None:
+        scored = alike[0][2]
+        batch = torch.tensor([ids[begin:end] for begin, end, _ in alike], device=model.device)  # (B, T)
+        with torch.inference_mode():
+            logits = model(batch[:, :-1], use_cache=False, logits_to_keep=scored).logits  # (B, scored, V)
+        targets = batch[:, -scored:]  # (B, scored)
+        losses.extend([(nats(*row).double().sum().item(), scored) for row in zip(logits, targets, strict=True)])
+
     for (_, scored), alike in groupby(spans, key=lambda span: (span[1] - span[0], span[2])):
-        alike, size = list(alike), max(1, min(batch_size, SCORED // scored))
-        for first in range(0, len(alike), size):
-            rows = [ids[begin:end] for begin, end, _ in alike[first : first + size]]
-            batch = torch.tensor(rows, device=model.device)  # (B, T)
-            with torch.inference_mode():
-                logits = model(batch[:, :-1], use_cache=False, logits_to_keep=scored).logits  # (B, scored, V)
-            targets = batch[:, -scored:]  # (B, scored)
-            losses += [(nats(*row).double().sum().item(), scored) for row in zip(logits, targets, strict=True)]
+        in_batches(list(alike), max(1, min(batch_size, SCORED // scored)), score)
     return losses
 
 

@@ -53,12 +53,8 @@ def attach_adapter(model, adapter: Path):
 
 
 def adapter_to_train(model, adapter: Path):
-    """Put a trained adapter on a base model to go on training it, in the 16-bit type of the base."""
-    model = _attach(model, adapter, trainable=True)
-    for parameter in model.parameters():
-        if parameter.requires_grad:  # peft loads adapters in float32
-            parameter.data = parameter.data.to(model.dtype)
-    return model
+    """Put a trained adapter on a base model to go on training it, in float32, as peft loads it."""
+    return _attach(model, adapter, trainable=True)
 
 
 def adapter_from(model, adapter: Path, lora: Lora, seed: int):

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.models.device import compute_dtype, device
-from llama_qna.models.nf4 import dequantize_once, keep_gradients_on_cpu
+from llama_qna.models.device import available_memory, compute_dtype, device, release
+from llama_qna.models.nf4 import copies_fit, dequantize_once, keep_gradients_on_cpu
 from llama_qna.models.safety import from_pretrained, whole_model
 from llama_qna.project import processes
 from llama_qna.project.files import sha256
@@ -132,6 +132,7 @@ def load_base(base_model: str, quantization: Quantization | None, weights: Path 
     """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    release()
     dtype = compute_dtype(quantization)
     on = on or ("cpu" if processes.sharded() else device())  # FSDP moves each card's part to it
     options = {"dtype": dtype, "device_map": {"": on}}
@@ -155,7 +156,10 @@ def ready(model, quantization: Quantization | None):
     if quantization:
         keep_gradients_on_cpu(model)  # of layers in 4 bits, where there are any
         if quantization.dequantize_once and not processes.sharded():
-            dequantize_once(model)
+            if model.device.type == "cpu" or copies_fit(model, available_memory("cuda")):
+                dequantize_once(model)
+            else:
+                print("no room for 16-bit copies of the weights: dequantized at each use, with the same results")
     if processes.sharded():
         model.__dict__.pop("hf_device_map", None)  # accelerate refuses to move a model that says where it is
     if device() == "cpu":

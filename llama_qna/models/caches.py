@@ -6,6 +6,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from llama_qna.models.plan import ROOM
+
 
 class RoomyLayer(DynamicLayer):
     """A layer's keys and values with room behind them: a new token is written there, the old ones are not copied.
@@ -13,7 +15,7 @@ class RoomyLayer(DynamicLayer):
     transformers' own layer copies all of them for each token, a seventh of the time where prompts hold passages.
     """
 
-    MORE = 64  # tokens of room
+    MORE = ROOM
 
     def update(self, key_states, value_states, *args, **kwargs):  # (B, H, T, D) each
         before, new = self.get_seq_length(), (key_states, value_states)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 import re
+import shutil
 import sys
+import sysconfig
 import time
 from functools import cache
 from pathlib import Path
@@ -89,13 +92,26 @@ def give_back_freed(above: int) -> None:
 
 
 def available_memory(device: str) -> int:
-    """Bytes this process may train in: of its GPU what is free and what it holds, else its share of main memory."""
+    """Bytes this process may train in: of its GPU what no tensor is in, else its share of main memory."""
     if device == "cpu":
         here = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if processes.count() > 1 else 1
         return main_memory() // here
     import torch
 
-    return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+    unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # what PyTorch keeps for its next tensor
+    return torch.cuda.mem_get_info()[0] + unused
+
+
+def release() -> None:
+    """Let go of models that nobody holds any more, before memory is counted or another one is loaded.
+
+    A trainer and its model refer to each other, so that only the garbage collector ends them.
+    """
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @cache
@@ -201,9 +217,53 @@ def _per_second(work, seconds: float) -> float:
 
 
 def device() -> str:
+    """The GPU of this process, or `cpu`.
+
+    Raises:
+        UserError: there is a GPU that PyTorch cannot use.
+    """
     import torch
 
-    return f"cuda:{processes.local_rank()}" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        return f"cuda:{processes.local_rank()}"
+    check_no_gpu_is_lost()
+    return "cpu"
+
+
+DEVICES, DRIVER_SAYS = Path("/dev"), Path("/proc/driver/nvidia/version")
+OLDEST_DRIVER = {13: 580, 12: 525}  # by CUDA's major version; docs.nvidia.com/cuda/cuda-toolkit-release-notes, table 2
+
+
+@cache
+def check_no_gpu_is_lost() -> None:
+    """Refuse to compute on the CPU in place of an NVIDIA GPU whose driver is loaded, which PyTorch does in silence.
+
+    Raises:
+        UserError: the driver is older than this PyTorch needs, or PyTorch cannot use the GPU for another reason.
+    """
+    import torch
+
+    there = DRIVER_SAYS.is_file() and any(re.fullmatch(r"nvidia\d+", path.name) for path in DEVICES.glob("nvidia*"))
+    if not there or os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        return
+    found = re.search(r"\b(\d{3,})\.\d+(\.\d+)?\b", DRIVER_SAYS.read_text())
+    driver, built = found[0] if found else "of an unknown version", torch.version.cuda
+    hide = "or hide the GPU with CUDA_VISIBLE_DEVICES= to compute on the CPU"
+    if not built:
+        what = f"there is an NVIDIA GPU, and this PyTorch ({torch.__version__}) cannot use any"
+        raise UserError(f"{what}: install one built for CUDA, {hide}")
+    oldest = OLDEST_DRIVER.get(int(built.split(".")[0]), 0)
+    if found and int(found[1]) < oldest:
+        what = f"the NVIDIA driver {driver} is too old: this PyTorch (CUDA {built}) needs {oldest} or newer"
+        raise UserError(f"{what}: update it with `sudo python3 install_gpu_driver.py install`, {hide}")
+    raise UserError(f"PyTorch (CUDA {built}) cannot use the NVIDIA GPU (driver {driver}): look at nvidia-smi, {hide}")
+
+
+def lacks_for_compiling() -> list[str]:
+    """What Triton compiles its kernels with and this machine has not: a C compiler, Python's headers."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    return [name for name, there in (("C compiler", compiler), ("Python.h", headers.is_file())) if not there]
 
 
 def compute_dtype(quantization: Quantization | None):
@@ -221,7 +281,7 @@ def compute_dtype(quantization: Quantization | None):
     return torch.bfloat16 if name == "bfloat16" and gpu_has_bfloat16() else torch.float16
 
 
-SAID_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc")
+SAID_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc", "_ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from transformers import DynamicCache
 
 from llama_qna.models import caches
+from llama_qna.models.batches import in_batches, rows_that_fit
 
 
 class Continuation(NamedTuple):
@@ -66,22 +67,26 @@ def continue_prompts(
         vocabulary = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
         last |= {i for i, token in enumerate(vocabulary) if "\n" in token}
     found = [Continuation("", False)] * len(prompts)
-    with tqdm(total=len(prompts), desc=description, unit="text", disable=done is not None) as bar:
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            choice = _Choice(
-                temperature,
-                [seeds[i] for i in rows] if temperature else [],
-                Words(tokenizer, [words[i] for i in rows]) if words else None,
-            )
-            new = _write(model, [prompts[i] for i in rows], prefix, cache, choice, last, max_new_tokens)
-            texts = tokenizer.batch_decode(new, skip_special_tokens=True)
-            for row, (i, text) in enumerate(zip(rows, texts, strict=True)):
-                text = (text.split("\n", 1)[0] if stop_at_newline else text).strip()
-                found[i] = Continuation(text, new[row][-1] in last or choice.ended(row))
-            bar.update(len(rows))
-            if done:
-                done(len(rows))
+    bar = tqdm(total=len(prompts), desc=description, unit="text", disable=done is not None)
+
+    def write(rows: list[int]) -> None:
+        choice = _Choice(
+            temperature,
+            [seeds[i] for i in rows] if temperature else [],
+            Words(tokenizer, [words[i] for i in rows]) if words else None,
+            model.device,
+        )
+        new = _write(model, [prompts[i] for i in rows], prefix, cache, choice, last, max_new_tokens)
+        texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+        for row, (i, text) in enumerate(zip(rows, texts, strict=True)):
+            text = (text.split("\n", 1)[0] if stop_at_newline else text).strip()
+            found[i] = Continuation(text, new[row][-1] in last or choice.ended(row))
+        bar.update(len(rows))
+        if done:
+            done(len(rows))
+
+    with bar:
+        in_batches(order, batch_size, write, lambda i: rows_that_fit(model, len(prompts[i]), max_new_tokens))
     return found
 
 
@@ -158,13 +163,14 @@ class _Choice:
     """Chooses the next token of each row: the likeliest, or a draw from softmax(logits / temperature).
 
     The draw is an argmax too, of logits / temperature plus Gumbel noise. Each row has a generator of its own, so its
-    draws do not depend on its batch.
+    draws do not depend on its batch. It is on the device of the logits, unless a few words alone are allowed.
     """
 
-    def __init__(self, temperature: float, seeds: list[str], words: Words | None):
+    def __init__(self, temperature: float, seeds: list[str], words: Words | None, device: torch.device | str = "cpu"):
         self.temperature, self.words = temperature, words
         numbers = [int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big") >> 1 for seed in seeds]
-        self.generators = [torch.Generator().manual_seed(number) for number in numbers]
+        on = "cpu" if words else device
+        self.generators = [torch.Generator(on).manual_seed(number) for number in numbers]
 
     def __call__(self, logits: torch.Tensor, rows: list[int]) -> list[int]:
         """The next token of each row.
@@ -172,23 +178,24 @@ class _Choice:
         Args:
             logits: of all tokens, or of those of `words.vocabulary`: (B, V).
         """
-        if not self.words and not self.temperature:
-            return logits.argmax(-1).tolist()
-        return [self._token(logits[place], row) for place, row in enumerate(rows)]
-
-    def _token(self, logits: torch.Tensor, row: int) -> int:  # (V,)
         if self.words:
-            allowed = self.words.allowed(row)
-            logits = logits[[self.words.places[token] for token in allowed]]  # (allowed,)
-        scores = logits.cpu()
+            return [self._word(of_row, row) for of_row, row in zip(logits.cpu(), rows, strict=True)]
         if self.temperature:
-            uniform = torch.rand(scores.shape, generator=self.generators[row]).clamp(1e-10, 1 - 1e-7)
-            scores = scores / self.temperature - torch.log(-torch.log(uniform))
-        likeliest = scores.argmax().item()
-        if not self.words:
-            return likeliest
-        self.words.take(row, allowed[likeliest])
-        return allowed[likeliest]
+            logits = torch.stack([self._noisy(of_row, row) for of_row, row in zip(logits, rows, strict=True)])  # (B, V)
+        return logits.argmax(-1).tolist()
+
+    def _noisy(self, logits: torch.Tensor, row: int) -> torch.Tensor:  # (V,)
+        uniform = torch.rand(logits.shape, generator=self.generators[row], device=logits.device)
+        return logits / self.temperature - torch.log(-torch.log(uniform.clamp(1e-10, 1 - 1e-7)))
+
+    def _word(self, logits: torch.Tensor, row: int) -> int:  # (V,)
+        allowed = self.words.allowed(row)
+        scores = logits[[self.words.places[token] for token in allowed]]  # (allowed,)
+        if self.temperature:
+            scores = self._noisy(scores, row)
+        token = allowed[scores.argmax().item()]
+        self.words.take(row, token)
+        return token
 
     def ended(self, row: int) -> bool:
         return self.words is not None and self.words.ended(row)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from llama_qna.models import caches
+from llama_qna.models.batches import in_batches
 from llama_qna.models.generate import shared_beginning
 
 PACKED = 384  # tokens of prompts and texts that are scored at once
@@ -89,8 +90,8 @@ def answer_log_likelihoods(
     found = [0.0] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(answers[i]))
     head = model.get_output_embeddings().weight  # (V, D)
-    for first in range(0, len(order), batch_size):
-        rows = order[first : first + batch_size]
+
+    def score(rows: list[int]) -> None:
         texts = [torch.tensor(prompts[i] + answers[i], device=model.device) for i in rows]
         input_ids = pad_sequence(texts, batch_first=True)  # (B, T)
         mask = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)  # (B, T)
@@ -99,6 +100,8 @@ def answer_log_likelihoods(
             start = len(prompts[i])
             logits = F.linear(row[start - 1 : len(text) - 1], head).float()  # (answer, V)
             found[i] = -F.cross_entropy(logits, text[start:]).item()
+
+    in_batches(order, batch_size, score)
     return found
 
 

@@ -35,6 +35,19 @@ def dequantize_once(model) -> None:
             module.forward = forward.__get__(module)
 
 
+def keeps_copies(model) -> bool:
+    """Whether a model computes with kept 16-bit copies of its weights."""
+    return any(hasattr(module, "dequantized") for module in model.modules())
+
+
+def copies_fit(model, free: int) -> bool:
+    """Whether the 16-bit copies of a model's 4-bit weights leave a tenth of so many bytes free for its work."""
+    from bitsandbytes.nn import Linear4bit
+
+    weights = sum(m.in_features * m.out_features for m in model.modules() if isinstance(m, Linear4bit))
+    return model.dtype.itemsize * weights < 0.9 * free
+
+
 def dequantize(layer):
     """The weights of a `Linear4bit` in its 16-bit compute type, or those of a 16-bit layer: (out, in)."""
     from bitsandbytes.functional import dequantize_4bit

@@ -14,7 +14,7 @@ from llama_qna import UserError
 from llama_qna.models.device import GIB, bfloat16_is_fast
 from llama_qna.models.shapes import ATTENTION_QUERIES, HEAD_TILE, LONGEST_ROW, REPLAY_PIECE, Shapes, shapes_of
 from llama_qna.project import processes
-from llama_qna.project.recipe import Recipe, TrainingStage
+from llama_qna.project.recipe import Quantization, Recipe, TrainingStage
 from llama_qna.project.variant import Variant
 
 # Bytes of Python with torch, transformers, bitsandbytes, peft, trl and datasets imported, before any weight. On a GPU
@@ -30,6 +30,8 @@ HEAP_KEPT, HEAP_TAKEN, HEAP_RECOMPUTED = 0.24, 0.60, 0.12
 # Values a layer makes and frees, in units of those that it keeps for backward; they exist for one layer at a time.
 PASSING = 3
 SHARE = {"cpu": 0.18, "cuda": 0.45}  # of the limit of products that a training step reaches: paper_135m; assumed
+ROOM = 64  # tokens that a cache of keys and values has in reserve (`caches.RoomyLayer`)
+KEPT_FREE = 0.1  # of a GPU's free memory while it answers: blocks of many sizes leave holes
 WHOLE_ENOUGH = 1024  # tokens of a micro-batch from which a larger one is hardly faster
 
 
@@ -48,6 +50,17 @@ class Batch:
     @property
     def tokens(self) -> int:
         return self.rows * self.length
+
+    def with_rows(self, rows: int) -> Batch:
+        """The same rows in an optimizer step, so many of them at once."""
+        return replace(self, rows=rows, accumulation=self.rows * self.accumulation // rows)
+
+    def smaller(self) -> Batch | None:
+        """The next smaller way: fewer rows, at one row with gradient checkpointing; None: there is none."""
+        each = self.rows * self.accumulation
+        if self.rows > 1:
+            return self.with_rows(max(rows for rows in range(1, self.rows) if each % rows == 0))
+        return None if self.checkpointing else replace(self, checkpointing=True)
 
 
 @dataclass(frozen=True)
@@ -88,30 +101,31 @@ class Plan:
 def activations(shapes: Shapes, recipe: Recipe, batch: Batch, device: str) -> int:
     """Bytes that one layer keeps for backward: on a CPU that of `training.cpu`, on a GPU that of transformers.
 
-    Both keep the input and the middle of each adapter; with dropout, input and mask of its own for each. Besides,
-    `training.cpu` keeps the input of both norms in 16 bits and their factor, queries, keys and values, the share that
-    each query takes of each key (of long rows output and sums instead), and gate and up; every row is counted as if it
-    were the longest, since any of them may meet in a step. Transformers keeps the inputs of the norms in float32,
-    queries, keys, values, output and sums of attention and its mask where rows are padded, gate and up before and after
-    their product.
+    Both keep the middle of each adapter, and gate and up. `training.cpu` keeps the input of both norms in 16 bits and
+    their factor, queries, keys and values, the share that each query takes of each key (of long rows output and a sum
+    instead), and the inputs of adapters, which those on the same input share without dropout; every row is counted as
+    if it were the longest, since any of them may meet in a step. Transformers under autocast keeps the inputs of the
+    norms in float32, queries, keys, values, output and a sum of attention and its mask where rows are padded, the
+    product of gate and up, and for each adapter its own input in 16 bits, with dropout the mask besides.
     """
     value, lora, targets = value_bytes(device), recipe.lora, set(shapes.targets(recipe.lora))
-    # values a token of PyTorch's attention: queries, output, keys, values, and two sums in float32
-    attention = 2 * shapes.query_width + 2 * shapes.key_width + 2 * shapes.heads * (2 / value)
-    if device == "cpu":
-        if batch.length <= LONGEST_ROW:
-            attention = _short_attention(shapes, batch.length)
-        kept = 2 * (value * shapes.hidden + 4) + 2 * value * shapes.intermediate
-        kept += value * attention
-        if "o_proj" in targets:
-            kept += value * shapes.query_width
-    else:
+    inputs = {name: shapes.linears[name][1] for name in targets}
+    # values a token of PyTorch's attention: queries, output, keys, values, and a sum in float32
+    attention = 2 * shapes.query_width + 2 * shapes.key_width + shapes.heads * (4 / value)
+    kept = value * lora.r * len(targets)
+    if device == "cuda":
         if batch.padded:
             attention += batch.length
-        kept = 2 * (4 * shapes.hidden + 4) + value * (attention + 3 * shapes.intermediate)
-    kept += value * lora.r * len(targets)
+        kept += 2 * (4 * shapes.hidden + 4) + value * (attention + 3 * shapes.intermediate)
+        kept += (value + bool(lora.dropout)) * sum(inputs.values())
+        return int(kept * batch.tokens)
+    if batch.length <= LONGEST_ROW:
+        attention = _short_attention(shapes, batch.length)
+    kept += 2 * (value * shapes.hidden + 4) + 2 * value * shapes.intermediate + value * attention
+    if "o_proj" in targets:
+        kept += value * shapes.query_width
     if lora.dropout:
-        kept += sum(2 * value * shapes.linears[name][1] for name in targets)
+        kept += 2 * value * sum(inputs.values())
     else:  # matrices with the same input share it
         for names in ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}):
             if names & targets:
@@ -131,11 +145,8 @@ def _short_attention(shapes: Shapes, length: int) -> float:
 
 def memory(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, device: str) -> dict[str, int]:
     """Bytes of each part at the peak of a training stage."""
-    value, quantization = value_bytes(device), recipe.quantization
-    in_float16 = device == "cuda" and quantization.compute_dtype == "float16"
-    adapters = (4 if in_float16 else value) * shapes.adapter_weights(recipe.lora)
-    # one absmax for 64 weights: float32, or with double quantization a byte and a float32 for 256 of them
-    state = 1 / 64 * (1 + 4 / 256) if quantization.double_quantization else 4 / 64
+    value, weights = value_bytes(device), shapes.adapter_weights(recipe.lora)
+    adapter = 4 * weights if device == "cuda" else value * weights  # on a GPU float32, with its optimizer
     together = _with_replay(stage, batch)
     layer = sum(activations(shapes, recipe, each, device) for each in together)  # of one layer
     if batch.checkpointing:  # the input of each layer, and all of the one that is computed again
@@ -144,28 +155,73 @@ def memory(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, d
         kept = shapes.layers * layer
     scored = max(round(batch.labelled * batch.tokens), REPLAY_PIECE if stage.replay_tokens else 0)
     passing = layer * PASSING + LOGIT[device] * shapes.vocabulary * min(HEAD_TILE, scored)
-    if quantization.bits == 16:
-        weights = {"weights, 16-bit": value * (shapes.linear_weights + shapes.other_weights)}
-    else:
-        weights = {
-            "weights, NF4": int(shapes.linear_weights * (0.5 + state)),
-            "weights, 16-bit (embedding, head, norms)": value * shapes.other_weights,
-            "kept dequantized copy": value * shapes.linear_weights if quantization.dequantize_once else 0,
-        }
-    if not (quantization.bits == 16 or quantization.dequantize_once):  # one matrix at a time, as it is used
+    if recipe.quantization.bits == 4 and not recipe.quantization.dequantize_once:  # one matrix at a time, as it is used
         passing += value * max(rows * columns for rows, columns in shapes.linears.values())
-    parts = {
-        "Python and libraries": LIBRARIES[device],
-        **weights,
-        "adapters": adapters,
-        "gradients": adapters,
-        "optimizer": 2 * adapters,
+    parts = loaded(shapes, recipe.quantization, device) | {
+        "adapters": adapter + (value * weights if device == "cuda" else 0),  # autocast's copy in 16 bits
+        "gradients": adapter,
+        "optimizer": 2 * adapter,
         "activations": kept,
         "logits and one layer's passing values": passing,
     }
     if device == "cpu":
         parts["heap that cannot be used again"] = _heap(shapes, recipe, stage, batch)
     return {name: size for name, size in parts.items() if size}
+
+
+def loaded(shapes: Shapes, quantization: Quantization | None, device: str) -> dict[str, int]:
+    """Bytes of each part of a base that is loaded, in NF4 or, with None, in 16 bits."""
+    value = value_bytes(device)
+    parts = {"Python and libraries": LIBRARIES[device]}
+    if quantization is None or quantization.bits == 16:
+        return parts | {"weights, 16-bit": value * (shapes.linear_weights + shapes.other_weights)}
+    # one absmax for 64 weights: float32, or with double quantization a byte and a float32 for 256 of them
+    state = 1 / 64 * (1 + 4 / 256) if quantization.double_quantization else 4 / 64
+    return parts | {
+        "weights, NF4": int(shapes.linear_weights * (0.5 + state)),
+        "weights, 16-bit (embedding, head, norms)": value * shapes.other_weights,
+        "kept dequantized copy": value * shapes.linear_weights if quantization.dequantize_once else 0,
+    }
+
+
+def answering_row(shapes: Shapes, prompt: int, new: int, value: int) -> int:
+    """Bytes that a row takes while a batch of answers is written: its cache of keys and values, and what passes.
+
+    Args:
+        prompt: tokens of the prompt.
+        new: tokens of the answer at most.
+        value: bytes of a number of the compute type.
+    """
+    return sum(_answering_row(shapes, prompt, new, value))
+
+
+def _answering_row(shapes: Shapes, prompt: int, new: int, value: int) -> tuple[int, int]:
+    token = 2 * shapes.key_width * value  # keys and values in one layer
+    cache = (shapes.layers + 2) * token * (prompt + new + ROOM)  # one layer's grow into new ones
+    # of a layer that reads the prompt: gate, up and two of their products, or a norm in float32; and attention's mask
+    passing = max(4 * value * shapes.intermediate, 8 * shapes.hidden) + 2 * value * shapes.hidden
+    return cache, prompt * passing + (value + 1) * prompt**2 + (2 * value + 12) * shapes.vocabulary
+
+
+def answering(shapes: Shapes, recipe: Recipe, prompt: int, device: str, budget: int) -> tuple[int, dict[str, int]]:
+    """How many questions are answered at once, at most the recipe's `evaluation.batch_size`, and the memory by part.
+
+    Copies of the weights in 16 bits are left out where they do not fit (`base.ready`).
+
+    Args:
+        prompt: tokens of a prompt.
+    """
+    settings, quantization = recipe.evaluation, recipe.quantization
+    parts = loaded(shapes, quantization, device)
+    if device == "cuda" and sum(parts.values()) > (1 - KEPT_FREE) * budget:
+        parts = loaded(shapes, quantization.model_copy(update={"dequantize_once": False}), device)
+    parts["adapters"] = 4 * shapes.adapter_weights(recipe.lora)  # as peft loads them
+    cache, passing = _answering_row(shapes, prompt, settings.max_new_tokens, value_bytes(device))
+    rows = settings.batch_size
+    if device == "cuda":
+        rows = max(0, min(rows, int((1 - KEPT_FREE) * (budget - sum(parts.values()))) // (cache + passing)))
+    parts |= {"cache of keys and values": rows * cache, "logits and one layer's passing values": rows * passing}
+    return rows, {name: size for name, size in parts.items() if size}
 
 
 def _with_replay(stage: TrainingStage, batch: Batch) -> list[Batch]:
@@ -224,8 +280,9 @@ def choose(
 ) -> tuple[Batch, dict[str, int]]:
     """The fastest way to pass a step's rows that fits, without changing which rows make a step, and its memory by part.
 
-    Tried in turn: smaller micro-batches of at least 1,024 tokens, then gradient checkpointing, which computes a third
-    more, then whatever is smallest.
+    Tried in turn: smaller micro-batches of at least 1,024 tokens, then gradient checkpointing, which computes half as
+    much again, then whatever is smallest. Checkpointing that the recipe allows comes no sooner: by the figures of an L4
+    it costs 7B more than to dequantize the weights anew for each of eight rows of 1,024 tokens.
 
     Args:
         whole: all rows of a process at once.
@@ -235,10 +292,9 @@ def choose(
     """
     sizes = [rows for rows in range(whole.rows, 0, -1) if whole.rows % rows == 0]
     large = [rows for rows in sizes if rows == whole.rows or rows * whole.length >= WHOLE_ENOUGH]
-    checkpointed = [True] if stage.gradient_checkpointing else [False, True]
-    ways = [*product(checkpointed, large), *((way, rows) for rows in sizes for way in checkpointed)]
+    ways = [*product((False, True), large), *((way, rows) for rows in sizes for way in (False, True))]
     for checkpointing, rows in ways:
-        batch = replace(whole, rows=rows, accumulation=whole.rows // rows, checkpointing=checkpointing)
+        batch = replace(whole.with_rows(rows), checkpointing=checkpointing)
         parts = memory(shapes, recipe, stage, batch, device)
         left = budget - sum(parts.values())
         if left >= 0:
@@ -276,7 +332,7 @@ def plan_stage(
     if lengths and not stage.packing:
         longest, mean = min(stage.max_length, max(lengths)), round(sum(lengths) / len(lengths))
         padded = padded and len(set(lengths)) > 1
-    whole = Batch(rows, longest, 1, stage.gradient_checkpointing, labelled, padded)
+    whole = Batch(rows, longest, 1, False, labelled, padded)
     batch, parts = choose(shapes, recipe, stage, whole, device, budget)
     steps = stage.max_steps if stage.max_steps > 0 else None
     if steps is None and lengths:

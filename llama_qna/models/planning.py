@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from llama_qna import UserError
-from llama_qna.models.device import GIB, available_memory, device, main_memory, measure
-from llama_qna.models.plan import LIBRARIES, SHARE, Batch, Plan, memory, plan_stage, value_bytes
+from llama_qna.models.cards import parts_table
+from llama_qna.models.device import GIB, available_memory, device, main_memory, measure, release
+from llama_qna.models.plan import LIBRARIES, SHARE, Batch, Plan, answering, loaded, plan_stage, value_bytes
+from llama_qna.models.prompts import CONTEXT_TOKENS
 from llama_qna.models.shapes import shapes_of
 from llama_qna.project import processes
-from llama_qna.project.recipe import Recipe, TrainingStage
+from llama_qna.project.recipe import Quantization, Recipe, TrainingStage
 from llama_qna.project.variant import Variant
-from llama_qna.text.tables import aligned
 
 STAGES = ("pretraining", "finetuning")
 
@@ -36,11 +37,12 @@ def for_stage(variant: Variant, name: str, rows: list[dict]) -> Batch:
         print(f"no plan: {error}")
         return Batch(processes.rows_each(stage.batch_size), stage.max_length, 1, stage.gradient_checkpointing)
     kind = _kind_of_device()
+    release()
     lengths = [len(row["input_ids"]) for row in rows]
     labelled = sum(len(row["labels"]) - row["labels"].count(-100) for row in rows) / max(1, sum(lengths))
     found = plan_stage(variant, name, available_memory(kind), kind, lengths, labelled)
     print(found.line())
-    refused = merging_refused(recipe, main_memory())
+    refused = merging_refused(recipe, main_memory(), kind)
     if name == "pretraining" and refused:
         raise UserError(refused)
     return processes.from_main(found.batch)  # the same in every process, whatever each found free
@@ -51,15 +53,26 @@ def _kind_of_device() -> str:
     return device().split(":")[0]
 
 
-def merging_refused(recipe: Recipe, there: int) -> str | None:
+def fits(base_model: str, quantization: Quantization | None) -> bool:
+    """Whether memory here has room for a base, in NF4 or, with None, in 16 bits; unknown shapes are let pass."""
+    try:
+        shapes, _ = shapes_of(base_model)
+    except UserError:
+        return True
+    kind = _kind_of_device()
+    release()
+    return sum(loaded(shapes, quantization, kind).values()) <= available_memory(kind)
+
+
+def merging_refused(recipe: Recipe, there: int, on: str) -> str | None:
     """Why the merging after pretraining cannot be done with that many bytes of main memory; None where it can.
 
-    It takes the whole 16-bit base in main memory, also where the training itself is on a GPU.
+    It takes the whole base in main memory, in the type that the training computes in, also where that is on a GPU.
     """
     if recipe.stacking != "merge":
         return None
     shapes, _ = shapes_of(recipe.base_model)
-    need = value_bytes("cpu") * (shapes.linear_weights + shapes.other_weights) + LIBRARIES["cpu"]
+    need = value_bytes(on) * (shapes.linear_weights + shapes.other_weights) + LIBRARIES["cpu"]
     if need <= there:
         return None
     return (
@@ -86,17 +99,19 @@ def report(variant: Variant, budget: int | None = None, on: str | None = None, s
     budget = budget or available_memory(on)
     shapes, source = shapes_of(variant.recipe.base_model)
     plans = [plan_stage(variant, name, budget, on, _rows(variant, name)) for name in STAGES]
-    columns = {plan.stage: plan.parts for plan in plans} | {"answering": _answering(variant, on)}
+    rows, answered = answering(shapes, variant.recipe, CONTEXT_TOKENS, on, budget)
+    columns = {plan.stage: plan.parts for plan in plans} | {"answering": answered}
     weights = _count(shapes.linear_weights + shapes.other_weights)
     lines = [f"{variant.recipe.base_model}: {weights} weights, {shapes.layers} layers, by {source}", ""]
-    lines += [_table(columns), "", *(plan.line() for plan in plans)]
+    lines += [parts_table(columns), "", *(plan.line() for plan in plans)]
+    lines.append(f"plan: answering: {rows} questions with their passages at once")
     if not here:
         return "\n".join([*lines, f"no time: the limit of a {on} cannot be measured here"])
     limit = measure(tuple(shapes.linears.values()), min(4096, plans[0].batch.tokens), seconds)
     products, copies = f"{limit['matmul'] / 1e12:.2f} TFLOP/s", f"{limit['copy'] / 1e9:.0f} GB/s"
     lines.append(f"limit measured here: {products} in matrix products, {copies} in copies of memory")
     lines += [_time(plan, limit["matmul"]) for plan in plans]
-    refused = merging_refused(variant.recipe, main_memory())
+    refused = merging_refused(variant.recipe, main_memory(), on)
     if refused:
         lines.append(f"note: {refused}")
     return "\n".join(lines)
@@ -113,31 +128,6 @@ def _rows(variant: Variant, name: str) -> list[int] | None:
     counts, longest = chunks[chunks.split == "train"].tokens, stage.max_length
     # as `prompts.text_rows` cuts them
     return [min(longest, count - place) for count in counts for place in range(0, count - 1, longest - 1)]
-
-
-def _answering(variant: Variant, on: str) -> dict[str, int]:
-    """Bytes while questions are answered in batches: each row a whole window and an answer."""
-    recipe, evaluation = variant.recipe, variant.recipe.evaluation
-    shapes, _ = shapes_of(recipe.base_model)
-    no_replay = recipe.finetuning.model_copy(update={"replay_tokens": 0})
-    training = memory(shapes, recipe, no_replay, Batch(1, 1, 1, False), on)
-    kept = ("Python and libraries", "weights", "kept", "adapters")
-    parts = {name: size for name, size in training.items() if name.startswith(kept)}
-    cached = recipe.finetuning.max_length + evaluation.max_new_tokens  # tokens a row
-    token = shapes.layers * 2 * shapes.key_width * value_bytes(on)
-    parts["cache of keys and values"] = token * cached * evaluation.batch_size
-    logit = value_bytes(on) + 4  # in 16 bits and in float32
-    parts["logits and one layer's passing values"] = logit * shapes.vocabulary * evaluation.batch_size
-    return parts
-
-
-def _table(columns: dict[str, dict[str, int]]) -> str:
-    """GiB of each part of the memory, a column a stage."""
-    rows = [["GiB at the peak", *columns]]
-    for name in dict.fromkeys(name for parts in columns.values() for name in parts):
-        rows.append([name, *(f"{parts[name] / GIB:.2f}" if name in parts else "-" for parts in columns.values())])
-    rows.append(["all", *(f"{sum(parts.values()) / GIB:.2f}" for parts in columns.values())])
-    return aligned(rows, right=True)
 
 
 def _time(plan: Plan, limit: float) -> str:

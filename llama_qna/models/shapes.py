@@ -115,19 +115,27 @@ def shapes_of(base_model: str) -> tuple[Shapes, str]:
     )
 
 
+def shapes_of_model(model) -> Shapes:
+    """The shapes of a Llama that is loaded."""
+    return _shapes(model.config.to_dict())
+
+
 def _from_config(path: Path, base_model: str) -> Shapes:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        heads = config["num_attention_heads"]
-        return Shapes(
-            layers=config["num_hidden_layers"],
-            hidden=config["hidden_size"],
-            intermediate=config["intermediate_size"],
-            heads=heads,
-            key_value_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-            vocabulary=config["vocab_size"],
-            tied=config.get("tie_word_embeddings", False),
-        )
+        return _shapes(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"base_model {base_model}: {path.name} is not that of a Llama ({error})") from None
+
+
+def _shapes(config: dict) -> Shapes:
+    heads = config["num_attention_heads"]
+    return Shapes(
+        layers=config["num_hidden_layers"],
+        hidden=config["hidden_size"],
+        intermediate=config["intermediate_size"],
+        heads=heads,
+        key_value_heads=config.get("num_key_value_heads") or heads,
+        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+        vocabulary=config["vocab_size"],
+        tied=config.get("tie_word_embeddings", False),
+    )

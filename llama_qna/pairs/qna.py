@@ -145,7 +145,8 @@ def _model_pairs(variant: Variant, chunks: pd.DataFrame) -> tuple[pd.DataFrame, 
         for chunk_id, text, previous in zip(body.chunk_id, body.text, before, strict=True)
     ]
     passages.sort(key=lambda passage: (-len(passage.text), passage.chunk_id))
-    size = max(1, recipe.generation.batch_size // 2)
+    # two_step asks several times about a passage, so that half a batch of passages fills its batches
+    size = max(1, recipe.generation.batch_size // (2 if recipe.generation.method == "two_step" else 1))
     written: dict[str, list[Written]] = {passage.chunk_id: [] for passage in passages}
     write = cache(lambda: writers.writer(variant))  # the model is loaded when it is first needed
     variant.run.mkdir(parents=True, exist_ok=True)

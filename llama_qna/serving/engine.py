@@ -21,14 +21,18 @@ from pathlib import Path
 from llama_qna import UserError
 from llama_qna.models import prompts
 from llama_qna.models.adapters import read_adapter_config, stack
-from llama_qna.models.base import EMBEDDED_FOLDER, load_base, load_tokenizer, model_identity
-from llama_qna.models.device import device
+from llama_qna.models.base import EMBEDDED_FOLDER, load_base, load_tokenizer, model_identity, model_path
+from llama_qna.models.device import compute_dtype, device
 from llama_qna.models.lineage import checkpoints, trained
+from llama_qna.models.plan import loaded
+from llama_qna.models.shapes import shapes_of
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.serving.lora_on_cpu import OURS
 
 ENVIRONMENT = REPOSITORY / ".venv-serve"
 HOST, PORT = "127.0.0.1", 8000
+SHARE = 0.9  # of a GPU's memory that the engine takes by default
+GRAPHS = 2 * 2**30  # bytes of its activations and CUDA graphs (assumed)
 KEY_VARIABLE = "LLAMA_QNA_API_KEY"
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM takes for --max-lora-rank
 # A client that sends a question alone gets the prompt that the model was trained with (`prompts.question_ids`): its
@@ -102,11 +106,11 @@ def command(variants: list[Variant], host: str = HOST, port: int = PORT) -> Comm
     length = max(limit.max_model_len for limit in limits)
     defaults = {"temperature": 0, "max_new_tokens": max(recipe.evaluation.max_new_tokens for recipe in recipes)}
     template = _write_template(variants[0], base)
-    dtype = {"bfloat16": "bfloat16", "float16": "float16"}[recipes[0].quantization.compute_dtype]
-    options = {
-        "--model": measured_base(variants[0]),
+    dtype = "bfloat16" if device() == "cpu" else str(compute_dtype(recipes[0].quantization)).removeprefix("torch.")
+    weights = _weights(variants[0], length)
+    options = weights | {
         "--served-model-name": "base",
-        "--dtype": dtype if device() != "cpu" else "bfloat16",
+        "--dtype": dtype,
         "--max-model-len": length,
         "--max-num-seqs": max(limit.concurrency for limit in limits),
         "--max-lora-rank": _rank(adapters.values()),
@@ -123,6 +127,29 @@ def command(variants: list[Variant], host: str = HOST, port: int = PORT) -> Comm
     arguments += [str(part) for option in options.items() for part in option] + flags
     arguments += ["--lora-modules", *(f"{name}={folder}" for name, folder in adapters.items())]
     return Command(arguments, _environment(max(limit.cache_gb for limit in limits)))
+
+
+def _weights(variant: Variant, length: int) -> dict[str, object]:
+    """Options that say which weights the engine loads and how much of a GPU it may take.
+
+    In 16 bits where they fit, else in 4: the engine then rounds the base itself to NF4, as it was for training.
+
+    Args:
+        length: tokens of a request.
+    """
+    if device() == "cpu":
+        return {"--model": measured_base(variant)}
+    import torch
+
+    recipe = variant.recipe
+    free, total = torch.cuda.mem_get_info()
+    share = min(SHARE, int(100 * free / total) / 100)  # the engine refuses to start where less is free
+    options = {"--gpu-memory-utilization": share}
+    shapes, _ = shapes_of(recipe.base_model)
+    cache = shapes.layers * 2 * shapes.key_width * 2 * length  # bytes of one request's keys and values
+    if sum(loaded(shapes, None, "cuda").values()) + cache + GRAPHS > share * total:
+        return options | {"--model": model_path(recipe.base_model), "--quantization": "bitsandbytes"}
+    return options | {"--model": measured_base(variant)}
 
 
 def served_models(variants: list[Variant]) -> dict[str, Path | None]:

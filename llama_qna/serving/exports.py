@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.models import adapters, prompts
+from llama_qna.models import adapters, planning, prompts
 from llama_qna.models.adapters import delta, name_base_in_adapter, stack
 from llama_qna.models.base import load_base, load_tokenizer
 from llama_qna.models.device import compute_dtype
@@ -20,6 +21,7 @@ from llama_qna.models.lineage import checkpoints, shipped_checkpoint, start_of_f
 from llama_qna.models.nf4 import dequantize
 from llama_qna.project.data import read_qna
 from llama_qna.project.files import sha256, write_json
+from llama_qna.project.recipe import Quantization
 from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import Variant
 from llama_qna.reporting.card import check_line, exported_card
@@ -95,16 +97,20 @@ def _is_whole(folder: Path, source: dict) -> bool:
 
 def _write(variant: Variant, adapter: Path, to: str, source: dict, folder: Path) -> None:
 
-    recipe, weights = variant.recipe, start_of_finetuning(variant)[0]
-    tokenizer = load_tokenizer(recipe.base_model)
-    measured = load_base(recipe.base_model, recipe.quantization, weights=weights)
+    # --- the model that was measured: what it says, and what is made of it
+    recipe = variant.recipe
+    tokenizer, questions = load_tokenizer(recipe.base_model), _questions(variant)
+    measured = load_base(recipe.base_model, recipe.quantization, weights=start_of_finetuning(variant)[0])
     measured = adapters.attach_adapter(measured, adapter)
-    questions = _questions(variant)
     expected = _answers(variant, measured, questions)
-    checks = {"merged": _merged, "adapter": _adapter, "gguf": _gguf, "ollama": _ollama}[to](
-        variant, adapter, measured, tokenizer, questions, folder
-    )
-    compared = [_compare(loaded, questions, expected, found) for loaded, found in checks]
+    write = {"merged": _merged, "adapter": _adapter, "gguf": _gguf, "ollama": _ollama}[to]
+    write(variant, adapter, measured, tokenizer, folder)
+    del measured  # a card may hold one model alone
+
+    # --- what was written, loaded again: one model after the other
+    compared = [
+        _compare(loaded, questions, expected, found) for loaded, found in _loaded(variant, to, folder, questions)
+    ]
     shipped = f"finetuning {adapter.name}"
     record = valid_record(variant.evaluation, "evaluate") or {"inputs": {}, "results": {}}
     evaluated = record["inputs"].get(shipped) == source["adapter"] and record["results"].get("chosen") == shipped
@@ -115,47 +121,54 @@ def _write(variant: Variant, adapter: Path, to: str, source: dict, folder: Path)
     write_json(folder / RECORD, source | about)
 
 
-def _merged(variant, adapter, measured, tokenizer, questions, folder: Path) -> list:
-
+def _merged(variant, adapter, measured, tokenizer, folder: Path) -> None:
     merged_model(variant, measured).save_pretrained(folder)
     save_tokenizer(tokenizer, folder)
-    model = load_base(str(folder), None)
-    return [("loaded in 16 bits", _answers(variant, model, questions))]
 
 
-def _adapter(variant, adapter, measured, tokenizer, questions, folder: Path) -> list:
-
-    recipe = variant.recipe
+def _adapter(variant, adapter, measured, tokenizer, folder: Path) -> None:
     save_adapter(variant, adapter, folder)
     save_tokenizer(tokenizer, folder)
-    checks = []
-    for loaded, quantization in (("on the base in NF4", recipe.quantization), ("on the base in 16 bits", None)):
-        model = adapters.attach_adapter(load_base(recipe.base_model, quantization), folder)
-        checks.append((loaded, _answers(variant, model, questions)))
-    return checks
 
 
-def _gguf(variant, adapter, measured, tokenizer, questions, folder: Path) -> list:
-
-    plain, path, limit = (
-        folder / "plain",
-        folder / f"{variant.name}-q8_0.gguf",
-        variant.recipe.evaluation.max_new_tokens,
-    )
-    merged_model(variant, measured).save_pretrained(plain)
-    save_tokenizer(tokenizer, plain)
-    gguf.convert(plain, path)
+def _gguf(variant, adapter, measured, tokenizer, folder: Path) -> None:
+    plain = folder / "plain"
+    _merged(variant, adapter, measured, tokenizer, plain)
+    gguf.convert(plain, _gguf_file(variant, folder))
     shutil.rmtree(plain)
-    return [("in llama.cpp, weights in 8 bits", gguf.answers(path, questions, limit))]
 
 
-def _ollama(variant, adapter, measured, tokenizer, questions, folder: Path) -> list:
-
-    checks = _gguf(variant, adapter, measured, tokenizer, questions, folder)
+def _ollama(variant, adapter, measured, tokenizer, folder: Path) -> None:
+    _gguf(variant, adapter, measured, tokenizer, folder)
     tokenizer.chat_template = chat_template(tokenizer)
-    text = modelfile(tokenizer, f"{variant.name}-q8_0.gguf", variant.recipe.evaluation.max_new_tokens)
+    text = modelfile(tokenizer, _gguf_file(variant, folder).name, variant.recipe.evaluation.max_new_tokens)
     (folder / "Modelfile").write_text(text, encoding="utf-8")
-    return checks
+
+
+def _gguf_file(variant: Variant, folder: Path) -> Path:
+    return folder / f"{variant.name}-q8_0.gguf"
+
+
+def _loaded(variant: Variant, to: str, folder: Path, questions: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """How an export was loaded again, and its answers; what memory has no room for is left out, with a line."""
+    if to in ("gguf", "ollama"):
+        limit = variant.recipe.evaluation.max_new_tokens
+        yield "in llama.cpp, weights in 8 bits", gguf.answers(_gguf_file(variant, folder), questions, limit)
+        return
+    ways = {"loaded in 16 bits": None}
+    if to == "adapter":
+        ways = {"on the base in NF4": variant.recipe.quantization, "on the base in 16 bits": None}
+    for said, quantization in ways.items():
+        if planning.fits(variant.recipe.base_model, quantization):
+            yield said, _answers(variant, _load(variant, to, folder, quantization), questions)
+        else:
+            print(f"{to}: not asked {said}, for which there is not enough memory here")
+
+
+def _load(variant: Variant, to: str, folder: Path, quantization: Quantization | None):
+    if to == "merged":
+        return load_base(str(folder), None)
+    return adapters.attach_adapter(load_base(variant.recipe.base_model, quantization), folder)
 
 
 def merged_model(variant: Variant, measured):

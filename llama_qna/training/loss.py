@@ -89,6 +89,13 @@ class Replay:
         return nats / (self.rows * REPLAY_PIECE)
 
 
+def compute_without_triton() -> None:
+    """Let TRL's loss take its plain PyTorch operations on a GPU too: the same numbers, without a compiler."""
+    from trl.kernels import chunked_logprob
+
+    chunked_logprob._TRITON_AVAILABLE = False
+
+
 class OwnLoss(SFTTrainer):
     """TRL's trainer with its own loss, and replay beside it if `replay` is set; for GPUs and for several processes.
 

@@ -9,7 +9,6 @@ anew (`project.stage`): a launcher such as torchrun kills them together, at a st
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 import shutil
@@ -30,7 +29,8 @@ from transformers.trainer_utils import TrainOutput
 
 from llama_qna import Stopped, UserError
 from llama_qna.models import lineage
-from llama_qna.models.device import is_out_of_memory
+from llama_qna.models.device import is_out_of_memory, release
+from llama_qna.models.plan import Batch
 from llama_qna.project import processes
 from llama_qna.project.files import need, read_json, write_json
 from llama_qna.project.stage import note
@@ -247,15 +247,12 @@ class OutOfMemory(Exception):
     """A training step did not fit into memory."""
 
 
-def with_enough_memory(
-    attempt: Callable[[Path | None, int], T], folder: Path, batch_size: int, rows: int, what: str
-) -> T:
-    """Train with fewer rows at once each time that memory runs out, down to one; the effective batch stays as it is.
+def with_enough_memory(attempt: Callable[[Path | None, Batch], T], folder: Path, batch: Batch, what: str) -> T:
+    """Train with fewer rows at once each time that memory runs out, then with checkpointing; the steps stay the same.
 
     Args:
-        attempt: trains from a checkpoint, or None, with that many rows at once.
-        batch_size: rows of this process in an optimizer step; rows at once divide it.
-        rows: at once at first, as planned.
+        attempt: trains from a checkpoint, or None, with such batches.
+        batch: how rows pass at first, as planned.
 
     Raises:
         UserError: one row at a time does not fit, or one of several processes ran out of memory.
@@ -265,33 +262,26 @@ def with_enough_memory(
         start = checkpoints.newest(folder, note(folder)["key"]) if alone else None
         if start:
             print(f"{what}: going on from {start.name}")
-            rows = min(rows, read_json(start / PROGRESS)["rows_at_once"])
+            batch = batch.with_rows(min(batch.rows, read_json(start / PROGRESS)["rows_at_once"]))
         try:
-            return attempt(start, rows)
+            return attempt(start, batch)
         except OutOfMemory as error:
             said = str(error)
         if not alone:  # the others did not run out, and wait for this one
             raise UserError(
-                f"{what}: one of {processes.count()} processes ran out of memory with {rows} rows at once "
-                f"({said}); start fewer on each machine, lower batch_size, or turn on gradient_checkpointing"
+                f"{what}: one of {processes.count()} processes ran out of memory with {batch.rows} rows at once "
+                f"({said}); start fewer on each machine, or lower batch_size"
             )
-        if rows == 1:
+        smaller = batch.smaller()
+        if smaller is None:
             raise UserError(
-                f"{what}: out of memory with one row at a time ({said}); lower max_length, or turn on "
-                "gradient_checkpointing"
+                f"{what}: out of memory with one row at a time ({said}), with gradient checkpointing too; "
+                "lower max_length"
             )
-        rows = max(part for part in range(1, rows) if batch_size % part == 0)
-        print(
-            f"{what}: out of memory ({said}); on with {rows} of {batch_size} rows at once, their gradients added up",
-            file=sys.stderr,
-        )
-        _free_memory()
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        batch, each = smaller, smaller.rows * smaller.accumulation
+        how = f"{batch.rows} of {each} rows at once{', gradient checkpointing' if batch.checkpointing else ''}"
+        print(f"{what}: out of memory ({said}); on with {how}, their gradients added up", file=sys.stderr)
+        release()
 
 
 def check_disk(model, folder: Path, what: str, saves: int, merged: int) -> None:

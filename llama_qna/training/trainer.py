@@ -6,7 +6,6 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,7 +16,15 @@ from trl import SFTConfig
 
 from llama_qna.models import planning
 from llama_qna.models.adapters import lora_config, name_base_in_adapter
-from llama_qna.models.device import compute_dtype, device, give_back_freed, keep_heap, map_blocks_from
+from llama_qna.models.device import (
+    compute_dtype,
+    device,
+    give_back_freed,
+    keep_heap,
+    lacks_for_compiling,
+    map_blocks_from,
+    release,
+)
 from llama_qna.models.lineage import checkpoints, step_of
 from llama_qna.models.plan import Batch
 from llama_qna.project import processes
@@ -27,7 +34,7 @@ from llama_qna.project.stage import add_to_note, note
 from llama_qna.project.variant import Variant
 from llama_qna.training import resume
 from llama_qna.training.checkpoints import results_of_training, strip
-from llama_qna.training.loss import OwnLoss, QuickLoss, Replay
+from llama_qna.training.loss import OwnLoss, QuickLoss, Replay, compute_without_triton
 
 LOGGED = ("step", "epoch", "loss", "learning_rate", "grad_norm")
 
@@ -46,16 +53,16 @@ def train(variant: Variant, stage: str, load: Callable, tokenizer, rows: list[di
     results = results_of_training(folder, note(folder)["key"])
     if results is None:
         settings = settings_of(variant, stage)
+        _check_gpu()
         batch = planning.for_stage(variant, "pretraining" if stage == "pretrain" else "finetuning", rows)
-        each = batch.rows * batch.accumulation
 
-        def attempt(start: Path | None, rows_at_once: int) -> dict:
-            fitting = replace(batch, rows=rows_at_once, accumulation=each // rows_at_once)
+        def attempt(start: Path | None, fitting: Batch) -> dict:
             return train_once(variant, stage, load(), tokenizer, rows, folder, fitting, start)
 
-        results = resume.with_enough_memory(attempt, folder, each, batch.rows, f"{variant.name} {settings.folder}")
+        results = resume.with_enough_memory(attempt, folder, batch, f"{variant.name} {settings.folder}")
         if processes.is_main():
             add_to_note(folder, trained=results)
+    release()  # what follows loads a model of its own
     if processes.is_main():
         for checkpoint in checkpoints(folder):
             strip(checkpoint)
@@ -80,7 +87,7 @@ def train_once(
         callbacks: more of the trainer's, to watch the steps.
     """
     recipe, settings = variant.recipe, settings_of(variant, stage)
-    what = f"{variant.name} {settings.folder}"
+    what, dtype = f"{variant.name} {settings.folder}", compute_dtype(recipe.quantization)
     torch.manual_seed(recipe.seed)
     disable_progress_bars()  # of preparing the rows: seconds, and lines between the bars that matter
 
@@ -88,6 +95,7 @@ def train_once(
     replay = Replay(tokenizer, settings.replay_tokens, recipe.seed) if settings.replay_tokens else None
     _set_heap(recipe.quantization.dequantize_once)
     closing = ExitStack()
+    going_on = {} if _all_in_bfloat16(dtype) else _trained(model)
     trainer = _trainer_class()(
         model=model,
         args=_config(variant, settings, folder, batch),
@@ -98,7 +106,7 @@ def train_once(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.prepare(folder, lambda checkpoint: _describe(checkpoint, variant), replay, batch.rows)
-    _set_types(trainer.model, compute_dtype(recipe.quantization))
+    _set_types(trainer.model, dtype, going_on)
 
     # --- train
     trainable, total = trainer.model.get_nb_trainable_parameters()
@@ -111,11 +119,32 @@ def train_once(
     # --- save
     if not processes.is_main():
         return {}
-    log = [{key: row[key] for key in LOGGED if key in row} for row in trainer.state.log_history if "loss" in row]
-    write_json(folder / "log.json", log)
+    write_json(folder / "log.json", log_of(trainer.state.log_history))
     _remove_unplanned(folder, settings.save_steps)
     about = {"trained_parameters": trainable, "all_parameters": total, "resumed_from": start.name if start else None}
     return _results(trainer, outcome, rows, batch, folder) | about
+
+
+def log_of(history: list[dict]) -> list[dict]:
+    """The rows of a trainer's history that tell a loss; null for what is no number.
+
+    A step whose float16 gradients overflowed has an infinite norm: the scaler leaves it out, and training goes on.
+    """
+    rows = [{key: row[key] for key in LOGGED if key in row} for row in history if "loss" in row]
+    return [{key: value if math.isfinite(value) else None for key, value in row.items()} for row in rows]
+
+
+def _check_gpu() -> None:
+    """Say, before anything is loaded, what of a machine with GPUs is not used, and why."""
+    if device() == "cpu":
+        return
+    found = torch.cuda.device_count()
+    if found > 1 and processes.count() == 1:
+        print(f"{found} GPUs are visible; this process uses the first (torchrun uses several: docs/scaling.md)")
+    if missing := lacks_for_compiling():
+        compute_without_triton()
+        packages = "`apt-get install gcc python3-dev` or `dnf install gcc python3-devel`"
+        print(f"no {' and no '.join(missing)}: the loss is computed uncompiled, more slowly; mend it with {packages}")
 
 
 def _results(trainer, outcome, rows: list[dict], batch: Batch, folder: Path) -> dict:
@@ -144,8 +173,8 @@ def _trainer_class() -> type:
 
 
 def _config(variant: Variant, settings: TrainingStage, folder: Path, batch: Batch) -> SFTConfig:
-    on_cpu = device() == "cpu"
-    return SFTConfig(
+    on_cpu, dtype = device() == "cpu", compute_dtype(variant.recipe.quantization)
+    config = SFTConfig(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps,
@@ -165,8 +194,8 @@ def _config(variant: Variant, settings: TrainingStage, folder: Path, batch: Batc
         gradient_checkpointing=batch.checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if batch.checkpointing else None,
         use_cpu=on_cpu,
-        bf16=False,  # weights and adapters are bfloat16 themselves; autocast would only add casts
-        fp16=compute_dtype(variant.recipe.quantization) is torch.float16,
+        bf16=dtype is torch.bfloat16 and not _all_in_bfloat16(dtype),  # there autocast would only add casts
+        fp16=not on_cpu and dtype is torch.float16,
         logging_steps=settings.logging_steps,
         logging_nan_inf_filter=False,  # it would show the last good loss in place of NaN
         save_steps=settings.save_steps,
@@ -176,6 +205,9 @@ def _config(variant: Variant, settings: TrainingStage, folder: Path, batch: Batc
         report_to="none",
         disable_tqdm=True,
     )
+    # with several GPUs in sight the library would wrap the model in DataParallel, which TRL refuses
+    config._n_gpu = min(1, config.n_gpu)
+    return config
 
 
 def _set_heap(dequantized: bool) -> None:
@@ -188,12 +220,31 @@ def _set_heap(dequantized: bool) -> None:
         map_blocks_from(2**24)
 
 
-def _set_types(model, dtype: torch.dtype) -> None:
-    """Adapters in float32 where float16 or a float32 base needs that; quick layers where they are used."""
-    if dtype is not torch.bfloat16:
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
+def _all_in_bfloat16(dtype: torch.dtype) -> bool:
+    """Whether adapters train in bfloat16 as the weights are: on a CPU, and where FSDP wants tensors of one type.
+
+    AdamW's second moment then no longer takes up small gradients after some hundred steps. A GPU has the room for
+    float32 and computes in 16 bits all the same, by autocast; the published runs on a CPU are those of bfloat16.
+    """
+    return dtype is torch.bfloat16 and (device() == "cpu" or processes.sharded())
+
+
+def _trained(model) -> dict[str, torch.Tensor]:
+    """A copy of the weights that train, by name."""
+    return {name: weight.data.clone() for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def _set_types(model, dtype: torch.dtype, going_on: dict[str, torch.Tensor]) -> None:
+    """Adapters in float32 where they are not all in bfloat16; quick layers where they are used.
+
+    Args:
+        going_on: the weights of an adapter that is trained on, by name, as they were loaded: TRL rounds them to
+            bfloat16.
+    """
+    adapters = torch.bfloat16 if _all_in_bfloat16(dtype) else torch.float32
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data = going_on.get(name, parameter.data).to(adapters)
     if device() == "cpu" and processes.count() == 1:
         from llama_qna.training.cpu.layers import quicken
 
