@@ -1,4 +1,4 @@
-"""A base with a trained adapter folded into its 16-bit weights: a model that only answers, ready in a third of the time.
+"""A base with a trained adapter folded into its 16-bit weights: a model that only answers.
 
 peft and bitsandbytes, which training needs, take longer to import than the embedded model takes to answer.
 """
