@@ -112,10 +112,12 @@ class ReadingAnswerer:
         """Refuse a question that cannot be asked.
 
         Raises:
-            UserError: it is empty or too long.
+            UserError: it is empty or too long, or holds bytes that are no text.
         """
         if not question.strip():
             raise UserError("the question is empty")
+        if question != question.encode(errors="replace").decode():
+            raise UserError("the question holds bytes that are no text in UTF-8")
         if len(self._ids(question)) > QUESTION_TOKENS:
             raise UserError(f"the question {question[:60]!r} is longer than {QUESTION_TOKENS} tokens")
 

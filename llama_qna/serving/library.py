@@ -191,7 +191,7 @@ class Told:
 
     text: str
     evidence: Shown | None = None
-    nearest: tuple[Source, ...] = ()  # where the documents come nearest to what they do not say
+    nearest: tuple[Shown, ...] = ()  # the passages that come nearest to what the documents do not say
 
     def __str__(self) -> str:
         return "\n".join(filter(None, [self.text, self.place]))
@@ -201,14 +201,16 @@ class Told:
         """The sentence that the answer was taken from and its page, or where the documents come nearest to it."""
         if self.evidence:
             return f"  “{self.evidence.sentence}”\n  {self.evidence.document}, page {self.evidence.page}"
-        near = dict.fromkeys(f"{source.document}, page {source.page}" for source in self.nearest)
+        near = dict.fromkeys(f"{passage.document}, page {passage.page}" for passage in self.nearest)
         return f"  nearest: {'; '.join(near)}" if near else ""
 
 
 def told(answerer, answer: Answer) -> Told:
     """What people read of an answer."""
-    evidence = shown(answerer, answer.evidence) if answer.evidence else None
-    return Told(answer.text, evidence, answer.sources[:3] if answer.said_not else ())
+    if answer.evidence:
+        return Told(answer.text, shown(answerer, answer.evidence))
+    near = answer.sources[:3] if answer.said_not else ()
+    return Told(answer.text, None, tuple(shown(answerer, Evidence(source.text, source)) for source in near))
 
 
 def shown(answerer, evidence: Evidence) -> Shown:
