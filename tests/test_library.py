@@ -15,6 +15,7 @@ from llama_qna.models.lineage import READER
 from llama_qna.project.recipe import EMBEDDED
 from llama_qna.project.variant import REPOSITORY, Reader, Variant
 from llama_qna.serving import library, terminal
+from llama_qna.serving.desk import Desk
 from llama_qna.serving.library import Library, asked
 
 BRIDGE = ["The bridge at Orsk is 412 metres long.", "It was built of red granite in 1841."]
@@ -276,6 +277,16 @@ def test_many_readers_of_a_page_are_answered_one_after_the_other(papers):
     for thread in threads:
         thread.join()
     assert answers == ["412 metres"] * 8
+
+
+def test_the_page_shows_the_answer_its_sentence_and_the_marked_page_of_documents(papers):
+    opened = Library(papers)
+    desk = Desk(REPOSITORY, library=opened)
+    (reply,) = desk.reply(QUESTION, opened.name, "reader")
+    assert reply.text == "412 metres" and reply.evidence.page == 2 and reply.evidence.picture()
+    assert desk.variants() == ["papers"] and "reader" not in desk.missing("papers")
+    (empty,) = desk.reply("  ", opened.name, "reader")
+    assert empty.problem and empty.done
 
 
 def test_several_questions_and_the_nearest_passages(papers, monkeypatch):
