@@ -32,9 +32,16 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # of several processes the first one says what happened; a launcher ends the others, in silence
     before = signal.signal(signal.SIGTERM, _terminate if processes.is_main() else signal.SIG_DFL)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal in ASCII has no quotation marks
     try:
         processes.start()
         options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return 128 + signal.SIGPIPE
     except UserError as error:
         if not processes.is_main():
             time.sleep(5)  # a failure of the first process too has ended this one by now: one line is enough

@@ -163,19 +163,17 @@ def _plan_stages(variant) -> None:
 
 
 def ask(options) -> None:
-    from llama_qna.serving import library, terminal
+    from llama_qna.serving import terminal
+    from llama_qna.serving.library import SYSTEM, Library
 
     if bool(options.input) != bool(options.output) or options.input and options.question:
         raise UserError("--input and --output belong together, and take the place of QUESTION")
     questions = options.question
     if not questions and not options.input and terminal.is_piped():
         questions = terminal.piped_questions(sys.stdin)
-    if library.is_path(options.variant):
-        answerer, system = library.Library(options.variant), options.system or library.SYSTEM
-        for line in (f"left out: {file}: {reason}" for file, reason in answerer.left_out.items()):
-            print(line, file=sys.stderr)
-    else:
-        answerer, system = _of_variant(options)
+    answerer, system = _asked(options), options.system or SYSTEM
+    if not isinstance(answerer, Library):
+        answerer, system = _of_variant(options, answerer)
     if options.input:
         count = terminal.ask_file(answerer, Path(options.input), Path(options.output), system)
         print(f"{count} answers added to {options.output}")
@@ -186,9 +184,21 @@ def ask(options) -> None:
         terminal.converse(answerer, system, options.sources)
 
 
-def _of_variant(options):
+def _asked(options):
+    """The documents or the variant that somebody asks; what is to be said of the documents goes to standard error."""
+    from llama_qna.serving.library import Library, asked
+
+    found = asked(options.variant)
+    if isinstance(found, Library):
+        if options.engine:
+            raise UserError("--engine answers for a variant; documents are answered about in this process")
+        for line in found.notes:
+            print(line, file=sys.stderr)
+    return found
+
+
+def _of_variant(options, variant):
     """What answers for a variant, and the system: the one that is named, or the best."""
-    variant = _variant(options)
     from llama_qna.answering.answerer import MODELS, Answerer, best_system, uses_retrieval
     from llama_qna.models.lineage import trained
     from llama_qna.serving.engine_client import EngineAnswerer
@@ -212,11 +222,9 @@ def serve(options) -> None:
 
 
 def page(options) -> None:
-    from llama_qna.serving.library import Library, is_path
     from llama_qna.serving.page import serve_page
 
-    asked = Library(options.variant) if is_path(options.variant) else _variant(options)
-    serve_page(asked, options.port, options.engine)
+    serve_page(_asked(options), options.port, options.engine)
 
 
 def export(options) -> None:

@@ -1,7 +1,10 @@
 """Tests of llama_qna/cli.py and commands.py: the real command, mostly with something wrong: one line and status 2."""
 
+import io
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -322,3 +325,24 @@ def test_paper_that_is_there_is_not_fetched_again(run_cli, pdf, make_pdf):
     make_pdf(pdf.parent / "2405.11913.pdf", ["This one was fetched another day."])
     done = run_cli("load", "paper_135m", "--arxiv", "2405.11913")
     assert done.returncode == 0 and "fetched 2405.11913.pdf\n" in done.stdout
+
+
+# --- who reads the output --------------------------------------------------------------------------------------------
+
+
+def test_a_reader_of_the_output_that_goes_away_is_no_error(toy_root):
+    readable, writable = os.pipe()
+    os.close(readable)
+    command = [sys.executable, "-m", "llama_qna", "variants"]
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=writable, stderr=subprocess.PIPE)
+    os.close(writable)
+    assert done.returncode == 128 + signal.SIGPIPE and not done.stderr
+
+
+def test_a_terminal_without_quotation_marks_gets_an_answer(monkeypatch):
+    def variants(options):
+        print("“one”")
+
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw := io.BytesIO(), encoding="ascii"))
+    monkeypatch.setattr("llama_qna.commands.variants", variants)
+    assert cli.main(["variants"]) == 0 and raw.getvalue() == b"?one?\n"

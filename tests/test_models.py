@@ -1,19 +1,21 @@
 """`models.base`, `models.nf4`, `models.adapters`, on the real model and real bitsandbytes layers."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit, has_avx512bf16
 from bitsandbytes.nn import Linear4bit
 from peft import get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from llama_qna import UserError
 from llama_qna.models import base as loading
 from llama_qna.models import nf4
 from llama_qna.models.adapters import attach_adapter, lora_config, merge_adapter, name_base_in_adapter, swap_adapter
 from llama_qna.models.base import EMBEDDED, embedded_model, load_base, load_tokenizer
+from llama_qna.models.folded import load_folded
 from llama_qna.project.recipe import Lora, Quantization
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture  # noqa: F401
@@ -171,6 +173,34 @@ def test_merged_model_answers_like_base_with_adapter(base, adapters, merged, bat
     change, error = (of_adapted - of_plain)[scored].abs().mean(), (of_merged - of_adapted)[scored].abs().mean()
     print(change, error)
     assert error < 0.2 * change
+
+
+def test_folded_adapter_is_bit_equal_to_the_one_that_is_attached_to_kept_weights(base, adapters, batch):
+    attached = attach_adapter(load_base(base, Quantization(bits=16, dequantize_once=True)), adapters[0])
+    folded = load_folded(base, adapters[0])
+    assert torch.equal(logits_of(folded, batch), logits_of(attached, batch))
+    assert not hasattr(folded, "peft_config")
+
+
+@pytest.mark.parametrize("damage", ["alone", "strange", "shape", "dora", "torn"])
+def test_folding_refuses_what_is_no_whole_plain_lora(base, adapters, tmp_path, damage):
+    folder = shutil.copytree(adapters[0], tmp_path / "adapter")
+    weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    tensors, first = load_file(weights), min(load_file(weights))
+    if damage == "alone":
+        del tensors[first]
+    elif damage == "strange":
+        tensors[f"{first}.magnitude"] = tensors.pop(first)
+    elif damage == "shape":
+        tensors[first] = tensors[first][:, :-1].clone()
+    elif damage == "dora":
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"use_dora": True}))
+    save_file(tensors, weights)
+    if damage == "torn":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UserError) as refused:
+        load_folded(base, folder)
+    assert len(str(refused.value).splitlines()) == 1
 
 
 def test_merge_starts_from_16_bit_weights(shallow_folder, adapters, merged):

@@ -1,5 +1,6 @@
 """Sentences are found by their own words and their neighbours', and given in runs as they stand in the document."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -9,6 +10,8 @@ from llama_qna.documents.chunks import split
 from llama_qna.documents.clean import Document, Paragraph
 from llama_qna.project.data import CHUNK_COLUMNS
 from llama_qna.project.recipe import Chunking
+from llama_qna.text.search import Search
+from llama_qna.text.windows import Windows
 
 FACTS = [
     "The harbour of Orsk was dug in 1841.",
@@ -76,3 +79,28 @@ def test_a_question_that_shares_no_word_finds_nothing(harbour):
 def test_nothing_to_search_is_said():
     with pytest.raises(UserError):
         Sentences(chunks_of([("1", "It is. They are.")]))
+
+
+def test_chunks_that_share_letters_but_no_words_are_not_glued_together():
+    rows = chunks_of([("1 A", "The mill stands in the north.")]).iloc[[0, 0]].copy()
+    rows["text"] = ["The mill of the north", "hangs on a chain."]
+    assert [sentence.text for sentence in Sentences(rows).all] == ["The mill of the north hangs on a chain."]
+
+
+@pytest.mark.parametrize("around", [0, 1, 3])
+def test_a_window_has_the_score_of_the_text_that_it_is(around):
+    """The index never writes windows down; BM25 over the written ones is what it has to say."""
+    sections = [FACTS[:5], FACTS[5:6], FACTS[6:] + FACTS[:2], ["It is.", "Goats eat ice, and ice again."]]
+    texts = [text for section in sections for text in section]
+    numbers = [n for n, section in enumerate(sections) for _ in section]
+    written = [
+        " ".join(section[max(0, n - around) : n + around + 1]) for section in sections for n in range(len(section))
+    ]
+    expected, index = Search(texts, written), Windows(texts, numbers, ["en"] * len(texts), [around])
+    for question in ("How long does the basin freeze?", "Which goats kept the goats off the mole?", "Quid nunc?", ""):
+        assert np.allclose(index.scores(question), expected.scores(question), atol=1e-5)
+    assert np.allclose(
+        Windows(texts, numbers, ["en"] * len(texts), [0, around]).scores("goats"),
+        Search(texts, texts).scores("goats") + expected.scores("goats"),
+        atol=1e-5,
+    )

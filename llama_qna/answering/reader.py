@@ -18,6 +18,7 @@ from llama_qna.answering.sentences import Sentences
 from llama_qna.models import prompts
 from llama_qna.models.adapters import attach_adapter
 from llama_qna.models.base import load_base, load_tokenizer
+from llama_qna.models.folded import load_folded
 from llama_qna.models.likelihood import candidate_log_likelihoods
 from llama_qna.project.variant import Reader
 
@@ -111,10 +112,12 @@ class ReadingAnswerer:
         """Refuse a question that cannot be asked.
 
         Raises:
-            UserError: it is empty or too long.
+            UserError: it is empty or too long, or holds bytes that are no text.
         """
         if not question.strip():
             raise UserError("the question is empty")
+        if question != question.encode(errors="replace").decode():
+            raise UserError("the question holds bytes that are no text in UTF-8")
         if len(self._ids(question)) > QUESTION_TOKENS:
             raise UserError(f"the question {question[:60]!r} is longer than {QUESTION_TOKENS} tokens")
 
@@ -125,8 +128,11 @@ class ReadingAnswerer:
     def model(self):
         """The base with the reader's adapter."""
         if self._model is None:
-            recipe = self.reader.recipe
-            self._model = attach_adapter(load_base(recipe.base_model, recipe.quantization), self.reader.adapter)
+            recipe, adapter = self.reader.recipe, self.reader.adapter
+            if recipe.quantization.bits == 16:
+                self._model = load_folded(recipe.base_model, adapter)
+            else:  # folding would round the sum to 4 bits
+                self._model = attach_adapter(load_base(recipe.base_model, recipe.quantization), adapter)
         return self._model
 
     def _ids(self, text: str) -> list[int]:

@@ -13,14 +13,15 @@ import numpy as np
 import pandas as pd
 
 from llama_qna.answering.retrieval import Source
-from llama_qna.text.search import Search
+from llama_qna.text.language import languages_of
+from llama_qna.text.windows import Windows
 from llama_qna.text.words import CITATION, sentences_of
 
 AROUND = (0, 1, 3)  # neighbours on each side whose words count too; found on the dev questions (docs/experiments.md)
 LONGEST_OVERLAP = 400  # characters that two chunks may share
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sentence:
     """A sentence and where it stands; `place` counts the sentences of its section."""
 
@@ -33,7 +34,7 @@ class Sentence:
 
 
 class Sentences:
-    """The sentences of a corpus, and the indexes over them.
+    """The sentences of a corpus, and the index over them and their neighbours.
 
     Args:
         chunks: a table with the columns of `project.data.CHUNK_COLUMNS`.
@@ -43,11 +44,19 @@ class Sentences:
     """
 
     def __init__(self, chunks: pd.DataFrame):
-        body = chunks[chunks.kind == "body"]
-        sections = body.groupby(["document", "section"], sort=False)
-        self.all = [sentence for _, section in sections for sentence in _sentences(section)]
-        names = [str(n) for n in range(len(self.all))]
-        self._indexes = [Search(names, [self._window(n, around) for n in range(len(self.all))]) for around in AROUND]
+        sections: dict[tuple, list] = {}
+        for row in chunks[chunks.kind == "body"].itertuples():
+            sections.setdefault((row.document, row.section), []).append(row)
+        parts = [_sentences(rows) for rows in sections.values()]
+        self.all = [sentence for part in parts for sentence in part]
+        languages = languages_of(" ".join(sentence.text for sentence in part) for part in parts)
+        sizes = [len(part) for part in parts]
+        self._index = Windows(
+            [sentence.text for sentence in self.all],
+            np.repeat(np.arange(len(parts)), sizes),
+            [language for language, size in zip(languages, sizes, strict=True) for _ in range(size)],
+            AROUND,
+        )
 
     def find(self, question: str, count: int) -> list[int]:
         """The numbers of the sentences that have the most to do with a question, the best first, at most `count`."""
@@ -61,7 +70,7 @@ class Sentences:
 
     def scores(self, question: str) -> np.ndarray:
         """How much each sentence and its neighbours have to do with a question: the sum of their BM25 scores, (N,)."""
-        return sum(index.scores(question) for index in self._indexes)
+        return self._index.scores(question)
 
     def _window(self, n: int, around: int) -> str:
         here = self.all[n]
@@ -70,24 +79,27 @@ class Sentences:
         return " ".join(same)
 
 
-def _sentences(chunks: pd.DataFrame) -> list[Sentence]:
+def _sentences(chunks: list) -> list[Sentence]:
     """The sentences of a section, each with the chunk in which it begins."""
     text, begins = "", []  # where each chunk begins in the section's text
-    for chunk in chunks.text:
-        plain = " ".join(CITATION.sub("", chunk).split())
+    for chunk in chunks:
+        plain = " ".join(CITATION.sub("", chunk.text).split())
         shared = _overlap(text, plain)
         begins.append(len(text) - shared if shared else len(text) + 1)
         text += plain[shared:] if shared else f" {plain}"
-    found, position, rows = [], 0, list(chunks.itertuples())
+    found, position = [], 0
     for place, sentence in enumerate(sentences_of(text)):
         position = text.index(sentence, position)
-        row = rows[max(0, bisect_right(begins, position) - 1)]
+        row = chunks[max(0, bisect_right(begins, position) - 1)]
         found.append(Sentence(sentence, row.chunk_id, row.document, int(row.page), row.section, place))
         position += len(sentence)
     return found
 
 
 def _overlap(before: str, after: str) -> int:
-    """How many characters at the end of one text are the beginning of the next."""
-    longest = min(len(before), len(after), LONGEST_OVERLAP)
-    return next((n for n in range(longest, 0, -1) if before.endswith(after[:n])), 0)
+    """How many characters at the end of one text are the beginning of the next; whole words, as chunks are cut."""
+    end = f" {before[-LONGEST_OVERLAP:]}"
+    space = end.find(" ")
+    while space >= 0 and not after.startswith(end[space + 1 :]):
+        space = end.find(" ", space + 1)
+    return len(end) - space - 1 if space >= 0 else 0

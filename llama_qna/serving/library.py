@@ -5,19 +5,25 @@ What was read of a file is kept by its content, so that the next question finds 
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from tqdm import tqdm
 
 from llama_qna import UserError
+from llama_qna.answering.answerer import uses_retrieval
 from llama_qna.answering.reader import READ, ReadingAnswerer
 from llama_qna.answering.retrieval import Answer, Evidence, Source
 from llama_qna.documents.chunks import split
 from llama_qna.documents.extract import printable
 from llama_qna.documents.folder import (
     DEFAULT_LIMITS,
+    SUFFIXES,
     UNREADABLE,
     content_hash,
     file_name,
@@ -26,30 +32,27 @@ from llama_qna.documents.folder import (
 )
 from llama_qna.documents.pages import Place, find, picture
 from llama_qna.documents.read import read_document
+from llama_qna.models.base import knows_not
 from llama_qna.models.lineage import READER, check_reader
 from llama_qna.project.code import code_hash
 from llama_qna.project.data import CHUNK_COLUMNS
 from llama_qna.project.files import digest, read_json, sha256, write_json
 from llama_qna.project.recipe import Chunking
-from llama_qna.project.variant import Reader, root_in_use
+from llama_qna.project.variant import Reader, Variant, root_in_use
 
 SYSTEM = "reader"  # the only one: the others are trained on a variant's documents
-
-
-def is_path(name: str) -> bool:
-    """Whether somebody means documents and not a variant: what is named has a path's signs, or is a file."""
-    path = Path(name).expanduser()
-    return "/" in name.rstrip("/") or name.startswith((".", "~")) or path.is_absolute() or path.is_file()
+KEPT = "runs/.library"  # what was read of each file
+SAMPLE = 20_000  # characters of a document by which its language is told
 
 
 class Library:
-    """The documents of a file or a folder, and a reader that answers about them.
+    """The documents of a file or a folder, and a reader that answers about them. Safe to use from many threads.
 
     >>> library = Library("~/papers")
-    >>> print(library.answer(["How large is the bridge?"])[0].text)
+    >>> print(library.ask("How large is the bridge?"))
 
     Args:
-        path: a PDF, text or Markdown file, or a folder of such.
+        path: a PDF, text or Markdown file, or a folder of such, at any depth.
 
     Raises:
         UserError: there is no such file, no document in the folder, or none that can be read.
@@ -59,20 +62,32 @@ class Library:
     batch_size = 32
 
     def __init__(self, path: str | Path):
-        self.path = Path(path).expanduser()
-        self.name = self.path.name or str(self.path)
+        self.path = Path(os.path.expanduser(path))
+        self.name = printable(self.path.resolve().name) or str(self.path)
         self.files: dict[str, Path] = {}  # by the name of the document
-        self.left_out: dict[str, str] = {}  # by the name of the file: why
-        self.reader = Reader.load(READER)
-        check_reader(self.reader)
-        self._answerer = ReadingAnswerer(self._chunks(), self.reader)
+        self.left_out: list[str] = []  # a line for every file that was not taken: its name, and why
+        self.reader = _whole_reader()
+        self._lock = threading.Lock()
+        chunks = self._chunks()
+        self.foreign = _foreign(self.reader, chunks)  # a line where documents are in a language that the base has not
+        self._answerer = ReadingAnswerer(chunks, self.reader)
+        self._content = chunks.text
+
+    def ask(self, question: str) -> Told:
+        """Answer one question; what is returned prints as the answer, its sentence, its document and its page.
+
+        Raises:
+            UserError: the question is empty or too long.
+        """
+        return told(self, self.answer([question])[0])
 
     def answer(
         self, questions: list[str], system: str = SYSTEM, done: Callable[[int], None] = lambda count: None
     ) -> list[Answer]:
         """See `answering.reader.ReadingAnswerer.answer`."""
         _only(system)
-        return self._answerer.answer(questions, done)
+        with self._lock:
+            return self._answerer.answer(questions, done)
 
     def stream(self, question: str, system: str = SYSTEM) -> Iterator[str]:
         """The answer in one piece: it begins when the quote before it has come to an end."""
@@ -87,39 +102,76 @@ class Library:
         self._answerer.check(question)
 
     def label(self, system: str) -> str:
-        """What answers, with the hash of its adapter: `reader 1713ce5c, transformers`."""
+        """What answers, by the hashes of its adapter and of the text: `reader 1713ce5c on 52af0c77, transformers`."""
         _only(system)
-        return f"{system} {sha256(self.reader.adapter / 'adapter_model.safetensors')[:8]}, {self.computed_by}"
+        adapter, text = sha256(self.reader.adapter / "adapter_model.safetensors"), digest({"text": list(self._content)})
+        return f"{system} {adapter[:8]} on {text[:8]}, {self.computed_by}"
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines to say before the first answer: what was left out, and what is in a language that the base has not."""
+        return [f"left out: {line}" for line in self.left_out] + ([self.foreign] if self.foreign else [])
 
     def _chunks(self) -> pd.DataFrame:
         documents = named_documents(self.path)
-        if not documents:
-            raise UserError(f"{self.path}: there is no such file, and no folder with documents (*.pdf, *.txt, *.md)")
-        self.left_out |= files_not_read(self.path)
         folder = self.path if self.path.is_dir() else self.path.parent
-        rows, code, seen = [], code_hash("load"), {}
-        for name, path in documents.items():
-            content = content_hash(path, folder, DEFAULT_LIMITS)
-            if content != UNREADABLE and seen.setdefault(content, name) != name:
-                self.left_out[file_name(path, folder)] = f"the same content as {seen[content]}"
-                continue
+        if self.path.is_dir():
+            self.left_out += [f"{file}: {reason}" for file, reason in files_not_read(folder).items()]
+        if not documents:
+            named = printable(str(self.path))
+            said = "".join(f"\n{line}" for line in self.left_out)
+            raise UserError(f"{named}: there is no such file, and no folder with documents (*.pdf, *.txt, *.md){said}")
+        rows, code, names = [], code_hash("load"), {}  # by the hash of a text: the file that has it
+        bar = tqdm(documents.items(), desc="documents", unit="file", leave=False, delay=2, disable=None)
+        for name, path in bar:
+            shown = file_name(path, folder)
             try:
-                found = _read(path, content, code)
+                found = _read(path, folder, code)
             except UserError as error:
-                self.left_out[file_name(path, folder)] = str(error).removeprefix(f"{printable(path.name)}: ")
+                self.left_out.append(f"{shown}: {str(error).removeprefix(f'{printable(path.name)}: ')}")
+                continue
+            same = names.setdefault(digest({"text": [row["text"] for row in found]}), shown)
+            if same != shown:
+                self.left_out.append(f"{shown}: it says what {same} says")
                 continue
             self.files[name] = path
             rows += [row | {"document": name, "chunk_id": f"{name}-{n:04d}"} for n, row in enumerate(found)]
         if not rows:
-            raise UserError("; ".join(f"{file}: {reason}" for file, reason in self.left_out.items()))
+            reasons = "\n".join(self.left_out)
+            one = len(documents) == 1 and len(self.left_out) == 1
+            raise UserError(reasons if one else f"none of the {len(documents)} documents can be read\n{reasons}")
         return pd.DataFrame(rows, columns=CHUNK_COLUMNS)
 
 
-def file_of(answerer, document: str) -> Path | None:
-    """The file of a document, of a library or of a variant; None where it is not on this machine."""
-    if isinstance(answerer, Library):
-        return answerer.files.get(document)
-    return named_documents(answerer.variant.pdfs).get(document)
+def open(path: str | Path) -> Library:
+    """Somebody's own documents, ready to be asked.
+
+    >>> library = open("~/papers")
+    >>> print(library.ask("How large is the bridge?"))
+
+    Raises:
+        UserError: as `Library`.
+    """
+    return Library(path)
+
+
+def asked(name: str) -> Library | Variant:
+    """What is named on the terminal: somebody's documents or a variant; of the same name the variant.
+
+    Raises:
+        UserError: it is neither, or cannot be read.
+    """
+    is_variant = "/" not in name.rstrip("/") and os.path.isfile(root_in_use() / name / "variant.yaml")
+    signs = "/" in name or name.startswith((".", "~")) or Path(name).suffix.lower() in SUFFIXES
+    if not is_variant and (signs or name and os.path.exists(name)):
+        return Library(name)
+    try:
+        return Variant.load(name)
+    except (UserError, OSError) as error:
+        if is_variant:
+            raise
+        reason = error if isinstance(error, UserError) else f"{name[:60]!r}... is no variant"  # its name is too long
+        raise UserError(f"{reason}; and there is no file or folder of that name here") from None
 
 
 @dataclass(frozen=True)
@@ -137,32 +189,116 @@ class Shown:
         return picture(self.file, self.page, self.place.rectangles) if self.place else None
 
 
+@dataclass(frozen=True)
+class Told:
+    """An answer as people read it; `str` is what the terminal prints."""
+
+    text: str
+    evidence: Shown | None = None
+    nearest: tuple[Shown, ...] = ()  # the passages that come nearest to what the documents do not say
+
+    def __str__(self) -> str:
+        return "\n".join(filter(None, [self.text, self.place]))
+
+    @property
+    def place(self) -> str:
+        """The sentence that the answer was taken from and its page, or where the documents come nearest to it."""
+        if self.evidence:
+            return f"  “{self.evidence.sentence}”\n  {self.evidence.document}, page {self.evidence.page}"
+        near = dict.fromkeys(f"{passage.document}, page {passage.page}" for passage in self.nearest)
+        return f"  nearest: {'; '.join(near)}" if near else ""
+
+
+def told(answerer, answer: Answer) -> Told:
+    """What people read of an answer."""
+    if answer.evidence:
+        return Told(answer.text, shown(answerer, answer.evidence))
+    near = answer.sources[:3] if answer.said_not else ()
+    return Told(answer.text, None, tuple(shown(answerer, Evidence(source.text, source)) for source in near))
+
+
 def shown(answerer, evidence: Evidence) -> Shown:
     """Look an answer's evidence up on its page."""
-    source, file = evidence.source, file_of(answerer, evidence.source.document)
-    places = find(file, evidence.sentence, source.page) if file else []
+    source, file = evidence.source, _file_of(answerer, evidence.source.document)
+    places = []
+    with suppress(UserError):  # the file has gone since it was read: what it said is known all the same
+        places = find(file, evidence.sentence, source.page) if file else []
     if not places:
         return Shown(evidence.sentence, source.document, source.page, file)
     return Shown(evidence.sentence, source.document, places[0].page, file, places[0])
 
 
-def _read(path: Path, content: str, code: str) -> list[dict]:
+def _file_of(answerer, document: str) -> Path | None:
+    """The file of a document, of a library or of a variant; None where it is not on this machine."""
+    if isinstance(answerer, Library):
+        return answerer.files.get(document)
+    return named_documents(answerer.variant.pdfs).get(document)
+
+
+def _whole_reader() -> Reader:
+    """The committed reader.
+
+    Raises:
+        UserError: its adapter or its record is missing or damaged.
+    """
+    reader = Reader.load(READER)
+    try:
+        check_reader(reader)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{reader.name}/run.json is damaged ({reason}): `git checkout {reader.name}`") from None
+    return reader
+
+
+def _foreign(reader: Reader, chunks: pd.DataFrame) -> str:
+    """One line that names the documents in a language that the base does not know; empty where there are none."""
+    lines: dict[str, list[str]] = {}  # by what is said of them: the documents
+    for document, texts in chunks.groupby("document", sort=False).text:
+        if line := knows_not(reader.recipe.base_model, [" ".join(texts.head(50))[:SAMPLE]]):
+            lines.setdefault(line, []).append(document)
+    return "; ".join(f"{_listed(documents)}: {line}" for line, documents in lines.items())
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _read(path: Path, folder: Path, code: str) -> list[dict]:
     """The chunks of a document, from an earlier reading of the same content where there was one.
 
+    Nothing depends on what is kept: it is read again where it is damaged, and left where it cannot be written.
+
     Args:
-        content: the hash of the file.
+        folder: that it may not lead out of.
         code: the hash of the code that reads.
+
+    Raises:
+        UserError: the document cannot be read, or has no text.
     """
-    key = digest({"content": content, "suffix": path.suffix.lower(), "code": code})
-    kept = root_in_use() / "runs" / ".library" / f"{key}.json"
-    if content != UNREADABLE and kept.is_file():
-        return read_json(kept)
+    kept = _kept(path, folder, code)
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        content = read_json(kept) if kept else {}
+        if content["sha256"] == digest({"rows": content["rows"]}):
+            return content["rows"]
     rows = split(read_document(path), Chunking())
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    write_json(kept, rows)
+    if not rows:
+        raise UserError("there is no text in the file")
+    if kept:
+        with suppress(OSError):  # no room, no right to write, or another process was quicker
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_json(kept, {"sha256": digest({"rows": rows}), "rows": rows})
     return rows
 
 
+def _kept(path: Path, folder: Path, code: str) -> Path | None:
+    """Where the chunks of a file are kept; None for one that is not to be opened here, such as a pipe or a link."""
+    content = content_hash(path, folder, DEFAULT_LIMITS)
+    if content == UNREADABLE:
+        return None
+    return root_in_use() / KEPT / f"{digest({'content': content, 'suffix': path.suffix.lower(), 'code': code})}.json"
+
+
 def _only(system: str) -> None:
+    uses_retrieval(system)  # refuses one that is not there
     if system != SYSTEM:
         raise UserError(f"{system} answers for a variant; a folder of documents is answered by {SYSTEM}")

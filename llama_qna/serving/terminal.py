@@ -14,7 +14,7 @@ from tqdm import tqdm
 from llama_qna import UserError
 from llama_qna.answering.answerer import SYSTEMS, Prompter, uses_retrieval
 from llama_qna.answering.retrieval import Answer, Source
-from llama_qna.serving.library import shown
+from llama_qna.serving.library import SYSTEM, Library, told
 from llama_qna.text.tables import delimiter_of
 
 COLUMNS = ["question", "system", "model", "answer", "evidence", "sources"]
@@ -28,25 +28,10 @@ def ask(answerer, questions: list[str], system: str, with_sources: bool) -> Iter
     named where they come nearest to it.
     """
     for question, answer in zip(questions, answerer.answer(questions, system), strict=True):
-        yield printable(f"Question: {question}\nAnswer: {answer.text}" if len(questions) > 1 else answer.text)
-        if line := evidence_line(answerer, answer):
-            yield printable(line)
+        text = str(told(answerer, answer))
+        yield printable(f"Question: {question}\nAnswer: {text}" if len(questions) > 1 else text)
         if with_sources:
             yield sources_text(answerer, question, system, answer)
-
-
-def evidence_line(answerer, answer: Answer) -> str:
-    """The sentence that an answer was taken from and its page, or where the documents come nearest to a question."""
-    if answer.evidence:
-        found = shown(answerer, answer.evidence)
-        return f"  “{found.sentence}”\n  {found.document}, page {found.page}"
-    if answer.said_not and answer.sources:
-        return "  nearest: " + "; ".join(dict.fromkeys(_near(source) for source in answer.sources[:3]))
-    return ""
-
-
-def _near(source: Source) -> str:
-    return f"{source.document}, page {source.page}"
 
 
 def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int:
@@ -76,8 +61,8 @@ def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int
             batch = missing[start : start + step]
             for question, answer in zip(batch, answerer.answer(batch, system), strict=True):
                 places = " | ".join(_place(source) for source in answer.sources)
-                evidence = " ".join(evidence_line(answerer, answer).split()) if answer.evidence else ""
-                rows.append([question, system, model, answer.text, evidence, places])
+                evidence = " ".join(told(answerer, answer).place.split()) if answer.evidence else ""
+                rows.append([question, system, model, *map(printable, (answer.text, evidence, places))])
             _write(target, rows)
             bar.update(len(batch))
     if not target.is_file():
@@ -103,7 +88,7 @@ def converse(answerer: Prompter, system: str, with_sources: bool) -> None:
             with_sources = not with_sources
             print(f"passages are {'shown' if with_sources else 'not shown'}")
         elif line.startswith("/system"):
-            system = _chosen(line.removeprefix("/system").strip(), system)
+            system = _chosen(answerer, line.removeprefix("/system").strip(), system)
         elif line.startswith("/"):
             print(HELP)
         elif line:
@@ -126,9 +111,11 @@ def _converse_once(answerer: Prompter, question: str, system: str, with_sources:
         print("\nstopped")
 
 
-def _chosen(wanted: str, system: str) -> str:
-    print(f"{wanted if wanted in SYSTEMS else system} (there are: {', '.join(SYSTEMS)})")
-    return wanted if wanted in SYSTEMS else system
+def _chosen(answerer, wanted: str, system: str) -> str:
+    systems = (SYSTEM,) if isinstance(answerer, Library) else SYSTEMS
+    chosen = wanted if wanted in systems else system
+    print(f"{chosen} (there are: {', '.join(systems)})")
+    return chosen
 
 
 def sources_text(answerer: Prompter, question: str, system: str, answer: Answer | None = None) -> str:

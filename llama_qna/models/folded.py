@@ -1,0 +1,39 @@
+"""A base with a trained adapter folded into its 16-bit weights: a model that only answers.
+
+peft and bitsandbytes, which training needs, take longer to import than the embedded model takes to answer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llama_qna.models.adapters import read_adapter_config
+from llama_qna.models.base import load_base
+from llama_qna.models.safety import adapter_of
+
+PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"  # of peft's names
+
+
+def load_folded(base_model: str, adapter: Path):
+    """The base in 16 bits with W + alpha / r * B A in place of W (LoRA, arXiv:2106.09685, section 4.1), in eval mode.
+
+    It computes what `adapters.attach_adapter` does on a base whose weights are kept in 16 bits.
+
+    Raises:
+        UserError: the base cannot be had; the adapter is damaged, of another base, or more than plain LoRA.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    model = load_base(base_model, None)
+    with adapter_of(adapter, base_model), torch.no_grad():
+        config, tensors = read_adapter_config(adapter), load_file(adapter / "adapter_model.safetensors")
+        names = {name.removeprefix(PREFIX).removesuffix(A).removesuffix(B) for name in tensors}
+        odd = [key for key in ("use_dora", "use_rslora", "alpha_pattern", "rank_pattern") if config.get(key)]
+        if odd or len(tensors) != 2 * len(names):
+            raise ValueError(f"not plain LoRA: {', '.join(odd) or 'tensors without their partner'}")
+        for name in names:
+            weight = model.get_submodule(name).weight
+            a, b = (tensors[f"{PREFIX}{name}{end}"].to(weight.device).float() for end in (A, B))  # (r, in), (out, r)
+            weight.copy_(weight.float() + b @ a * (config["lora_alpha"] / config["r"]))
+    return model

@@ -1,0 +1,96 @@
+"""Find sentences by their own words and those of their neighbours, however many there are.
+
+A window is a sentence with its neighbours. How often a word stands in a window is a sum over its sentences, so that
+windows of every width are scored from one index of the sentences, and none of them is ever written down.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from llama_qna import UserError
+from llama_qna.text.search import K1, B
+from llama_qna.text.words import content_words
+
+
+class Windows:
+    """BM25 over the windows of sentences; the formula and the stems are those of `text.search.Search`.
+
+    Args:
+        texts: the N sentences of all sections, section after section.
+        sections: the number of each one's section; a window ends with its section.
+        languages: of each sentence.
+        around: for each width of a window, how many neighbours it has on each side.
+
+    Raises:
+        UserError: no sentence has a word to search for.
+    """
+
+    def __init__(self, texts: Sequence[str], sections: Sequence[int], languages: Sequence[str], around: Sequence[int]):
+        self._languages = tuple(sorted(set(languages)))
+        self._numbers: dict[str, int] = {}  # of the stems
+        words, counts = array("i"), array("i")
+        for text, language in zip(texts, languages, strict=True):
+            before = len(words)
+            words.extend(self._numbers.setdefault(stem, len(self._numbers)) for stem in _stems(text, (language,)))
+            counts.append(len(words) - before)
+        if not words:
+            raise UserError("there is nothing to search: no sentence has a word that is not a stop word")
+        words, lengths = np.asarray(words), np.asarray(counts)  # (T,) of the T words of all sentences; (N,)
+        self._standing = np.repeat(np.arange(len(texts), dtype=np.int32), lengths)[np.argsort(words, kind="stable")]
+        self._begins = np.concatenate([[0], np.cumsum(np.bincount(words))])  # of each stem's sentences in `_standing`
+        self._borders = [_borders(np.asarray(sections), width) for width in around]
+        self._norms = [_norm(_within(lengths, borders)) for borders in self._borders]
+
+    def scores(self, question: str) -> np.ndarray:
+        """How much each sentence and its neighbours have to do with a question: BM25 summed over the widths, (N,)."""
+        count = len(self._norms[0])
+        scores = np.zeros(count)
+        for stem, times in sorted(Counter(_stems(question, self._languages)).items()):
+            if (number := self._numbers.get(stem)) is None:
+                continue
+            sentences = self._standing[self._begins[number] : self._begins[number + 1]]
+            standing = np.bincount(sentences, minlength=count)  # (N,): how often the word stands in each sentence
+            for borders, norm in zip(self._borders, self._norms, strict=True):
+                frequency = _within(standing, borders)  # (N,)
+                having = np.count_nonzero(frequency)
+                idf = math.log(1 + (count - having + 0.5) / (having + 0.5))
+                scores += times * idf * frequency / (frequency + norm)
+        return scores
+
+
+def _borders(sections: np.ndarray, around: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first sentence of every window, and the one after its last: two of (N,)."""
+    places = np.arange(len(sections), dtype=np.int32)
+    changes = np.flatnonzero(np.diff(sections)) + 1
+    starts, ends = np.concatenate([[0], changes]), np.concatenate([changes, [len(sections)]])
+    sizes = ends - starts
+    first, behind = np.repeat(starts, sizes), np.repeat(ends, sizes)  # of the section of each sentence
+    return np.maximum(places - around, first), np.minimum(places + around + 1, behind)
+
+
+def _within(counts: np.ndarray, borders: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """The sum of the counts of the sentences of every window, (N,)."""
+    up_to = np.concatenate([[0], np.cumsum(counts)])
+    first, behind = borders
+    return up_to[behind] - up_to[first]
+
+
+def _norm(lengths: np.ndarray) -> np.ndarray:
+    """What a count is compared with in windows of these lengths, (N,): it grows with the length (BM25's k1 and b)."""
+    return K1 * (1 - B + B * lengths / lengths.mean())
+
+
+def _stems(text: str, languages: tuple[str, ...]) -> Iterator[str]:
+    """The content words of a text, each as often as it stands there, by their stems in each language."""
+    for word in unicodedata.normalize("NFKC", text).split():
+        if len(languages) == 1:
+            yield from content_words(word, languages[0])
+        else:
+            yield from frozenset().union(*(content_words(word, language) for language in languages))
