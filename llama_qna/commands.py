@@ -163,6 +163,7 @@ def _plan_stages(variant) -> None:
 
 
 def ask(options) -> None:
+    asked = _asked(options)
     from llama_qna.serving import terminal
     from llama_qna.serving.library import SYSTEM, Library
 
@@ -171,7 +172,7 @@ def ask(options) -> None:
     questions = options.question
     if not questions and not options.input and terminal.is_piped():
         questions = terminal.piped_questions(sys.stdin)
-    answerer, system = _asked(options), options.system or SYSTEM
+    answerer, system = asked, options.system or SYSTEM
     if not isinstance(answerer, Library):
         answerer, system = _of_variant(options, answerer)
     if options.input:
@@ -186,15 +187,19 @@ def ask(options) -> None:
 
 def _asked(options):
     """The documents or the variant that somebody asks; what is to be said of the documents goes to standard error."""
-    from llama_qna.serving.library import Library, asked
+    from llama_qna.serving.named import named
 
-    found = asked(options.variant)
-    if isinstance(found, Library):
-        if options.engine:
-            raise UserError("--engine answers for a variant; documents are answered about in this process")
-        for line in found.notes:
-            print(line, file=sys.stderr)
-    return found
+    found = named(options.variant)
+    if not isinstance(found, Path):
+        return found
+    if options.engine:
+        raise UserError("--engine answers for a variant; documents are answered about in this process")
+    from llama_qna.serving.library import Library
+
+    library = Library(found)
+    for line in library.notes:
+        print(line, file=sys.stderr)
+    return library
 
 
 def _of_variant(options, variant):
@@ -222,9 +227,10 @@ def serve(options) -> None:
 
 
 def page(options) -> None:
+    asked = _asked(options)
     from llama_qna.serving.page import serve_page
 
-    serve_page(_asked(options), options.port, options.engine)
+    serve_page(asked, options.port, options.engine)
 
 
 def export(options) -> None:

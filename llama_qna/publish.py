@@ -15,6 +15,7 @@ from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import REPOSITORY, Reader, Variant, variant_names
 from llama_qna.repeat import read_seeds
 from llama_qna.reporting.card import write_published_card
+from llama_qna.reporting.reader import reader_block
 from llama_qna.reporting.results import results_block, with_results_block, write_results_block
 from llama_qna.run import NOTEBOOKS, default_variant
 
@@ -97,7 +98,9 @@ def publish_reader(reader: Reader) -> dict:
     _copy(folder / "log.json", reader.folder / "log.json")
     record |= {"outputs": {f"adapter/{WEIGHTS}": sha256(reader.adapter / WEIGHTS)}}
     write_json(reader.folder / "run.json", record)
-    return measure(reader, reader.folder)
+    metrics = measure(reader, reader.folder)
+    write_results_block(reader.folder / "README.md", reader_block(metrics))
+    return metrics
 
 
 def _copies(variant: Variant, finished: dict[str, Path]) -> dict[Path, Path]:

@@ -258,7 +258,8 @@ def test_gated_model(wrapped, toy_root, monkeypatch, capsys, edit_recipe):
         (["evaluate", "paper_135m"], "generate"),
         (["repeat", "paper_135m"], "generate"),
         (["figures", "paper_135m"], "evaluate"),
-        (["ask", "paper_135m", "What is a wicket?"], "run"),
+        (["ask", "paper_135m", "What is a wicket?"], "load"),
+        (["ask", "paper_135m", "What is a wicket?", "--system", "qna"], "run"),
         (["ask", "paper_135m", "What is a wicket?", "--system", "pretrained"], "pretrain"),
         (["serve", "paper_135m"], "pretrain"),
         (["export", "paper_135m", "--to", "merged"], "run"),
@@ -281,7 +282,7 @@ def test_unknown_notebook(refused):
     "content, reason",
     [
         (None, "no such file"),
-        ("question,reply\nWhat?,That.\n", "no column Question or Answer"),
+        ("question,reply\nWhat?,That.\n", "no column Answer"),
         ("Question,Answer\n", "no row has both"),
         ("", "not readable as CSV"),
     ],
@@ -296,9 +297,13 @@ def test_bad_qna_file(content, reason, refused, toy_root, edit_recipe):
 
 
 def test_good_qna_file_needs_no_model_and_is_exported(run_cli, toy_root, edit_recipe):
-    """Labels of several shapes are stripped; the reference questions know their chunks."""
+    """Labels that all rows have are stripped; the reference questions know their chunks."""
     edit_recipe("  reference_questions: true", "  reference_questions: true\n  qna_file: mine.csv")
-    rows = ["Question 3: What is a wicket?,Answer: A small door.", "**Q1.** Who?,A) Nobody.", "1. What is Δ?,A Δ."]
+    rows = [
+        "Question 3: What is a wicket?,Answer: A small door.",
+        "Question 4: Who?,Answer: Nobody.",
+        "Question 5: What is Δ?,Answer: A Δ.",
+    ]
     (toy_root / "mine.csv").write_text("\n".join(["Question,Answer", *rows]))
     assert cli.main(["load", "paper_135m"]) == 0
     done = run_cli("generate", "paper_135m", "--export", "alpaca")

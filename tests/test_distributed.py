@@ -43,7 +43,7 @@ def test_one_process_is_the_first_of_one(monkeypatch):
     assert not torch.distributed.is_initialized()
 
 
-@pytest.mark.parametrize("count", [3, 17])
+@pytest.mark.parametrize("count", [5, 17])
 def test_rows_that_cannot_be_shared_evenly_are_refused_before_loading(process, shallow_variant, monkeypatch, count):
     process(0, count)
     monkeypatch.setattr("llama_qna.training.stages.load_base", None)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,8 @@ from llama_qna.project.recipe import EMBEDDED
 from llama_qna.project.variant import REPOSITORY, Reader, Variant
 from llama_qna.serving import library, terminal
 from llama_qna.serving.desk import Desk
-from llama_qna.serving.library import Library, asked
+from llama_qna.serving.library import Library
+from llama_qna.serving.named import named
 
 BRIDGE = ["The bridge at Orsk is 412 metres long.", "It was built of red granite in 1841."]
 FERRY = ["A ferry crosses the sound twice a week.", "Its captain was called Brandt."]
@@ -97,8 +99,8 @@ def test_folders_in_the_folder_are_read_and_hidden_ones_are_not(papers):
     (papers / "2023" / "deep" / "well.txt").write_text("The well of Tarn is 90 metres deep.")
     (papers / ".git" / "secret.txt").write_text("The key lies below the mat.")
     opened = Library(papers)
-    assert opened.ask("How deep is the well of Tarn?").evidence.document == "well"
-    assert set(opened.files) == {"orsk", "well"} and not opened.left_out
+    assert opened.ask("How deep is the well of Tarn?").evidence.document == "2023/deep/well"
+    assert set(opened.files) == {"orsk", "2023/deep/well"} and not opened.left_out
 
 
 def test_documents_of_one_stem_keep_names_of_their_own(papers):
@@ -106,8 +108,8 @@ def test_documents_of_one_stem_keep_names_of_their_own(papers):
         (papers / place).parent.mkdir(exist_ok=True)
         (papers / place).write_text(f"The lamp of {place[0]} is green.")
     opened = Library(papers)
-    assert set(opened.files) == {"orsk", "orsk.txt", "a/orsk.txt", "b/orsk.txt"}
-    assert opened.ask("Which colour is the lamp of b?").evidence.document == "b/orsk.txt"
+    assert set(opened.files) == {"orsk", "orsk.txt", "a/orsk", "b/orsk"}
+    assert opened.ask("Which colour is the lamp of b?").evidence.document == "b/orsk"
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -159,15 +161,15 @@ def test_what_is_not_there_is_one_line(root, tmp_path, capsys, verb, name):
 
 
 def test_a_name_that_is_neither_is_said_to_be_neither_variant_nor_file(toy_root):
-    with pytest.raises(UserError, match="variant.*file or folder"):
-        asked("papers")
+    with pytest.raises(UserError, match="file or folder.*variant"):
+        named("papers")
 
 
 def test_a_folder_is_named_as_it_is_typed_and_a_variant_comes_first(papers, toy_root, monkeypatch):
     monkeypatch.chdir(papers.parent)
-    assert isinstance(asked("papers"), Library) and isinstance(asked("papers/"), Library)
+    assert isinstance(named("papers"), Path) and isinstance(named("papers/"), Path)
     papers.rename("paper_135m")
-    assert isinstance(asked("paper_135m"), Variant) and isinstance(asked("./paper_135m"), Library)
+    assert isinstance(named("paper_135m"), Variant) and isinstance(named("./paper_135m"), Path)
 
 
 def test_documents_in_a_language_that_the_base_does_not_know_are_named_in_one_line(papers, capsys):

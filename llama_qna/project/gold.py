@@ -39,11 +39,11 @@ def read_gold(path: Path, chunks: pd.DataFrame) -> pd.DataFrame:
     """
     table = _read_table(path)
     body = chunks[chunks.kind == "body"]
-    sections = dict(list(body.assign(plain=body.text.map(_plain)).groupby(["document", "section"])))
+    sections = dict(list(body.assign(plain=body.text.map(plain)).groupby(["document", "section"])))
     seen, chunk_ids = {}, []
     for number, row in enumerate(table.itertuples(), start=1):
         group = sections.get((row.document, row.section))
-        ids = [] if group is None else [c.chunk_id for c in group.itertuples() if _plain(row.evidence) in c.plain]
+        ids = [] if group is None else [c.chunk_id for c in group.itertuples() if plain(row.evidence) in c.plain]
         problem = _problem(row, group, ids)
         first = seen.setdefault(" ".join(_tokens(row.Question)), number)
         if not problem and first != number:
@@ -94,7 +94,7 @@ def _shown(path: Path) -> str:
     return "/".join(path.parts[-2:])
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A text without gaps and raised digits: a loader may read "10³⁶" where an earlier one read "10 36"."""
     return "".join(unicodedata.normalize("NFKC", text).split())
 

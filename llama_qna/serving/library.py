@@ -23,7 +23,6 @@ from llama_qna.documents.chunks import split
 from llama_qna.documents.extract import printable
 from llama_qna.documents.folder import (
     DEFAULT_LIMITS,
-    SUFFIXES,
     UNREADABLE,
     content_hash,
     file_name,
@@ -38,7 +37,7 @@ from llama_qna.project.code import code_hash
 from llama_qna.project.data import CHUNK_COLUMNS
 from llama_qna.project.files import digest, read_json, sha256, write_json
 from llama_qna.project.recipe import Chunking
-from llama_qna.project.variant import Reader, Variant, root_in_use
+from llama_qna.project.variant import Reader, root_in_use
 
 SYSTEM = "reader"  # the only one: the others are trained on a variant's documents
 KEPT = "runs/.library"  # what was read of each file
@@ -153,25 +152,6 @@ def open(path: str | Path) -> Library:
         UserError: as `Library`.
     """
     return Library(path)
-
-
-def asked(name: str) -> Library | Variant:
-    """What is named on the terminal: somebody's documents or a variant; of the same name the variant.
-
-    Raises:
-        UserError: it is neither, or cannot be read.
-    """
-    is_variant = "/" not in name.rstrip("/") and os.path.isfile(root_in_use() / name / "variant.yaml")
-    signs = "/" in name or name.startswith((".", "~")) or Path(name).suffix.lower() in SUFFIXES
-    if not is_variant and (signs or name and os.path.exists(name)):
-        return Library(name)
-    try:
-        return Variant.load(name)
-    except (UserError, OSError) as error:
-        if is_variant:
-            raise
-        reason = error if isinstance(error, UserError) else f"{name[:60]!r}... is no variant"  # its name is too long
-        raise UserError(f"{reason}; and there is no file or folder of that name here") from None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from llama_qna import UserError
 from llama_qna.documents.chunks import split
 from llama_qna.documents.clean import Document, Paragraph
 from llama_qna.documents.columns import parts
-from llama_qna.documents.extract import _decode, _markdown_blocks
+from llama_qna.documents.text_files import _markdown_blocks, decode
 from llama_qna.pairs.parser import parse_response, strip_answer_label, strip_question_label
 from llama_qna.pairs.qna import read_qna_file
 from llama_qna.project.data import read_table
@@ -164,9 +164,9 @@ def test_order_of_reading_loses_no_run(data):
 @given(st.binary(max_size=80))
 def test_text_file_of_any_bytes_is_text_or_one_line(content):
     try:
-        text = _decode(content)
+        text, _ = decode(content)
     except UserError as error:
-        assert str(error) == "not a text file in UTF-8 or Windows-1252"
+        assert len(str(error).splitlines()) == 1
         return
     assert "\r" not in text and "\0" not in text
     for _, lines in _markdown_blocks(text):

@@ -1,0 +1,50 @@
+"""What a reader answers, as a table: beside it what costs nothing, and the ceiling."""
+
+from __future__ import annotations
+
+from llama_qna.reporting.results import with_interval
+from llama_qna.text.tables import markdown
+
+COLUMNS = {
+    "right": "right",
+    "new_words_f1": "new words F1",
+    "evidence_shown": "evidence was read",
+    "evidence_right": "evidence shown is the gold one",
+    "answer_or_evidence": "answer or evidence right",
+    "page_right": "page right",
+    "copied": "copies a sentence",
+}
+NAMES = {"all": "Both corpora", "paper": "The paper", "physics_reader": "The physics reader"}
+
+
+def reader_block(metrics: dict) -> str:
+    """Markdown tables of the test questions, of both corpora together and of each.
+
+    Args:
+        metrics: what `evaluation.reading.measure` returns.
+    """
+    return "\n\n".join(_table(name, metrics[name]) for name in NAMES if name in metrics)
+
+
+def _table(name: str, metrics: dict) -> str:
+    questions, unanswerable = metrics["questions"]["test"], metrics["unanswerable"]
+    title = f"**{NAMES[name]}**: {questions} test questions, and {unanswerable} that the documents do not answer."
+    head = ["system", *COLUMNS.values(), "says so, unanswerable", "says so, answerable"]
+    rows = [[system["label"], *_scores(system), *_says_so(system)] for system in metrics["systems"]]
+    return f"{title}\n\n{markdown(head, rows)}\n\n{_difference(metrics)}"
+
+
+def _scores(system: dict) -> list[str]:
+    return [with_interval(system["scores"][key]) if key in system["scores"] else "-" for key in COLUMNS]
+
+
+def _says_so(system: dict) -> list[str]:
+    found = system["says_so"] or {}
+    return [with_interval(found[key]) if found.get(key) else "-" for key in ("right", "wrong")]
+
+
+def _difference(metrics: dict) -> str:
+    reader = next(system for system in metrics["systems"] if system["name"] == "reader")
+    against = reader["against"]["best_sentence"]
+    said = [f"{COLUMNS[key]} {with_interval(against[key], '+')}" for key in ("right", "new_words_f1")]
+    return f"The reader less the best sentence, paired: {', '.join(said)}."
