@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 
-from llama_qna.answering.reader import ReadingAnswerer
+from llama_qna.answering.reader import DOUBT, READ, ReadingAnswerer
 from llama_qna.answering.retrieval import Answer
 from llama_qna.evaluation import compare
 from llama_qna.evaluation.bench import asked_of, gold_of
 from llama_qna.evaluation.free_rows import document_sentences, free_predictions
 from llama_qna.evaluation.scoring import Said, scored
+from llama_qna.project import provenance
 from llama_qna.project.data import CHUNK_COLUMNS, read_table
-from llama_qna.project.files import write_json, write_lines
+from llama_qna.project.files import sha256, write_json, write_lines
 from llama_qna.project.gold import FOLDS, read_gold, read_unanswerable
 from llama_qna.project.variant import REPOSITORY, Reader
 from llama_qna.text.words import CITATION
@@ -36,6 +38,15 @@ def measure(reader: Reader, folder: Path, corpora: Sequence[str] = CORPORA, fold
     found = {corpus: predictions_of(reader, corpus, folds) for corpus in corpora}
     together = [row for rows in found.values() for row in rows]
     about = {"variant": reader.name, "base_model": reader.recipe.base_model, "chosen": "reader"}
+    about["measured"] = {
+        "adapter": sha256(reader.adapter / "adapter_model.safetensors"),
+        "sentences_read": READ,
+        "doubt": DOUBT,
+        "date": datetime.now(UTC).date().isoformat(),
+        "git": provenance.git_state(),
+        "machine": provenance.machine(),
+        "versions": provenance.versions(),
+    }
     content = {name: compare.summarize(about, [], rows, {}) for name, rows in [*found.items(), ("all", together)]}
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{"corpus": corpus} | row for corpus, rows in found.items() for row in rows]
