@@ -88,13 +88,15 @@ def publish_reader(reader: Reader) -> dict:
     from llama_qna.evaluation.reading import measure
 
     folder = reader.stage_folders["read"]
-    record, trained = valid_record(folder, "read"), checkpoints(folder)
-    if not record or not trained:
+    if not (folder / "run.json").is_file():
         raise UserError(f"nothing to publish for {reader.name}: run `llama-qna reader {reader.name}` first")
+    record, trained = read_json(folder / "run.json"), checkpoints(folder)[-1]
+    if sha256(trained / WEIGHTS) != record["outputs"][f"{trained.name}/{WEIGHTS}"]:
+        raise UserError(f"{trained}: these are not the weights that the training wrote; train the reader again")
     reader.adapter.mkdir(exist_ok=True)
-    tensors = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(trained[-1] / WEIGHTS).items()}
+    tensors = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(trained / WEIGHTS).items()}
     save_file(tensors, reader.adapter / WEIGHTS, metadata={"format": "pt"})
-    _copy(trained[-1] / "adapter_config.json", reader.adapter / "adapter_config.json")
+    _copy(trained / "adapter_config.json", reader.adapter / "adapter_config.json")
     _copy(folder / "log.json", reader.folder / "log.json")
     record |= {"outputs": {f"adapter/{WEIGHTS}": sha256(reader.adapter / WEIGHTS)}}
     write_json(reader.folder / "run.json", record)
