@@ -30,7 +30,8 @@ def measure(reader: Reader, folder: Path, corpora: Sequence[str] = CORPORA, fold
     """Ask a reader the questions of some corpora, and write `predictions.jsonl` and `metrics.json` into a folder.
 
     Returns:
-        The content of `metrics.json`: see `compare.summarize`, by corpus, and `all` of them together.
+        The content of `metrics.json`: see `compare.summarize`, by corpus, `all` of them together, and `new`, the
+        questions of `gold_new.csv`, which were written after every choice had been made.
 
     Raises:
         UserError: the reader's adapter is damaged, or a question is bad.
@@ -47,9 +48,10 @@ def measure(reader: Reader, folder: Path, corpora: Sequence[str] = CORPORA, fold
         "machine": provenance.machine(),
         "versions": provenance.versions(),
     }
-    content = {name: compare.summarize(about, [], rows, {}) for name, rows in [*found.items(), ("all", together)]}
+    found |= {"all": together, "new": [row for corpus in corpora for row in new_predictions(reader, corpus)]}
+    content = {name: compare.summarize(about, [], rows, {}) for name, rows in found.items() if rows}
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [{"corpus": corpus} | row for corpus, rows in found.items() for row in rows]
+    rows = [{"corpus": name} | row for name, rows in found.items() for row in rows if name != "all"]
     write_lines(folder / "predictions.jsonl", rows)
     write_json(folder / "metrics.json", content)
     return content
@@ -57,10 +59,25 @@ def measure(reader: Reader, folder: Path, corpora: Sequence[str] = CORPORA, fold
 
 def predictions_of(reader: Reader, corpus: str, folds: Sequence[str] = FOLDS) -> list[dict]:
     """The scored answers of a reader, and of what costs nothing, to the questions about a corpus that is committed."""
-    folder = REPOSITORY / "data" / corpus
-    chunks = read_table(folder / "chunks.csv", f"{corpus}/chunks.csv", CHUNK_COLUMNS, numbers=("page", "tokens"))
+    folder, chunks = REPOSITORY / "data" / corpus, chunks_of(corpus)
     gold, unanswerable = read_gold(folder / "gold.csv", chunks), read_unanswerable(folder / "unanswerable.csv")
-    asked = rows_asked(gold, unanswerable, chunks, folds)
+    return _predictions(reader, chunks, rows_asked(gold, unanswerable, chunks, folds))
+
+
+def new_predictions(reader: Reader, corpus: str) -> list[dict]:
+    """The same for the questions that were written last."""
+    chunks = chunks_of(corpus)
+    gold = read_gold(REPOSITORY / "data" / corpus / "gold_new.csv", chunks)
+    return _predictions(reader, chunks, rows_asked(gold, None, chunks, ["test"]))
+
+
+def chunks_of(corpus: str) -> pd.DataFrame:
+    """The committed chunks of a corpus."""
+    path = REPOSITORY / "data" / corpus / "chunks.csv"
+    return read_table(path, f"{corpus}/chunks.csv", CHUNK_COLUMNS, numbers=("page", "tokens"))
+
+
+def _predictions(reader: Reader, chunks: pd.DataFrame, asked: dict[str, list[dict]]) -> list[dict]:
     free, _ = free_predictions(asked, document_sentences(chunks))
     return free + read_rows(ReadingAnswerer(chunks, reader), asked)
 

@@ -15,6 +15,7 @@ COLUMNS = {
     "copied": "copies a sentence",
 }
 NAMES = {"all": "Both corpora", "paper": "The paper", "physics_reader": "The physics reader"}
+NAMES["new"] = "Both, questions written after every choice had been made"
 
 
 def reader_block(metrics: dict) -> str:
@@ -28,7 +29,8 @@ def reader_block(metrics: dict) -> str:
 
 def _table(name: str, metrics: dict) -> str:
     questions, unanswerable = metrics["questions"]["test"], metrics["unanswerable"]
-    title = f"**{NAMES[name]}**: {questions} test questions, and {unanswerable} that the documents do not answer."
+    title = f"**{NAMES[name]}**: {questions} questions"
+    title += f", and {unanswerable} that the documents do not answer." if unanswerable else "."
     head = ["system", *COLUMNS.values(), "says so, unanswerable", "says so, answerable"]
     rows = [[system["label"], *_scores(system), *_says_so(system)] for system in metrics["systems"]]
     return f"{title}\n\n{markdown(head, rows)}\n\n{_difference(metrics)}"
