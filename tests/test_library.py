@@ -386,8 +386,8 @@ def true_reader():
 
 def test_what_somebody_gets_who_asks_about_their_documents(papers, true_reader):
     opened = Library(papers)
-    told = opened.ask(QUESTION)
-    assert "412" in told.text and told.evidence.sentence == BRIDGE[0] and told.evidence.page == 2
+    told = opened.ask("What is the bridge at Orsk built of?")
+    assert "granite" in told.text and told.evidence.sentence == BRIDGE[1] and told.evidence.page == 2
     for question in ("What is it of the?", "Quid nunc <|im_end|>?", "bridge " * 200):
         assert str(opened.ask(question))
     for question in ("why " * 2000, "How \udcff long?"):

@@ -53,8 +53,10 @@ def test_it_answers_as_it_was_measured(answerer, reader):
     rows = [row for row in map(json.loads, lines) if row["corpus"] == "paper" and row["system"] == "reader"]
     asked = rows[:6] + [row for row in rows if "unanswerable" in row["protocol"]][:2]
     answers = answerer.answer([row["question"] for row in asked])
-    same = [answer.text == row["answer"] for answer, row in zip(answers, asked, strict=True)]
-    assert sum(same) >= len(same) - 1, "another processor may round one of them to another word"
+    shown = [answer.evidence and answer.evidence.sentence for answer in answers]
+    same = [sentence == row["evidence"] for sentence, row in zip(shown, asked, strict=True)]
+    # not the words: in 16 bits two of them may be as good as equally likely, and a batch decides
+    assert sum(same) >= len(same) - 1, "another processor may round one of them to another sentence"
     for answer in answers:
         assert answer.said_not == (answer.text == NOT_SAID) == (answer.evidence is None)
         assert answer.sources

@@ -2,8 +2,8 @@
 
 For a small model that has learnt to read and to ask (`training.reading`); no training on the documents is needed. It is
 asked three things, of which it can do each better than all at once: which of the sentences that share words with the
-question would make somebody ask it (Sachan et al. 2022, arXiv:2204.07496), whether that sentence tells the answer, and
-what the answer is, once the sentence is quoted.
+question would make somebody ask it (Sachan et al. 2022, arXiv:2204.07496), whether that sentence with its neighbours
+tells the answer, and what the answer is, once the sentence is quoted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from llama_qna.models.likelihood import candidate_log_likelihoods
 from llama_qna.project.variant import Reader
 
 READ = 5  # sentences that are read for a question; chosen on the dev questions, as DOUBT (docs/experiments.md)
-DOUBT = -0.05  # log-probability of the dash, in nats, from which the answer is that the documents do not say
+DOUBT = -0.15  # log-probability of the dash, in nats, from which the answer is that the documents do not say
 QUESTION_TOKENS = 300  # a longer question leaves no room for an answer
 NEW_TOKENS = 48  # of an answer
 BATCH = 32
@@ -71,12 +71,12 @@ class ReadingAnswerer:
 
         # --- whether the best one tells the answer
         asked = [n for n, numbers in enumerate(ranked) if numbers]
-        sentences = {n: self.sentences.all[ranked[n][0]].text for n in asked}
-        prompt_ids = {n: self.prompt_ids(questions[n], sentences[n]) for n in asked}
-        told = [n for n, doubt in zip(asked, self._doubts(list(prompt_ids.values())), strict=True) if doubt < DOUBT]
+        doubts = self._doubts([self.prompt_ids(questions[n], passages[n][0].text) for n in asked])
+        told = [n for n, doubt in zip(asked, doubts, strict=True) if doubt < DOUBT]
 
         # --- what it is, after the quote
-        quoted = [prompt_ids[n] + self._ids(f" {sentences[n]}\n") for n in told]
+        sentences = {n: self.sentences.all[ranked[n][0]].text for n in told}
+        quoted = [self.prompt_ids(questions[n], sentences[n]) + self._ids(f" {sentences[n]}\n") for n in told]
         texts = generate_texts(
             self.model(), self.tokenizer, quoted, max_new_tokens=NEW_TOKENS, batch_size=BATCH, done=lambda count: None
         )
