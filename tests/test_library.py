@@ -386,8 +386,8 @@ def true_reader():
 
 def test_what_somebody_gets_who_asks_about_their_documents(papers, true_reader):
     opened = Library(papers)
-    told = opened.ask("What is the bridge at Orsk built of?")
-    assert "granite" in told.text and told.evidence.sentence == BRIDGE[1] and told.evidence.page == 2
+    told = opened.ask("How often does the ferry cross the sound?")
+    assert "Twice a week" in told.text and told.evidence.sentence == FERRY[0] and told.evidence.page == 1
     for question in ("What is it of the?", "Quid nunc <|im_end|>?", "bridge " * 200):
         assert str(opened.ask(question))
     for question in ("why " * 2000, "How \udcff long?"):
