@@ -169,7 +169,9 @@ def tables(content: dict) -> str:
     head = ["refused below a threshold on ...", *(f"{_share(share)} of the answerable" for share in WRONG)]
     refused = markdown(head, [[name, *map(_share, shares)] for name, shares in found["refused"].items()])
     about = f"{found['answerable']} answerable and {found['unanswerable']} unanswerable dev questions of both corpora"
-    about += f", {content['date']}, {content['machine']['cores']} cores."
+    about += f", {content['date']}, {content['machine']['cores']} cores. "
+    trained = read_json(REPOSITORY / "reader_135m" / "run.json")
+    about += f"The training took {trained['seconds'] / 60:.0f} minutes of {trained['machine']['cores']} core."
     nats = markdown(["layers in NF4", "nats a token"], [[k, f"{v:.3f}"] for k, v in content["quantized"].items()])
     titles = ["Share of questions whose gold evidence is the chosen sentence, of the first n that BM25 finds:"]
     titles += ["Share of right answers:", "Share of unanswerable questions that are refused too:"]

@@ -147,7 +147,7 @@ def _stages(verb: Callable) -> None:
     )
     verb(
         commands.reader,
-        "teach the embedded base to read, from data/reading (about an hour on two cores)",
+        "teach the embedded base to read, from data/reading (about an hour)",
         _argument("reader", metavar="READER", nargs="?", default="reader_135m", help="a folder with a reader.yaml"),
         _argument("--publish", action="store_true", help="for maintainers: put it in place of the committed adapter"),
     )

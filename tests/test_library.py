@@ -57,7 +57,8 @@ def root(tmp_path, monkeypatch, request):
     if not {"copied_reader", "true_reader"} & set(request.fixturenames):
         (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
         stand_in = SimpleNamespace(adapter=tmp_path, recipe=SimpleNamespace(base_model=EMBEDDED))
-        monkeypatch.setattr(library, "_whole_reader", lambda: stand_in)
+        monkeypatch.setattr(library, "Reader", SimpleNamespace(load=lambda name: stand_in))
+        monkeypatch.setattr(library, "check_reader", lambda reader: None)
         monkeypatch.setattr(library, "ReadingAnswerer", Quoting)
     return tmp_path / "root"
 

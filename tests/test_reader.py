@@ -70,4 +70,4 @@ def test_what_cannot_be_asked_is_one_line(answerer, question):
 
 def test_a_question_of_nothing_but_stop_words_is_not_answered(answerer):
     answer = answerer.answer(["What is it and why is that so?"])[0]
-    assert answer.said_not or answer.evidence
+    assert answer.said_not and not answer.sources

@@ -125,7 +125,11 @@ def check_reader(reader: Reader) -> None:
     weights, record = reader.adapter / "adapter_model.safetensors", reader.folder / "run.json"
     if not weights.is_file():
         raise UserError(f"{reader.name} has no adapter: run `make reader` (about an hour), or take the committed one")
-    made = read_json(record)["outputs"]["adapter/adapter_model.safetensors"]
+    try:
+        made = read_json(record)["outputs"]["adapter/adapter_model.safetensors"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{reader.name}/run.json is damaged ({reason}): `git checkout {reader.name}`") from None
     if sha256(weights) != made:
         raise UserError(f"{weights} is damaged (its sha256 is not that of {record.name}): `git checkout {reader.name}`")
 

@@ -65,7 +65,8 @@ class Library:
         self.name = printable(self.path.resolve().name) or str(self.path)
         self.files: dict[str, Path] = {}  # by the name of the document
         self.left_out: list[str] = []  # a line for every file that was not taken: its name, and why
-        self.reader = _whole_reader()
+        self.reader = Reader.load(READER)
+        check_reader(self.reader)
         self._lock = threading.Lock()
         chunks = self._chunks()
         self.foreign = _foreign(self.reader, chunks)  # a line where documents are in a language that the base has not
@@ -213,21 +214,6 @@ def _file_of(answerer, document: str) -> Path | None:
     if isinstance(answerer, Library):
         return answerer.files.get(document)
     return named_documents(answerer.variant.pdfs).get(document)
-
-
-def _whole_reader() -> Reader:
-    """The committed reader.
-
-    Raises:
-        UserError: its adapter or its record is missing or damaged.
-    """
-    reader = Reader.load(READER)
-    try:
-        check_reader(reader)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"{reader.name}/run.json is damaged ({reason}): `git checkout {reader.name}`") from None
-    return reader
 
 
 def _foreign(reader: Reader, chunks: pd.DataFrame) -> str:

@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 
 from llama_qna import UserError
+from llama_qna.documents.folder import SUFFIXES
 from llama_qna.project.variant import Variant, root_in_use
-
-SUFFIXES = (".pdf", ".txt", ".md", ".markdown")
 
 
 def named(name: str) -> Path | Variant:
