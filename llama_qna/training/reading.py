@@ -1,7 +1,7 @@
 """Rows from which a small model learns to read: quote and answer from passages, or say that they do not tell; and ask.
 
 The examples are those of `data/reading/`. Several questions about a passage share one row as the turns of a
-conversation, so that its passages are computed once; in every round they stand in another order, among other passages.
+conversation, so that its passages are computed once; in every round they are cut anew, and stand among other passages.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from llama_qna.project.variant import Reader
 from llama_qna.text.search import Search
 from llama_qna.text.words import sentences_of
 
-QUESTIONS = 3  # of a row at most
-OTHERS = 4  # passages of other texts in a row at most
-FOREIGN = 0.3  # of the rows have a question about a text that is not there
-BEST = 4  # of the passages that share most words with a question, one is drawn
+LONGEST = 4  # sentences of a window at most; one with its neighbours, as it is read when a question is asked, has three
+UNTOLD = 2  # questions a window that it does not answer, though the text around it may
+BESIDE = 0.25  # of the windows stand among one or two pieces of other texts
+AWAY = 0.3  # of the texts are asked about once more, with a piece of another text alone
+BEST = 4  # of the pieces that share most words with a question, one is drawn
 
 
 def read(reader: Reader) -> dict:
@@ -118,27 +119,50 @@ def rows_of(tokenizer, texts: list[Text], rounds: int, max_length: int, seed: in
 
 
 def _reading(text: Text, others: Others, chance: random.Random) -> list[list[dict]]:
-    """Conversations in which each example of a text is asked about once, among passages of other texts."""
-    examples = chance.sample(text.examples, len(text.examples))
-    cut = chance.randint(len(examples) - QUESTIONS, QUESTIONS)
+    """Conversations about the windows into which a text is cut: what each of them tells, and what it does not.
+
+    What a window does not tell is asked in the words of its own text, so that shared words alone do not give it away.
+    """
+    windows = _cut(text.passage, chance)
+    told = [[example for example in text.examples if example.evidence and example.evidence in w] for w in windows]
+    known = {example for examples in told for example in examples}
+    unknown = [example for example in text.examples if not example.evidence]
     conversations = []
-    for asked in (examples[:cut], examples[cut:]):
-        foreign = chance.choice(others.texts)
-        if chance.random() < FOREIGN and foreign is not text:
-            asked = [*asked, Example(chance.choice(foreign.examples).question)]
-            chance.shuffle(asked)
-        count, away = chance.randint(0, OTHERS), {text.passage, foreign.passage}
-        passages = [others.like(chance.choice(asked).question, away, chance) for _ in range(count)]
-        passages = list(dict.fromkeys([*passages, *_cut(text.passage, chance)]))
-        chance.shuffle(passages)
-        messages = prompts.reading_messages(asked[0].question, passages)
-        for example in asked:
-            if example is not asked[0]:
-                messages += [{"role": "user", "content": f"Question: {example.question}"}]
-            answer = prompts.reading_answer(example.evidence, example.answer)
-            messages += [{"role": "assistant", "content": answer}]
-        conversations.append(messages)
-    return conversations
+    for window, here in zip(windows, told, strict=True):
+        elsewhere = [example for example in text.examples if example in known and example not in here]
+        untold = chance.sample(elsewhere, min(UNTOLD, len(elsewhere)))
+        asked = here + [Example(example.question) for example in untold]
+        passages = [window]
+        if asked and chance.random() < BESIDE:
+            question = chance.choice(asked).question
+            passages += dict.fromkeys(others.like(question, text.passage, chance) for _ in range(2))
+        conversations.append((passages, asked))
+    for example in unknown:
+        chance.choice(conversations)[1].append(example)
+    if chance.random() < AWAY:
+        asked = [Example(example.question) for example in chance.sample(text.examples, 2)]
+        conversations.append(([others.like(asked[0].question, text.passage, chance)], asked))
+    return [_conversation(passages, asked, chance) for passages, asked in conversations if asked]
+
+
+def _cut(passage: str, chance: random.Random) -> list[str]:
+    """A passage cut between its sentences into windows of different lengths."""
+    sentences, windows = sentences_of(passage), []
+    while sentences:
+        length = chance.randint(1, LONGEST)
+        windows.append(" ".join(sentences[:length]))
+        sentences = sentences[length:]
+    return windows
+
+
+def _conversation(passages: list[str], asked: list[Example], chance: random.Random) -> list[dict]:
+    passages, asked = chance.sample(passages, len(passages)), chance.sample(asked, len(asked))
+    messages = prompts.reading_messages(asked[0].question, passages)
+    for example in asked:
+        if example is not asked[0]:
+            messages += [{"role": "user", "content": f"Question: {example.question}"}]
+        messages += [{"role": "assistant", "content": prompts.reading_answer(example.evidence, example.answer)}]
+    return messages
 
 
 def _writing(text: Text, chance: random.Random) -> list[dict]:
@@ -154,15 +178,6 @@ def _writing(text: Text, chance: random.Random) -> list[dict]:
     return messages
 
 
-def _cut(passage: str, chance: random.Random) -> list[str]:
-    """A passage whole or in two pieces, as retrieval may find it."""
-    sentences = sentences_of(passage)
-    if len(sentences) < 4 or chance.random() < 0.4:
-        return [passage]
-    middle = chance.randint(2, len(sentences) - 2)
-    return [" ".join(sentences[:middle]), " ".join(sentences[middle:])]
-
-
 class Others:
     """Pieces of all texts, found by the words that they share with a question."""
 
@@ -175,10 +190,10 @@ class Others:
                 self.pieces.append((" ".join(sentences[start : start + 3]), text.passage))
         self.index = Search([str(n) for n in range(len(self.pieces))], [piece for piece, _ in self.pieces])
 
-    def like(self, question: str, without: set[str], chance: random.Random) -> str:
+    def like(self, question: str, without: str, chance: random.Random) -> str:
         """A piece of another passage that shares words with a question."""
         found = [self.pieces[int(name)] for name, _ in self.index.search([question], 3 * BEST)[0]]
-        pieces = [piece for piece, passage in found if passage not in without][:BEST]
+        pieces = [piece for piece, passage in found if passage != without][:BEST]
         return chance.choice(pieces or [piece for piece, _ in self.pieces])
 
 
