@@ -101,7 +101,7 @@ def _lines(path: Path) -> list[dict]:
 
 
 def rows_of(tokenizer, texts: list[Text], rounds: int, max_length: int, seed: int) -> list[dict[str, list[int]]]:
-    """Rows of both skills: every example is read once a round, and asked for once in every second round.
+    """Rows of both skills: every example is read and asked for once a round.
 
     Returns:
         `input_ids` and `labels` of each; of a row that is longer than `max_length` the last questions are left out, and
@@ -109,11 +109,9 @@ def rows_of(tokenizer, texts: list[Text], rounds: int, max_length: int, seed: in
     """
     chance, others = random.Random(seed), Others(texts)
     conversations = []
-    for number in range(rounds):
+    for _ in range(rounds):
         for text in texts:
-            conversations += _reading(text, others, chance)
-            if number % 2 == 0:
-                conversations.append(_writing(text, chance))
+            conversations += [*_reading(text, others, chance), _writing(text, chance)]
     rows = [_fitted(tokenizer, conversation, max_length) for conversation in conversations]
     return [row for row in rows if row["labels"]]
 
