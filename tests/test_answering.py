@@ -9,22 +9,16 @@ import pytest
 import torch
 
 from llama_qna import UserError
-from llama_qna.answering.answerer import SYSTEMS, Answerer, stripped
+from llama_qna.answering.answerer import Answerer, stripped
 from llama_qna.models import prompts
 from llama_qna.models.lineage import trained
 from llama_qna.project.data import read_chunks
+from llama_qna.project.systems import SYSTEMS
 from llama_qna.training.stages import finetune, pretrain
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture, small_run_fixture  # noqa: F401
 
 TRAINED = [system for system in SYSTEMS if system != "reader"]  # of a variant; the reader's base is the embedded one
-MEASURED = {
-    "base": "base",
-    "pretrained": "pretraining",
-    "qna": "finetuned",
-    "rag": "base_retrieval",
-    "qna+rag": "finetuned_retrieval",
-}
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +67,19 @@ def test_the_base_is_itself_again_after_an_adapter(continued, dequantize_once):
     answerer = Answerer(replace(continued, recipe=recipe))
     ids = torch.tensor([answerer.prompt_ids("Who wrote the manual?")])
     logits = {}
-    for name in ["base", "qna", "base", "pretrained", "qna", "base"]:
+    for name in ["base", "finetuned", "base", "pretrained", "finetuned", "base"]:
         now = answerer._load(name)(ids).logits
         assert torch.equal(logits.setdefault(name, now), now)
-    assert not torch.equal(logits["base"], logits["qna"]) and not torch.equal(logits["pretrained"], logits["qna"])
+    assert not torch.equal(logits["base"], logits["finetuned"]) and not torch.equal(
+        logits["pretrained"], logits["finetuned"]
+    )
     assert len(answerer._models) == 1, "the base is loaded once"
 
 
 def test_nothing_trained(shallow_variant):
     answerer = Answerer(shallow_variant)
     with pytest.raises(UserError, match="run `llama-qna run small` first"):
-        answerer.answer(["Who?"], "qna")
+        answerer.answer(["Who?"], "finetuned")
     with pytest.raises(UserError, match="run `llama-qna pretrain small` first"):
         answerer.stream("Who?", "pretrained")
     assert len(answerer.answer(["Who?", "Where is the workshop?", "Why?"], "base")) == 3
@@ -103,7 +99,7 @@ def test_a_damaged_adapter_is_named_and_the_base_still_answers(continued):
     "question, reason", [("", "is empty"), (" \n", "is empty"), ("why " * 1000, "longer than the 900 tokens")]
 )
 def test_bad_questions(answerer, question, reason):
-    for system in ("base", "rag"):
+    for system in ("base", "base+passages"):
         with pytest.raises(UserError, match=reason):
             answerer.answer(["Who?", question], system)
         with pytest.raises(UserError, match=reason):
@@ -111,7 +107,7 @@ def test_bad_questions(answerer, question, reason):
 
 
 def test_unknown_system(answerer):
-    with pytest.raises(UserError, match="no system 'gpt'; there are: reader, base, pretrained, qna, rag"):
+    with pytest.raises(UserError, match="no system 'gpt'"):
         answerer.answer(["Who?"], "gpt")
 
 

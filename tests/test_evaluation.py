@@ -6,19 +6,19 @@ import json
 import pytest
 
 from llama_qna.evaluation import bench, compare, perplexity, protocols
-from llama_qna.evaluation.free_rows import FREE
 from llama_qna.models import adapters, prompts
 from llama_qna.models.base import EMBEDDED, load_base
 from llama_qna.models.generate import generate_texts
 from llama_qna.project.data import read_chunks
 from llama_qna.project.gold import read_gold
+from llama_qna.project.systems import FREE, LABELS
 from llama_qna.text.scores import ROUGE_NAMES, rouge, score
 from llama_qna.text.search import Search
 from tests import fixtures_models as shared
 from tests.fixtures_models import small_run_fixture  # noqa: F401
 
 CHECKPOINTS = ["base", "pretraining checkpoint-2", "pretraining checkpoint-3"]
-SYSTEMS = [name for name in compare.SYSTEMS if name != "reader"]  # that one is measured by itself
+SYSTEMS = [name for name in LABELS if name not in ("reader", "finetuned_only+passages")]  # not asked here
 ALONE = ["finetuning_only checkpoint-2", "finetuning_only checkpoint-3"]
 CHECKPOINTS += ["finetuning checkpoint-2", "finetuning checkpoint-3"]
 
@@ -114,12 +114,12 @@ def test_systems_in_order(small_run, predictions):
     assert [name for name, *_ in found] == SYSTEMS
     assert [where for where in found if where[0] not in FREE] == [
         ("base", "base", "none"),
-        ("pretraining", "pretraining checkpoint-3", "none"),
-        ("finetuning_only", alone, "none"),
+        ("pretrained", "pretraining checkpoint-3", "none"),
+        ("finetuned_only", alone, "none"),
         ("finetuned", chosen, "none"),
-        ("base_retrieval", "base", "retrieved"),
-        ("finetuned_retrieval", chosen, "retrieved"),
-        ("base_right_chunk", "base", "right chunk"),
+        ("base+passages", "base", "retrieved"),
+        ("finetuned+passages", chosen, "retrieved"),
+        ("base+right_chunk", "base", "right chunk"),
     ]
 
 
@@ -143,7 +143,7 @@ def test_retrieved_chunks_are_what_the_retriever_finds(small_run, predictions):
     table = read_chunks(small_run.variant)
     body = table[table.kind == "body"]
     retriever = Search(list(body.chunk_id), list(body.text))
-    for system in ("base_retrieval", "finetuned_retrieval"):
+    for system in ("base+passages", "finetuned+passages"):
         for row in of(predictions, "test", system):
             (wanted,) = retriever.search([row["question"]], 5)
             assert row["retrieved"] == [chunk_id for chunk_id, _ in wanted] != []

@@ -12,10 +12,10 @@ import pytest
 
 from llama_qna import cli
 from llama_qna.documents.chunks import load
-from llama_qna.evaluation import bench, compare, perplexity, protocols
-from llama_qna.evaluation.free_rows import FREE
+from llama_qna.evaluation import bench, perplexity, protocols
 from llama_qna.models import adapters, prompts
 from llama_qna.pairs.qna import generate
+from llama_qna.project.systems import FREE, LABELS
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting import tables
 from llama_qna.training.stages import finetune, pretrain
@@ -94,7 +94,7 @@ def test_heldout_protocol_leaves_the_study_out_and_old_checkpoints_of_fine_tunin
     shutil.copytree(trained.finetuning, trained.finetuning_only)  # made by another stage
     metrics = protocols.evaluate(with_protocol(trained, "heldout"))
     assert metrics["published"] == [] and metrics["chosen"] == "finetuning checkpoint-3"
-    names = [name for name in compare.SYSTEMS if name not in ("reader", "finetuning_only")]  # asked elsewhere, or not
+    names = [name for name in LABELS if name != "reader" and not name.startswith("finetuned_only")]  # not asked
     assert [system["name"] for system in metrics["systems"]] == names
     assert protocols_of(trained) == {"in_sample", "test"}
 
@@ -105,7 +105,7 @@ def test_unanswerable_questions_are_asked_with_passages_and_of_no_model(trained)
     metrics = protocols.evaluate(with_protocol(trained, "heldout"))
     assert metrics["unanswerable"] == 1
     asked = {system["name"]: system["says_so"] for system in metrics["systems"] if system["says_so"]}
-    assert list(asked) == [*list(FREE)[:4], "base_retrieval", "finetuned_retrieval"]
+    assert list(asked) == [*list(FREE)[:4], "base+passages", "finetuned+passages"]
     assert asked["always_not"]["right"]["mean"] == asked["always_not"]["wrong"]["mean"] == 1
     assert "unanswerable.csv" in json.loads((trained.evaluation / "run.json").read_text())["inputs"]
 

@@ -1,4 +1,4 @@
-"""Questions answered by the models of a variant: the reader, the base, and the trained ones, alone and with retrieval.
+"""Questions answered by the models of a variant: the reader, the base, the trained ones, closed book and with passages.
 
 The prompts are those of evaluation and of training (`prompts`), decoding is greedy, so that the scores in
 `metrics.json` are scores of what a user gets here.
@@ -21,11 +21,8 @@ from llama_qna.models.lineage import reader_of, trained
 from llama_qna.project.data import read_chunks
 from llama_qna.project.files import sha256
 from llama_qna.project.recipe import EMBEDDED
+from llama_qna.project.systems import is_given_passages, model_of
 from llama_qna.project.variant import Variant
-
-SYSTEMS = ("reader", "base", "pretrained", "qna", "rag", "qna+rag")
-# the model behind each system; the reader and those with retrieval are given passages as well
-MODELS = {"reader": "reader", "base": "base", "pretrained": "pretrained", "qna": "qna", "rag": "base", "qna+rag": "qna"}
 
 
 class Prompter:
@@ -40,7 +37,7 @@ class Prompter:
         self.tokenizer = load_tokenizer(variant.recipe.base_model)
 
     def sources(self, question: str) -> list[Source]:
-        """The passages that share the most words with a question, the best first; those that `rag` is given.
+        """The passages that share the most words with a question, the best first: those that a model is given.
 
         Raises:
             UserError: the variant has no chunks on this machine.
@@ -73,20 +70,19 @@ class Prompter:
         return self.variant.recipe.evaluation.batch_size
 
     def label(self, system: str) -> str:
-        """What answers, such as `qna checkpoint-128 1713ce5c, transformers`: it tells trainings apart.
+        """What answers, such as `finetuned checkpoint-128 1713ce5c, transformers`: it tells trainings apart.
 
         Raises:
             UserError: there is no such system, or it is not trained.
         """
-        uses_retrieval(system)  # refuses a system that is not there
-        name = MODELS[system]
+        name = model_of(system)
         _, adapter = trained(self.variant, name)
         hashed = f" {adapter.name} {sha256(adapter / 'adapter_model.safetensors')[:8]}" if adapter else ""
         return f"{name}{hashed}, {self.computed_by}"
 
     def ask_for(self, question: str, system: str) -> tuple[list[int], tuple[Source, ...]]:
         """The prompt of a system, as `prompt_ids`, and the passages that were found for it."""
-        sources = tuple(self.sources(question)) if uses_retrieval(system) else ()
+        sources = tuple(self.sources(question)) if is_given_passages(system) else ()
         return self.prompt_ids(question, sources), sources
 
     @cached_property
@@ -94,20 +90,9 @@ class Prompter:
         return Passages(read_chunks(self.variant))
 
 
-def uses_retrieval(system: str) -> bool:
-    """Whether a system is given passages.
-
-    Raises:
-        UserError: there is no such system.
-    """
-    if system not in SYSTEMS:
-        raise UserError(f"there is no system {system!r}; there are: {', '.join(SYSTEMS)}")
-    return system == "reader" or "rag" in system
-
-
 def best_system(variant: Variant) -> str:
     """What answers best: the reader where the base has one, else the fine-tuned model."""
-    return "reader" if variant.recipe.base_model == EMBEDDED else "qna"
+    return "reader" if variant.recipe.base_model == EMBEDDED else "finetuned"
 
 
 class Answerer(Prompter):
@@ -124,12 +109,12 @@ class Answerer(Prompter):
         self._lock = threading.Lock()
 
     def answer(
-        self, questions: list[str], system: str = "qna", done: Callable[[int], None] = lambda count: None
+        self, questions: list[str], system: str = "finetuned", done: Callable[[int], None] = lambda count: None
     ) -> list[Answer]:
         """Answer questions in batches of the recipe's `evaluation.batch_size`, greedily.
 
         Args:
-            system: one of `SYSTEMS`.
+            system: one of `project.systems.SYSTEMS`.
             done: called with the number of answers that have been added.
 
         Returns:
@@ -147,11 +132,11 @@ class Answerer(Prompter):
         settings = self.variant.recipe.evaluation
         limits = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}
         with self._lock:
-            model = self._load(MODELS[system])
+            model = self._load(model_of(system))
             texts = generate_texts(model, self.tokenizer, [ids for ids, _ in asked], **limits, done=done)
         return [Answer(text, sources) for text, (_, sources) in zip(texts, asked, strict=True)]
 
-    def stream(self, question: str, system: str = "qna") -> Iterator[str]:
+    def stream(self, question: str, system: str = "finetuned") -> Iterator[str]:
         """Answer one question piece by piece; the pieces together are the answer.
 
         The model writes in a thread of its own, so that a reader who goes away or reads slowly holds nobody up.
@@ -163,8 +148,8 @@ class Answerer(Prompter):
             return iter([self.answer([question], system)[0].text])
         ids, _ = self.ask_for(question, system)
         with self._lock:
-            self._load(MODELS[system])  # what is missing is said here, and not by the first piece
-        return stripped(self._pieces(ids, MODELS[system]))
+            self._load(model_of(system))  # what is missing is said here, and not by the first piece
+        return stripped(self._pieces(ids, model_of(system)))
 
     def _pieces(self, ids: list[int], name: str) -> Iterator[str]:
         import torch

@@ -23,6 +23,8 @@ from llama_qna.project.files import sha256, write_json, write_lines
 from llama_qna.project.stage import once
 from llama_qna.project.variant import Variant
 
+CLOSED_BOOK = {"base": "base", "pretraining": "pretrained"}  # stages whose last model is asked on test, and as whom
+
 
 def evaluate(variant: Variant) -> dict:
     """Stage 5: score the base, every checkpoint, and the systems that are compared.
@@ -90,8 +92,8 @@ def _evaluate(variant: Variant, points: list[Point], pairs: pd.DataFrame, questi
     # --- the checkpoints that dev chooses, by one rule, asked on test
     chosen, alone = (_chosen(bench, points, stage) for stage in ("finetuning", "finetuning_only"))
     if questions is not None:
-        bench.answer(bench.load(chosen), _with_passages(bench, chosen, "finetuned_retrieval"))
-        for point, system in [(chosen, "finetuned")] + ([(alone, "finetuning_only")] if alone else []):
+        bench.answer(bench.load(chosen), _with_passages(bench, chosen, "finetuned+passages"))
+        for point, system in [(chosen, "finetuned")] + ([(alone, "finetuned_only")] if alone else []):
             model = bench.load(point)
             bench.answer(model, bench.likelihoods(model, bench.gold(point, system, "test")))
 
@@ -117,12 +119,12 @@ def _measure(bench: Bench, point: Point, points: list[Point]) -> list[dict]:
         about = {"name": point.name, "stage": point.stage, "step": point.step}
         entries = [about | {"perplexity": bench.perplexities(model)}]
         asked += bench.in_sample(point.name)
-    if is_last and point.stage in ("base", "pretraining"):  # which checkpoint of fine-tuning is compared, dev decides
-        asked += bench.likelihoods(model, bench.gold(point, point.stage, "test"))
+    if is_last and point.stage in CLOSED_BOOK:  # which checkpoint of fine-tuning is compared, dev decides
+        asked += bench.likelihoods(model, bench.gold(point, CLOSED_BOOK[point.stage], "test"))
     bench.answer(model, asked)
     if point.stage == "base":
-        bench.answer(model, _with_passages(bench, point, "base_retrieval"))
-        bench.answer(model, bench.gold(point, "base_right_chunk", "test", "right chunk"))
+        bench.answer(model, _with_passages(bench, point, "base+passages"))
+        bench.answer(model, bench.gold(point, "base+right_chunk", "test", "right chunk"))
     if is_last and of_curve and bench.settings.protocol != "heldout":
         bench.published(model, point)
     return entries

@@ -74,7 +74,7 @@ def trained(variant: Variant, name: str) -> tuple[Path | None, Path | None]:
     """The folder of weights (None: the base's own) and the adapter (None: none) of a model of a variant.
 
     Args:
-        name: `base`, `reader`, `pretrained` or `qna`.
+        name: `base`, `reader`, `pretrained` or `finetuned`.
 
     Raises:
         UserError: it has not been trained on this machine, or does not belong to the recipe any more.

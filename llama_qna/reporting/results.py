@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llama_qna import UserError
 from llama_qna.project.files import write_text
+from llama_qna.project.systems import CEILINGS
 from llama_qna.text.tables import markdown
 
 HARDWARE = "one NVIDIA L4"
@@ -32,7 +33,6 @@ SEEDS |= {
     f"perplexity {key}": f"perplexity, {name}"
     for key, name in {"domain": "text", "heldout": "held out", "general": "general", "wikitext2": "WikiText-2"}.items()
 }
-CEILINGS = ("base_right_chunk", "gold_evidence")  # are told where the answer stands: no systems that could be used
 FREE = "no model"  # the context of the systems that no model stands behind
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
@@ -207,8 +207,8 @@ def _findings(run: dict) -> list[str]:
     """The differences that matter, a line each, and what the shipped checkpoint costs in general language."""
     systems = {system["name"]: system for system in run["systems"]}
     best = best_against(run, "best_sentence")
-    pairs = [("finetuned", other, ()) for other in ("base", "finetuning_only")]
-    pairs += [("finetuned", "question", ("rougeL",)), ("base_retrieval", "base", ())]
+    pairs = [("finetuned", other, ()) for other in ("base", "finetuned_only")]
+    pairs += [("finetuned", "question", ("rougeL",)), ("base+passages", "base", ())]
     lines = [
         _difference(systems[name]["label"], systems[name], systems[other], more)
         for name, other, more in pairs

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.answering.answerer import MODELS, SYSTEMS, Answerer, Source, uses_retrieval
+from llama_qna.answering.answerer import Answerer, Source
 from llama_qna.models.lineage import trained
 from llama_qna.project.data import read_chunks
 from llama_qna.project.gold import read_gold, references
+from llama_qna.project.systems import SYSTEMS, is_given_passages, model_of
 from llama_qna.project.variant import Variant, variant_names
 from llama_qna.serving.library import Library, Shown, shown
 from llama_qna.text.scores import score
@@ -44,7 +45,7 @@ class Reply:
     """What a system has said so far; scores and reference once it is done, where the question is a gold one."""
 
     text: str
-    sources: tuple[Source, ...] = ()  # what retrieval finds; a system with retrieval was given them
+    sources: tuple[Source, ...] = ()  # what was found for the question; a system with passages was given them
     by: str = ""  # what computed it: `transformers` in this process, or `vLLM`
     evidence: Shown | None = None  # the sentence that the answer was taken from
     gold: GoldQuestion | None = None
@@ -102,8 +103,8 @@ class Desk:
         variant, missing = Variant.load(name), {}
         for system in SYSTEMS:
             try:
-                trained(variant, MODELS[system])
-                if uses_retrieval(system):
+                trained(variant, model_of(system))
+                if is_given_passages(system):
                     read_chunks(variant)
             except UserError as error:
                 missing[system] = str(error)
@@ -160,7 +161,7 @@ class Desk:
             missing = self.missing(name)
         except UserError as error:
             missing = dict.fromkeys(SYSTEMS, str(error))
-        for system in sorted(SYSTEMS, key=MODELS.get):
+        for system in sorted(SYSTEMS, key=model_of):
             if system in missing:
                 yield system, Reply("", done=True, problem=missing[system])
             else:
@@ -171,7 +172,7 @@ class Desk:
         try:
             return tuple(answerer.sources(question))
         except UserError:
-            if uses_retrieval(system):
+            if is_given_passages(system):
                 raise
             return ()  # no chunks on this machine: the model can answer all the same
 
@@ -194,7 +195,7 @@ def messages(reply: Reply, name: str, system: str) -> list[dict]:
     if not reply.done:
         return answer
     count = f"{len(reply.sources)} passage{'s' if len(reply.sources) != 1 else ''}"
-    how = f"given {count}" if uses_retrieval(system) else f"given no passage; retrieval finds {len(reply.sources)}"
+    how = f"given {count}" if is_given_passages(system) else f"given no passage; {len(reply.sources)} were found"
     passages = passages_text(reply.sources) or "No passage shares a word with the question."
     if reply.evidence:
         shown = reply.evidence
