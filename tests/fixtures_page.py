@@ -33,6 +33,9 @@ class StandIn:
         self.variant, self.seconds = variant, seconds
         self.asked, self.left = [], 0
 
+    def reads(self, system: str) -> bool:
+        return system == "reader"
+
     def sources(self, question: str) -> list[Source]:
         return [Source("manual-1", "manual", 3, "2 The lid", HOSTILE), Source("manual-2", "manual", 4, "", "A hinge.")]
 

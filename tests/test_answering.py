@@ -4,14 +4,15 @@ import json
 import threading
 from contextlib import closing
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from llama_qna import UserError
-from llama_qna.answering.answerer import Answerer, stripped
+from llama_qna.answering.answerer import Answerer, best_system, stripped
 from llama_qna.models import prompts
-from llama_qna.models.lineage import trained
+from llama_qna.models.lineage import Point, reader_of, trained
 from llama_qna.project.data import read_chunks
 from llama_qna.project.systems import SYSTEMS
 from llama_qna.training.stages import finetune, pretrain
@@ -31,10 +32,7 @@ def measured(small_run):
     """The rows that evaluation wrote about the test questions, by system."""
     lines = (small_run.variant.evaluation / "predictions.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    return {
-        system: [row for row in rows if (row["protocol"], row["system"]) == ("test", name)]
-        for system, name in MEASURED.items()
-    }
+    return {name: [row for row in rows if (row["protocol"], row["system"]) == ("test", name)] for name in TRAINED}
 
 
 @pytest.fixture
@@ -73,7 +71,7 @@ def test_the_base_is_itself_again_after_an_adapter(continued, dequantize_once):
     assert not torch.equal(logits["base"], logits["finetuned"]) and not torch.equal(
         logits["pretrained"], logits["finetuned"]
     )
-    assert len(answerer._models) == 1, "the base is loaded once"
+    assert len(answerer.models._models) == 1, "the base is loaded once"
 
 
 def test_nothing_trained(shallow_variant):
@@ -174,3 +172,28 @@ def test_a_reader_who_goes_away_holds_nobody_up(answerer):
 def test_stripped(pieces, text):
     found = list(stripped(pieces))
     assert "".join(found) == text and all(found)
+
+
+# --- systems that read -----------------------------------------------------------------------------------------------
+
+
+def test_a_model_trained_with_passages_answers_as_the_reader_does(small_run):
+    """Both by one procedure: a fine-tuned model whose adapter is the reader's shows what the reader shows."""
+    variant = replace(small_run.variant, recipe=with_passages(small_run.variant.recipe))
+    assert best_system(variant) == "finetuned+passages" and best_system(small_run.variant) == "reader"
+    answerer, questions = Answerer(variant), ["What does SkipNet leave out?", "Who paid for the moon?"]
+    answerer.finetuned = Point("finetuning", reader_of(variant).adapter)
+    assert [answerer.reads(system) for system in SYSTEMS] == [True, False, False, False, False, True]
+    read, found = (answerer.answer(questions, system) for system in ("reader", "finetuned+passages"))
+    for own, answer in zip(found, read, strict=True):
+        assert own.sources and own.said_not == (own.evidence is None)
+        assert set(own.sources) == set(answer.sources)
+    assert answerer.answer(questions[:1])[0].sources == (), "closed book it is given nothing"
+
+
+def with_passages(recipe):
+    """The recipe of a model that learnt to read, on the base as the reader has it."""
+    shares = SimpleNamespace(closed_book=0.25, with_passage=0.25, others_only=0.25, question=0.25)
+    stage = recipe.finetuning.model_copy(update={"passages": shares})
+    quantization = recipe.quantization.model_copy(update={"bits": 16})
+    return recipe.model_copy(update={"finetuning": stage, "quantization": quantization})

@@ -34,6 +34,9 @@ class Oracle:
     def sources(self, question):
         return [PASSAGE]
 
+    def reads(self, system):
+        return False
+
     def answer(self, questions, system="finetuned"):
         if self.fail_at in questions:
             raise KeyboardInterrupt
@@ -174,7 +177,7 @@ def test_sources_are_told_apart_and_steer_no_terminal():
     given = list(terminal.ask(Oracle(), ["who"], "base+passages", True))[1]
     found = list(terminal.ask(Oracle(), ["who"], "finetuned", True))[1]
     assert given == "Answered from:\n  small, page 3, 2 Method (small-0001)\n    The mill [31mburns."
-    assert found.startswith("The model was given no passage; retrieval finds:\n  small, page 3")
+    assert found.startswith("The model was given no passage; these were found:\n  small, page 3")
 
 
 @pytest.fixture
@@ -197,7 +200,7 @@ def test_questions_from_a_pipe(oracle, monkeypatch, capsys):
 )
 def test_questions_may_stand_around_options(oracle, capsys, words):
     assert cli.main(["ask", "paper_135m", "--system", "finetuned", *words]) == 0
-    assert oracle.asked == ["who", "why"] and capsys.readouterr().out.count("retrieval finds") == 2
+    assert oracle.asked == ["who", "why"] and capsys.readouterr().out.count("these were found") == 2
 
 
 @pytest.mark.parametrize(

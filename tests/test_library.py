@@ -31,6 +31,10 @@ class Quoting:
     def __init__(self, chunks, reader):
         self.sentences, self.asked, self.at_once = Sentences(chunks), [], threading.Semaphore()
 
+    @classmethod
+    def of(cls, chunks, reader):
+        return cls(chunks, reader)
+
     def check(self, question):
         if not question.strip():
             raise UserError("the question is empty")

@@ -113,7 +113,7 @@ def test_answer_streams_in(desk, url, open_page):  # noqa: F811
     early = bot(page).first.inner_text()
     expect(bot(page).first).to_contain_text(f"finetuned says of 'Why is it so?': {REFERENCE}")
     assert len(early) < len(bot(page).first.inner_text())
-    expect(bot(page).nth(1)).to_contain_text("given no passage; retrieval finds 2")
+    expect(bot(page).nth(1)).to_contain_text("given no passage; 2 were found")
 
 
 def test_systems_are_switched_and_passages_and_scores_shown(url, open_page):

@@ -28,7 +28,7 @@ SCORES = [
 COMPARED = ["right", "new_words_f1", "rougeL", "f1"]  # the scores whose differences are tested
 BY_KIND = ["right", "new_words_f1"]
 LIKELIHOOD = "log_likelihood"  # of the reference answer; for systems without context alone, and tested likewise
-AGAINST = ["question", "best_sentence", "reader", "base", "base+passages", "finetuned_only"]
+AGAINST = ["question", "best_sentence", "reader", "base", "base+passages", "finetuned_only", "finetuned_only+passages"]
 
 
 def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], published: dict[str, float]) -> dict:
@@ -36,15 +36,17 @@ def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], pub
 
     Args:
         about: `variant`, `base_model`, `protocols`, `chosen`.
-        checkpoints: name, stage, step and perplexities of the base and of every checkpoint, in order.
+        checkpoints: name, stage, step, perplexities of the base and of every checkpoint, in order, and `whole`: whether
+            all texts and training questions measured it, and not their sample alone.
         predictions: the rows of `predictions.jsonl`.
         published: perplexity by the study's arithmetic of each stage.
 
     Returns:
-        `about` with `questions`, `checkpoints` (with in-sample ROUGE, and on `dev` scores with their intervals and
-        differences to base, with p values corrected across checkpoints by Holm), `dev` (the scores of the systems of
-        `systems.FREE` on that fold), `systems` (each score with its 95% interval, clustered by section, paired
-        differences, by kind of question, and `says_so`, see `_says_so`), `retrieval` and `published`.
+        `about` with `questions`, `checkpoints` (with in-sample ROUGE, `sample`, perplexities and ROUGE of the sample
+        alone, and on `dev` scores with their intervals and differences to base, with p values corrected across
+        checkpoints by Holm), `dev` (the scores of the systems of `systems.FREE` on that fold), `systems` (each score
+        with its 95% interval, clustered by section, paired differences, by kind of question, and `says_so`, see
+        `_says_so`), `retrieval` and `published`.
 
     Raises:
         UserError: a score is no finite number.
@@ -60,7 +62,9 @@ def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], pub
     systems = [_system(name, by) for name in LABELS if ("test", name) in by]
     for other in AGAINST:
         _correct([system["against"][other] for system in systems if other in system["against"]])
-    count = {protocol: len(rows) for (protocol, _), rows in by.items()}
+    count = {}
+    for (protocol, _), rows in by.items():
+        count[protocol] = max(len(rows), count.get(protocol, 0))  # a checkpoint may have been asked a sample alone
     return about | {
         "questions": {protocol: count.get(protocol, 0) for protocol in ("in_sample", "dev", "test")},
         "unanswerable": count.get("test unanswerable", 0),
@@ -121,6 +125,8 @@ def protocols(settings: Evaluation, general: str, published: dict, texts: list[s
     return {
         "perplexity": f"exp(sum of nll / scored tokens), window {settings.window}, stride {settings.stride}; "
         f"domain: the text trained on, heldout: the held-out sections, general: {general}, never trained on{wikitext2}",
+        "sample": f"{settings.sample} training questions and {settings.sample_windows} windows of each text measure "
+        "every checkpoint, the same for all; those that are `whole` are measured by all questions and texts besides",
         "in_sample": f"the training questions, greedy decoding, up to {limit} new tokens, rouge-score F1 without "
         "stemming, answer labels stripped",
         "heldout": f"gold questions that nothing was trained on, greedy decoding, up to {limit} new tokens; the "
@@ -137,7 +143,12 @@ def _means(rows: list[dict], names: list[str]) -> dict[str, float]:
 
 
 def _checkpoint(checkpoint: dict, by: dict) -> dict:
-    entry = checkpoint | {"rouge": _means(by["in_sample", checkpoint["name"]], ROUGE_NAMES)}
+    rows = by["in_sample", checkpoint["name"]]
+    entry = checkpoint | {"rouge": _means(rows, ROUGE_NAMES)}
+    if "whole" in checkpoint:  # without it, the run is of before there was a sample
+        sampled = [row for row in rows if row["sample"]]
+        perplexity = {text: found["sample"]["perplexity"] for text, found in checkpoint["perplexity"].items()}
+        entry["sample"] = {"perplexity": perplexity, "rouge": _means(sampled, ROUGE_NAMES)}
     dev, base = by.get(("dev", checkpoint["name"])), by.get(("dev", "base"))
     if dev:
         entry["dev"], sections = _means(dev, COMPARED), [row["section"] for row in dev]

@@ -91,6 +91,11 @@ def trained(variant: Variant, name: str) -> tuple[Path | None, Path | None]:
     return point.weights, adapter
 
 
+def has_reader(variant: Variant) -> bool:
+    """Whether there is a reader for the base of a variant."""
+    return variant.recipe.base_model == EMBEDDED
+
+
 def reader_of(variant: Variant, name: str = READER) -> Reader:
     """The reader of a variant's base.
 

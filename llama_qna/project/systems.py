@@ -33,6 +33,7 @@ LABELS = {name: FREE[name] for name in FREE if name != "gold_evidence"} | {
     "finetuned_only": "fine-tuned without pretraining",
     "finetuned": "fine-tuned",
     f"base{PASSAGES}": "base with passages",
+    f"pretrained{PASSAGES}": "pretrained with passages",
     f"finetuned_only{PASSAGES}": "fine-tuned without pretraining, with passages",
     f"finetuned{PASSAGES}": "fine-tuned with passages",
     "base+right_chunk": "base given the right chunk",

@@ -37,10 +37,13 @@ FREE = "no model"  # the context of the systems that no model stands behind
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
-def our_run(metrics: dict) -> dict:
+def our_run(metrics: dict, sampled: bool = False) -> dict:
     """A run whose checkpoints are flat: `name`, `stage`, `step`, the perplexity of each text (`domain`, `heldout`,
     `general`), the ROUGEs on the training questions, and `dev`, ROUGE-L on the gold questions of the fold dev, with
     `dev_low` and `dev_high`, the ends of its interval.
+
+    Args:
+        sampled: perplexities and ROUGEs of the sample, which every checkpoint was measured by: for curves.
 
     Raises:
         UserError: the metrics are of an older form, without checkpoints or without the scores of today.
@@ -52,8 +55,11 @@ def our_run(metrics: dict) -> dict:
     checkpoints = []
     for checkpoint in found:
         flat = {key: checkpoint[key] for key in ("name", "stage", "step")}
-        flat |= {text: measured["perplexity"] for text, measured in checkpoint["perplexity"].items()}
-        flat |= {key: checkpoint["rouge"][key] for key in ROUGE}
+        if sampled and "sample" in checkpoint:
+            flat |= checkpoint["sample"]["perplexity"] | checkpoint["sample"]["rouge"]
+        else:
+            flat |= {text: measured["perplexity"] for text, measured in checkpoint["perplexity"].items()}
+            flat |= {key: checkpoint["rouge"][key] for key in ROUGE}
         if checkpoint.get("dev"):
             interval = checkpoint["dev_interval"]["rougeL"]
             flat |= {"dev": checkpoint["dev"]["rougeL"], "dev_low": interval["low"], "dev_high": interval["high"]}

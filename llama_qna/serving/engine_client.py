@@ -79,6 +79,8 @@ class EngineAnswerer(Prompter):
                 yield from (choice.text for choice in chunk.choices)
 
     def _options(self, system: str) -> dict:
+        if self.reads(system):
+            raise UserError(f"{system} answers in this process alone: ask without --engine")
         return {
             "model": model_name(self.variant, model_of(system), self._alone),
             "max_tokens": self.variant.recipe.evaluation.max_new_tokens,

@@ -70,7 +70,7 @@ class Library:
         self._lock = threading.Lock()
         chunks = self._chunks()
         self.foreign = _foreign(self.reader, chunks)  # a line where documents are in a language that the base has not
-        self._answerer = ReadingAnswerer(chunks, self.reader)
+        self._answerer = ReadingAnswerer.of(chunks, self.reader)
         self._content = chunks.text
 
     def ask(self, question: str) -> Told:
@@ -88,6 +88,10 @@ class Library:
         _only(system)
         with self._lock:
             return self._answerer.answer(questions, done)
+
+    def reads(self, system: str) -> bool:
+        """See `answering.answerer.reads`."""
+        return True
 
     def stream(self, question: str, system: str = SYSTEM) -> Iterator[str]:
         """The answer in one piece: it begins when the quote before it has come to an end."""

@@ -167,13 +167,13 @@ def build(desk: Desk, name: str) -> gr.Blocks:
 def choose(desk: Desk, name: str, system: str | None) -> tuple[gr.Radio, gr.Dropdown, gr.Textbox]:
     """What the page offers for a variant: the systems that can answer, the gold questions, and what to run."""
     try:
-        missing, gold = desk.missing(name), desk.gold(name)
+        missing, gold, best = desk.missing(name), desk.gold(name), desk.best(name)
         notice = "\n".join(dict.fromkeys(missing.values()))
     except UserError as error:  # the recipe or the gold file is broken
-        missing, gold, notice = {}, [], str(error)
+        missing, gold, best, notice = {}, [], SYSTEMS[0], str(error)
     systems = [key for key in SYSTEMS if key not in missing]
     if system not in systems:
-        system = next(key for key in ("reader", "finetuned", "base") if key in systems)
+        system = next(key for key in (best, "finetuned", "base") if key in systems)
     return (
         gr.Radio(choices=[(LABELS[key], key) for key in systems], value=system),
         gr.Dropdown(choices=[(_gold_label(row), row.question) for row in gold], value=None, visible=bool(gold)),

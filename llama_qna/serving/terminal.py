@@ -98,7 +98,7 @@ def converse(answerer: Prompter, system: str, with_sources: bool) -> None:
 
 def _converse_once(answerer: Prompter, question: str, system: str, with_sources: bool) -> None:
     try:
-        if system == "reader":  # its answer and its evidence are there at once
+        if answerer.reads(system):  # its answer and its evidence are there at once
             print("\n".join(ask(answerer, [question], system, with_sources)))
             return
         for piece in answerer.stream(question, system):
