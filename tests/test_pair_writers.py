@@ -9,7 +9,7 @@ import yaml
 from llama_qna import UserError, cli
 from llama_qna.documents.chunks import load
 from llama_qna.pairs import qna
-from llama_qna.pairs.evidence import evidence_of, stands_alone
+from llama_qna.pairs.evidence import evidence_of, stands_alone, worth
 from llama_qna.pairs.writers import Passage, Written, write_pairs, writer
 from llama_qna.project.data import read_chunks
 from llama_qna.project.stage import valid_record
@@ -252,11 +252,21 @@ def test_what_stands_alone(sentence, wanted):
 
 
 def test_evidence_is_spread_over_the_chunk():
-    text = " ".join(FACTS)
-    assert evidence_of(text, False, 20) == list(FACTS)
-    assert evidence_of(text, True, 20) == list(FACTS)[1:]
-    assert evidence_of(text, False, 5) == list(FACTS)[::2]
+    def found(*arguments):
+        return [sentence for sentence, _ in evidence_of(text, *arguments)]
+
+    facts, text = list(FACTS), " ".join(FACTS)
+    assert (found(False, 20), found(True, 20), found(False, 5)) == (facts, facts[1:], facts[::2])
+    assert evidence_of(text, False, 5)[1][1] == " ".join(facts[1:4]), "with its neighbours"
     assert evidence_of("A short one.", False, 5) == []
+
+
+def test_made_up_question_is_worth_less():
+    cause, plain = list(FACTS)[3], list(FACTS)[2]
+    text = f"{cause} {plain}"
+    assert worth("Why did the northern sluice fail?", cause, text) > worth("When did the sluice fail?", cause, text)
+    assert worth("When did the sluice fail?", cause, text) > worth("When did the wizard fail?", cause, text)
+    assert worth("How heavy is the lid?", plain, text) > worth("Why is the lid of the kiln lifted?", plain, text)
 
 
 # --- text ------------------------------------------------------------------------------------------------------------

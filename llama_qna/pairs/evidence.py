@@ -1,4 +1,4 @@
-"""The sentences of a chunk that a question may be asked about: whole ones that stand alone; and what a question asks."""
+"""The sentences of a chunk that a question may be asked about, whole ones that stand alone; what a question asks for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from llama_qna.text.language import language_of
 from llama_qna.text.words import ENDED, content_words, sentences_of
 
+DEEP, STRANGE = 0.25, 1.0  # nats
 FEWEST, LONGEST = 4, 45  # content words, and words: a longer "sentence" is mostly a list or a table
 # By language, how a sentence begins that leans on the one before it, and what points out of it within its first words;
 # in other languages nothing is known to.
@@ -51,13 +52,26 @@ def stands_alone(sentence: str, language: str = "en") -> bool:
     return bool(whole and says and not leans and not sentence.endswith("?"))
 
 
-def evidence_of(text: str, continued: bool, count: int) -> list[str]:
-    """Up to `count` sentences of a chunk that stand alone, spread evenly over those that do.
+def evidence_of(text: str, continued: bool, count: int) -> list[tuple[str, str]]:
+    """Up to `count` sentences of a chunk that stand alone, spread evenly over those that do; each with its neighbours.
 
     Args:
         continued: the chunk begins in the middle of its section; its first sentence may be the end of one.
     """
     language = language_of(text) or "en"
-    sentences = sentences_of(text)[continued:]
-    fit = [sentence for sentence in dict.fromkeys(sentences) if stands_alone(sentence, language)]
-    return [fit[place * len(fit) // count] for place in range(count)] if len(fit) > count else fit
+    sentences = sentences_of(text)
+    fit = [n for n, sentence in enumerate(sentences) if n >= continued and stands_alone(sentence, language)]
+    if len(fit) > count:
+        fit = [fit[place * len(fit) // count] for place in range(count)]
+    return [(sentences[n], " ".join(sentences[max(0, n - 1) : n + 2])) for n in fit]
+
+
+def worth(question: str, sentence: str, text: str) -> float:
+    """What speaks for a question about a sentence beside its likelihood, in nats.
+
+    A question that asks for more than a name or a number is less likely and worth more; one in words that the text does
+    not have was made up, and so was one that asks why where no reason is given.
+    """
+    asked = content_words(question)
+    strange = len(asked - content_words(text)) / max(1, len(asked))
+    return DEEP * asks_deeper(question) - STRANGE * strange - STRANGE * asks_for_no_reason(question, sentence)

@@ -35,6 +35,7 @@ VAGUE = re.compile(
     r"\b([Ii]t|[Tt]hey|[Tt]heir|[Ii]ts|[Tt]hese|[Tt]his)\b|^(?!Who).*\b([Hh]is|[Hh]er)\b"
     r"|^(What|Why) [a-z]+ (to )?the [a-z-]+( [a-z]+)?\?$"
 )
+DOUBT = -1.5  # nats: a reader that is likelier than that to find no answer is not believed
 SHORTEST_QUOTE = 12  # characters; less stands in many sentences
 AFTER_NOUN = "and|or|to|in|on|at|by|from|with|into|through|is|was|are|were|be|have|has|can|when|while|under|over|after"
 # Every reason to reject a pair, in the order in which it is looked for: the cheap ones first.
@@ -88,12 +89,13 @@ class Filters:
         length = len(question.split()) + len(CHARACTER.findall(question)) // 2  # two characters are about a word
         about = candidate.evidence or answer  # a short answer need not say what it was asked about
         told = content_words(about, language)
+        grounds = told if candidate.evidence else source
         rules = {
-            "the reader finds no answer": not answer,
+            "the reader finds no answer": not answer or (candidate.doubt is not None and candidate.doubt > DOUBT),
             "cut off": not ANSWER_END.search(answer) or not QUESTION_END.search(question),
             "not a question": (language == "en" and not QUESTION_WORD.search(question)) or not 3 <= length <= 40,
             "refers to the text": bool(re.search(POINTS_AT_TEXT.get(language, "(?!)"), f"{question} {answer}", re.I)),
-            "not supported by the chunk": not supported(answer, answered, source, 0.75, language)
+            "not supported by the chunk": not supported(answer, answered, grounds, 0.75, language)
             or not supported(question, asked, source, 0.6, language),
             "answer repeats the question": answered <= asked,
             "question repeats itself": _repeats(question, about, language),

@@ -16,8 +16,6 @@ from pathlib import Path
 import pandas as pd
 
 from llama_qna import UserError
-from llama_qna.models.device import device
-from llama_qna.models.lineage import READER, reader_of
 from llama_qna.pairs import writers
 from llama_qna.pairs.filters import REASONS, Duplicates, Filters
 from llama_qna.pairs.ledger import Ledger, entry_key
@@ -181,6 +179,8 @@ def _group_size(generation: Generation) -> int:
     On a CPU the reader is given one at a time: what it is asked about a passage fills a batch, and all of it begins
     with the passage, which is then computed once.
     """
+    from llama_qna.models.device import device
+
     return 1 if generation.method == "reader" and device() == "cpu" else generation.batch_size
 
 
@@ -321,6 +321,8 @@ def _reader_hash(variant: Variant) -> str:
     """The hash of the adapter that writes, or an empty string."""
     if variant.recipe.generation.method != "reader" or variant.recipe.generation.qna_file:
         return ""
+    from llama_qna.models.lineage import READER, reader_of
+
     return sha256(reader_of(variant, variant.recipe.start or READER).adapter / "adapter_model.safetensors")
 
 

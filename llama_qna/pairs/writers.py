@@ -8,12 +8,13 @@ runs on a model in this process or on a server (`server`).
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 
 from llama_qna import UserError
 from llama_qna.models import prompts
 from llama_qna.pairs import parser
-from llama_qna.pairs.evidence import asks_deeper, evidence_of
+from llama_qna.pairs.evidence import evidence_of, worth
 from llama_qna.project.recipe import Generation
 from llama_qna.project.variant import Variant
 from llama_qna.text.words import CITATION, content_words
@@ -88,8 +89,17 @@ def writer(variant: Variant):
 
 SPARE = 2  # sentences that are asked about beside as many as pairs are wanted: the filters take some
 SAMPLES = 2  # questions about a sentence that are drawn, beside the likeliest one
-DEEPER = 0.25  # nats that a question may be less likely which asks why, how, whether, or to compare
 QUOTE_TOKENS = 96  # of a quote and its answer
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A sentence that is asked about."""
+
+    index: int  # of its passage
+    sentence: str
+    around: str  # with its neighbours
+    seed: str
 
 
 class Reading:
@@ -98,7 +108,7 @@ class Reading:
     A model of 135M parameters writes questions that its sentence does not answer, or that others answer better. So the
     likelihood of the question after its sentence is measured (Sachan et al. 2022, arXiv:2204.07496), and the reader,
     which does not know the sentence, has to quote it from the chunk (round-trip consistency, Alberti et al. 2019,
-    arXiv:1906.05416). The chunk stands first in every prompt, so that it is computed once.
+    arXiv:1906.05416). The chunk stands first in every prompt of the second step, so that it is computed once.
     """
 
     def __init__(self, engine: LocalModel, settings: Generation):
@@ -109,52 +119,51 @@ class Reading:
         texts = [" ".join(CITATION.sub("", passage.text).split()) for passage in passages]
         count = self.settings.pairs_per_chunk + SPARE
         asked = [
-            (index, sentence)
+            Asked(index, sentence, around, f"{attempt} {passage.chunk_id} {sentence}")
             for index, passage in enumerate(passages)
-            for sentence in evidence_of(passage.text, passage.continued, count)
+            for sentence, around in evidence_of(passage.text, passage.continued, count)
         ]
 
         # --- a question about each
-        prompts_of = [self.engine.ids(prompts.writing_messages(texts[index], sentence)) for index, sentence in asked]
-        seeds = [f"{attempt} {passages[index].chunk_id} {sentence}" for index, sentence in asked]
-        questions, tokens = self._questions(prompts_of, seeds, attempt)
+        written = self._questions(asked, greedy=attempt == 1)  # the likeliest question is the same at every attempt
+        best = self._best(asked, written, texts)
+        tokens = Counter()
+        for n, question in written:
+            tokens[asked[n].index] += self.engine.count(question)
 
         # --- what the chunk answers
         reading = [
-            self.engine.ids(prompts.reading_messages(question, [texts[index]]))
-            for (index, _), (question, _) in zip(asked, questions, strict=True)
+            self.engine.ids(prompts.reading_messages(question, [texts[about.index]]))
+            for about, (question, _) in zip(asked, best, strict=True)
         ]
-        said = self.engine.generate(reading, seeds, temperature=0.0, max_new_tokens=QUOTE_TOKENS)
-        doubts = self.engine.doubts(reading)
-        written = [Written([]) for _ in passages]
-        rows = zip(asked, questions, said, doubts, tokens, strict=True)
-        for (index, sentence), (question, score), text, doubt, count in rows:
-            written[index].candidates.append(_read(question, sentence, text, score, round(doubt, 3)))
-            written[index].tokens += count + self.engine.count(text)
-        return written
+        said = self.engine.generate(
+            reading, [about.seed for about in asked], temperature=0.0, max_new_tokens=QUOTE_TOKENS
+        )
+        found: list[list[Candidate]] = [[] for _ in passages]
+        for about, (question, score), text, doubt in zip(asked, best, said, self.engine.doubts(reading), strict=True):
+            found[about.index].append(_read(question, about.sentence, text, score, doubt))
+            tokens[about.index] += self.engine.count(text)
+        return [Written(candidates, tokens[index]) for index, candidates in enumerate(found)]
 
-    def _questions(self, prompts_of, seeds, attempt) -> tuple[list[tuple[str, float]], list[int]]:
-        """The best question after each prompt with its likelihood; and the tokens written for each prompt."""
-        drawn = [(n, f"{seed} {k}") for k in range(SAMPLES) for n, seed in enumerate(seeds)]
-        rows = [n for n, _ in drawn]
-        texts = self.engine.generate([prompts_of[n] for n in rows], [seed for _, seed in drawn])
-        if attempt == 1:  # the likeliest question is the same at every attempt
-            rows += range(len(prompts_of))
-            texts += self.engine.generate(prompts_of, seeds, temperature=0.0)
-        tokens = [0] * len(prompts_of)
-        for n, text in zip(rows, texts, strict=True):
-            tokens[n] += self.engine.count(text)
-        found = list(dict.fromkeys(zip(rows, texts, strict=True)))
-        scores = self.engine.likelihoods([prompts_of[n] for n, _ in found], [text for _, text in found])
-        return self._best(prompts_of, found, scores), tokens
+    def _questions(self, asked: list[Asked], greedy: bool) -> list[tuple[int, str]]:
+        """Different questions, each with the number of what it is about."""
+        ids = [self.engine.ids(prompts.writing_messages(about.around, about.sentence)) for about in asked]
+        rows = list(range(len(asked))) * SAMPLES
+        seeds = [f"{asked[n].seed} {place // len(asked)}" for place, n in enumerate(rows)]
+        written = list(zip(rows, self.engine.generate([ids[n] for n in rows], seeds), strict=True))
+        if greedy:
+            written += enumerate(self.engine.generate(ids, [about.seed for about in asked], temperature=0.0))
+        return list(dict.fromkeys(written))
 
-    def _best(self, prompts_of, found, scores) -> list[tuple[str, float]]:
-        """Of the questions after each prompt the likeliest, and rather one that asks for more than a name or number."""
-        best: dict[int, tuple[float, str, float]] = {}
-        for (n, question), score in zip(found, scores, strict=True):
-            rank = score + DEEPER * asks_deeper(question)
-            best[n] = max(best.get(n, (-1e9, "", 0.0)), (rank, question, score))
-        return [(best[n][1], round(best[n][2], 3)) for n in range(len(prompts_of))]
+    def _best(self, asked: list[Asked], written: list[tuple[int, str]], texts: list[str]) -> list[tuple[str, float]]:
+        """The best question about each sentence with its likelihood."""
+        ids = [self.engine.ids(prompts.writing_messages(about.around, about.sentence)) for about in asked]
+        scores = self.engine.likelihoods([ids[n] for n, _ in written], [question for _, question in written])
+        ranked: list[list[tuple]] = [[] for _ in asked]
+        for (n, question), score in zip(written, scores, strict=True):
+            rank = score + worth(question, asked[n].sentence, texts[asked[n].index])
+            ranked[n].append((rank, question, round(score, 3)))
+        return [max(of_one)[1:] for of_one in ranked]
 
 
 def _read(question: str, sentence: str, text: str, score: float, doubt: float) -> Candidate:
@@ -165,7 +174,7 @@ def _read(question: str, sentence: str, text: str, score: float, doubt: float) -
     quote, _, answer = (part.strip() for part in text.partition("\n"))
     if not content_words(answer) and answer:
         answer = sentence
-    return Candidate(question, "" if quote == prompts.NOTHING else answer, quote, sentence, score, doubt)
+    return Candidate(question, "" if quote == prompts.NOTHING else answer, quote, sentence, score, round(doubt, 3))
 
 
 class MultiPair:
