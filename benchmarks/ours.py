@@ -29,11 +29,11 @@ def extraction(job: Job) -> None:
 
 def generation(job: Job) -> None:
     from llama_qna.pairs.qna import judge, passages_of
-    from llama_qna.pairs.writers import LocalModel, Reading
+    from llama_qna.pairs.writers import LocalModel, Reading, reader_for
 
     body = job.chunks()
     passages = passages_of(body)
-    engine = LocalModel(job.variant)
+    engine = LocalModel(job.variant, reader_for(job.variant))
     job.watch(engine.model)
     write = Reading(engine, job.variant.recipe.generation)
     with job.timed():

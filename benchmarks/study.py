@@ -42,7 +42,7 @@ class OneAtATime(writers.LocalModel):
     """Our prompts, since a model of 135M parameters repeats itself in the study's form; each on its own."""
 
     def __init__(self, job: Job):
-        super().__init__(job.variant)
+        super().__init__(job.variant, writers.reader_for(job.variant))
         job.watch(self.model)
 
     def generate(self, input_ids, seeds, temperature=None, max_new_tokens=NEW_TOKENS):

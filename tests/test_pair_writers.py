@@ -200,9 +200,14 @@ def test_batches_are_filled(tmp_path, monkeypatch):
     assert max(groups) == 4
 
 
-def test_reader_is_no_server(tmp_path):
-    with pytest.raises(UserError, match="multi_pair"):
-        writer(variant_at(tmp_path, "http://127.0.0.1:9/v1", method="reader"))
+def test_reader_is_no_server_and_no_other_model(tmp_path):
+    variant = variant_at(tmp_path, "http://127.0.0.1:9/v1", method="reader")
+    recipe = variant.recipe
+    own = recipe.generation.model_copy(update={"endpoint": None})
+    other = recipe.model_copy(update={"generation": own, "base_model": "some/other"})
+    for one in (recipe, other):
+        with pytest.raises(UserError, match="multi_pair"):
+            qna.generate(Variant(variant.name, variant.root, one))
 
 
 # --- the embedded model in this process ------------------------------------------------------------------------------
@@ -222,12 +227,6 @@ def test_reader_asks_about_sentences_of_the_chunk_and_quotes_them(toy_root):
     pairs, rejected = qna.judge(variant, pd.DataFrame([row]), {"d-0000": [written]})
     assert len(pairs) + len(rejected) == len(facts)
     assert set(pairs.recipe) <= {"reader"} and set(pairs.evidence) <= set(facts)
-
-
-def test_no_reader_for_another_base(toy_root, edit_recipe):
-    edit_recipe("base_model: embedded/smollm2-135m-instruct", "base_model: some/other")
-    with pytest.raises(UserError, match="no reader for some/other"):
-        writer(Variant.load("paper_135m"))
 
 
 # --- evidence --------------------------------------------------------------------------------------------------------

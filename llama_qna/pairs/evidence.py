@@ -1,4 +1,4 @@
-"""The sentences of a chunk that a question may be asked about, whole ones that stand alone; what a question asks for."""
+"""The sentences of a chunk that a question may be asked about, and what a question asks for."""
 
 from __future__ import annotations
 

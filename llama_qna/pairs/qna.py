@@ -321,9 +321,7 @@ def _reader_hash(variant: Variant) -> str:
     """The hash of the adapter that writes, or an empty string."""
     if variant.recipe.generation.method != "reader" or variant.recipe.generation.qna_file:
         return ""
-    from llama_qna.models.lineage import READER, reader_of
-
-    return sha256(reader_of(variant, variant.recipe.start or READER).adapter / "adapter_model.safetensors")
+    return sha256(writers.reader_for(variant).adapter / "adapter_model.safetensors")
 
 
 class Progress:

@@ -15,8 +15,8 @@ from llama_qna import UserError
 from llama_qna.models import prompts
 from llama_qna.pairs import parser
 from llama_qna.pairs.evidence import evidence_of, worth
-from llama_qna.project.recipe import Generation
-from llama_qna.project.variant import Variant
+from llama_qna.project.recipe import EMBEDDED, Generation
+from llama_qna.project.variant import Reader, Variant
 from llama_qna.text.words import CITATION, content_words
 
 _TEXTS = {"type": "object", "properties": {"question": {"type": "string"}, "answer": {"type": "string"}}}
@@ -80,11 +80,23 @@ def writer(variant: Variant):
     """
     settings = variant.recipe.generation
     if settings.method == "reader":
-        if settings.endpoint:
-            raise UserError("generation.method: the reader is in this process; for an endpoint take multi_pair")
-        return Reading(LocalModel(variant), settings)
+        return Reading(LocalModel(variant, reader_for(variant)), settings)
     engine = Server(settings, variant.recipe.seed) if settings.endpoint else LocalModel(variant)
     return MultiPair(engine, settings)
+
+
+def reader_for(variant: Variant) -> Reader:
+    """The reader that writes the pairs of a variant.
+
+    Raises:
+        UserError: there is none for its base model, a server is to be asked, or its adapter is damaged.
+    """
+    from llama_qna.models.lineage import READER, reader_of
+
+    recipe = variant.recipe
+    if recipe.generation.endpoint or recipe.base_model != EMBEDDED:
+        raise UserError("generation.method: reader is the way of the embedded model; for any other take multi_pair")
+    return reader_of(variant, recipe.start or READER)
 
 
 SPARE = 2  # sentences that are asked about beside as many as pairs are wanted: the filters take some
@@ -222,18 +234,16 @@ def _checked(engine, passages, written, seeds) -> list[Written]:
 
 
 class LocalModel:
-    """The base model of the recipe in this process, with the reader's adapter where the method is the reader's."""
+    """The base model of the recipe in this process, with a reader's adapter where one is given."""
 
-    def __init__(self, variant: Variant):
+    def __init__(self, variant: Variant, reader: Reader | None = None):
         from llama_qna.models.base import load_base, load_tokenizer
         from llama_qna.models.folded import load_folded
-        from llama_qna.models.lineage import READER, reader_of
 
         recipe = variant.recipe
         self.settings, self.seed = recipe.generation, recipe.seed
         self.tokenizer = load_tokenizer(recipe.base_model)
-        if self.settings.method == "reader":
-            reader = reader_of(variant, recipe.start or READER)
+        if reader:
             self.model = load_folded(recipe.base_model, reader.adapter)
         else:
             self.model = load_base(recipe.base_model, recipe.quantization if self.settings.load_in_4bit else None)
