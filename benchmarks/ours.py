@@ -28,17 +28,18 @@ def extraction(job: Job) -> None:
 
 
 def generation(job: Job) -> None:
-    from llama_qna.pairs.qna import judge
-    from llama_qna.pairs.writers import LocalModel, Passage, TwoStep
+    from llama_qna.pairs.qna import judge, passages_of
+    from llama_qna.pairs.writers import LocalModel, Reading, reader_for
 
     body = job.chunks()
-    passages = [Passage(row.chunk_id, row.text) for row in body.itertuples()]
-    engine = LocalModel(job.variant)
+    passages = passages_of(body)
+    engine = LocalModel(job.variant, reader_for(job.variant))
     job.watch(engine.model)
+    write = Reading(engine, job.variant.recipe.generation)
     with job.timed():
-        written = TwoStep(engine, job.variant.recipe.generation)(passages, attempt=1)
-        pairs, _ = judge(job.variant, body, {p.chunk_id: [w] for p, w in zip(passages, written, strict=True)})
-    job.items, job.tokens = len(pairs), sum(result.tokens for result in written)
+        written = {passage.chunk_id: write([passage], attempt=1) for passage in passages}
+        pairs, _ = judge(job.variant, body, written)
+    job.items, job.tokens = len(pairs), sum(result.tokens for (result,) in written.values())
 
 
 def training(job: Job) -> None:

@@ -12,7 +12,6 @@ import math
 from benchmarks.job import Job
 from llama_qna.models import prompts
 from llama_qna.pairs import writers
-from llama_qna.pairs.writers import Passage
 from llama_qna.text import scores
 
 NEW_TOKENS, TEMPERATURE = 200, 0.6
@@ -29,46 +28,33 @@ def extraction(job: Job) -> None:
 
 
 def generation(job: Job) -> None:
-    from llama_qna.pairs.qna import judge
+    from llama_qna.pairs.qna import judge, passages_of
 
     body = job.chunks()
-    passages = [Passage(row.chunk_id, row.text) for row in body.itertuples()]
-    engine = OneAtATime(job)
+    write = writers.Reading(OneAtATime(job), job.variant.recipe.generation)
     with job.timed():
-        written = writers.TwoStep(engine, job.variant.recipe.generation)(passages, attempt=1)
-        pairs, _ = judge(job.variant, body, {p.chunk_id: [w] for p, w in zip(passages, written, strict=True)})
-    job.items, job.tokens = len(pairs), sum(result.tokens for result in written)
+        written = {passage.chunk_id: write([passage], attempt=1) for passage in passages_of(body)}
+        pairs, _ = judge(job.variant, body, written)
+    job.items, job.tokens = len(pairs), sum(result.tokens for (result,) in written.values())
 
 
 class OneAtATime(writers.LocalModel):
     """Our prompts, since a model of 135M parameters repeats itself in the study's form; each on its own."""
 
     def __init__(self, job: Job):
-        recipe = job.variant.recipe
-        self.settings, self.seed, self.tokenizer = recipe.generation, recipe.seed, _tokenizer(job)
-        self.model = job.watch(_load(job, four_bit=recipe.generation.load_in_4bit))
+        super().__init__(job.variant, writers.reader_for(job.variant))
+        job.watch(self.model)
 
-    def generate(self, input_ids, seeds, words):
-        return [self._text(prompt, row) for prompt, row in zip(input_ids, words, strict=True)]
-
-    def _text(self, prompt, row) -> str:
-        from llama_qna.models.generate import Words
-
-        words, end = Words(self.tokenizer, [row]), self.tokenizer.eos_token_id
-
-        def allowed(_, ids):
-            if len(ids) > len(prompt):
-                words.take(0, ids[-1].item())
-            return [end] if words.ended(0) else words.allowed(0)
-
-        return _write(self.model, self.tokenizer, prompt, self.settings.temperature, prefix_allowed_tokens_fn=allowed)
+    def generate(self, input_ids, seeds, temperature=None, max_new_tokens=NEW_TOKENS):
+        heat = self.settings.temperature if temperature is None else temperature
+        return [_write(self.model, self.tokenizer, prompt, heat, max_new_tokens) for prompt in input_ids]
 
     def likelihoods(self, input_ids, texts):
         import torch
 
         found = []
         for prompt, text in zip(input_ids, texts, strict=True):
-            told = self.tokenizer(f" {text}", add_special_tokens=False)["input_ids"]
+            told = [*prompts.encode_document(self.tokenizer, f" {text}"), self.tokenizer.eos_token_id]
             ids = torch.tensor([prompt + told], device=self.model.device)
             with torch.no_grad():
                 logits = self.model(ids).logits[0, -len(told) - 1 : -1].float()

@@ -25,7 +25,7 @@ def chunks():
 
 @pytest.fixture
 def pairs():
-    origin = {"document": "reader", "recipe": "two_step", "model": "embedded/smollm2"}
+    origin = {"document": "reader", "recipe": "reader", "model": "embedded/smollm2"}
     return pd.DataFrame(
         [
             {"Question": QUESTION, "Answer": ANSWER, "chunk_id": "reader-0001", "page": 3, "split": "train"} | origin,
@@ -65,7 +65,7 @@ def test_datasets_reads_what_was_exported(format, pairs, chunks, tmp_path):
         "document": "reader",
         "page": 3,
         "split": "train",
-        "recipe": "two_step",
+        "recipe": "reader",
         "model": "embedded/smollm2",
     }
     assert [row["metadata"]["split"] for row in rows] == ["train", "heldout"]

@@ -99,13 +99,11 @@ def test_ended_is_what_the_model_did_and_not_the_limit(model):
         assert found == [(texts[0], True), (texts[1], ended)]
 
 
-def test_a_line_break_and_a_question_mark_end_a_text_too(model):
-    prompts, options = prompts_of([QUESTIONS[2]]), {"batch_size": 1, "max_new_tokens": 48}
+def test_a_line_break_ends_a_text_too(model):
+    options = {"batch_size": 1, "max_new_tokens": 48}
     list_of = prompts_of(["List three fruits, one a line."])
     (line,) = continue_prompts(model, shared.tokenizer(), list_of, stop_at_newline=True, **options)
     assert line.ended and line.text
-    (asked,) = continue_prompts(model, shared.tokenizer(), prompts, words=[("what", "fruit")], **options)
-    assert asked.ended and asked.text.endswith("?")
 
 
 def test_done_counts_every_prompt(model):
@@ -133,7 +131,7 @@ def test_sampled_text_depends_on_its_seed_alone(model):
 
 def test_noise_draws_from_the_softmax():
     logits, temperature, draws = torch.tensor([2.0, 1.0, 0.0, -1.0]), 0.7, 4000
-    choice = generate._Choice(temperature, [f"seed {i}" for i in range(draws)], None)
+    choice = generate._Choice(temperature, [f"seed {i}" for i in range(draws)])
     chosen = torch.tensor(choice(logits.expand(draws, -1), list(range(draws))))
     found = torch.bincount(chosen, minlength=4) / draws
     torch.testing.assert_close(found, torch.softmax(logits / temperature, 0), rtol=0, atol=0.02)
@@ -142,7 +140,7 @@ def test_noise_draws_from_the_softmax():
 def test_draws_are_those_of_each_row_alone():
     """To the bit: the pairs that were published were drawn row by row."""
     logits, temperature, seeds = torch.randn(3, 49152) * 4, 0.6, ["a", "b", "c"]
-    choice, alone = generate._Choice(temperature, seeds, None), generate._Choice(temperature, seeds, None)
+    choice, alone = generate._Choice(temperature, seeds), generate._Choice(temperature, seeds)
     for rows in ([0, 1, 2], [0, 2], [2]):
         wanted = []
         for row in rows:
@@ -234,63 +232,6 @@ def test_newline_ends_one_row_and_not_the_other(model):
     both = texts_of(model, prompts, max_new_tokens=12, stop_at_newline=True)
     assert both == [texts_of(model, [prompt], max_new_tokens=12, stop_at_newline=True)[0] for prompt in prompts]
     assert len(encode(both[1])["input_ids"]) > len(encode(both[0])["input_ids"])
-
-
-# --- held to words ---------------------------------------------------------------------------------------------------
-
-WORDS = [
-    ("scatters", "blue", "light", "does"),
-    ("Paris", "Seine", "capital", "France"),
-    ("apple", "apples", "green", "un-ripe", "3.5%"),
-    ("week", "seven", "days", "Monday"),
-    ("Hamlet", "play", "wrote", "Shakespeare"),
-]
-
-
-def words_of(text):
-    assert text.endswith("?") and text.count("?") == 1, text
-    return text[:-1].split()
-
-
-@pytest.mark.parametrize("temperature", [0.0, 2.0])
-def test_text_is_a_question_of_the_given_words_each_used_once(model, temperature):
-    """However hot, and in any batch; one that has no words left ends."""
-    options = {"temperature": temperature, "seeds": list("abcde"), "max_new_tokens": 24}
-    prompts = prompts_of(QUESTIONS)
-    texts = texts_of(model, prompts, words=WORDS, **options)
-    for text, words in zip(texts, WORDS, strict=True):
-        assert words_of(text) and set(words_of(text)) <= set(words)
-        assert len(words_of(text)) == len(set(words_of(text)))
-    if temperature:
-        turned = texts_of(model, prompts[::-1], words=WORDS[::-1], **options | {"seeds": list("edcba")}, batch_size=2)
-        assert turned[::-1] == texts
-
-
-def test_short_words_may_be_used_again_until_the_text_is_cut_off(model):
-    """A text without an end holds only words of the list too, the last one perhaps in part."""
-    words = ("of", "the", "a", "kilometre")
-    (text,) = texts_of(model, prompts_of(QUESTIONS[:1]), words=[words], max_new_tokens=12)
-    *whole, last = text.removesuffix("?").split()
-    assert set(whole) <= set(words) and any(word.startswith(last) for word in words)
-    assert whole.count("kilometre") <= 1
-
-
-def test_single_word_is_taken_and_the_question_ended(model):
-    assert texts_of(model, prompts_of(QUESTIONS[:1]), words=[("Wicketfold",)], max_new_tokens=20) == ["Wicketfold?"]
-
-
-def test_the_likeliest_of_the_words_is_taken(model):
-    words = ("banana", "Shakespeare", "carpet", "Tuesday")
-    prompt = shared.tokenizer()("Who wrote the play Hamlet? It was written by William")["input_ids"]
-    for turned in (words, words[::-1]):
-        assert words_of(texts_of(model, [prompt], words=[turned], max_new_tokens=12)[0])[0] == "Shakespeare"
-
-
-@pytest.mark.parametrize("words", [("mill", "mills", "miller"), ("Wicket", "Wicketfold"), ("mill", "mill", "millet")])
-def test_words_that_begin_each_other(words, model):
-    """The tokens of one word go on to another, or end there; a word that is given twice is one word."""
-    (text,) = texts_of(model, prompts_of(["Name a trade."]), words=[words], max_new_tokens=16)
-    assert set(words_of(text)) <= set(words) and len(words_of(text)) <= len(set(words))
 
 
 # --- likelihoods -----------------------------------------------------------------------------------------------------

@@ -182,7 +182,10 @@ def test_labels_of_all_or_nearly_all_rows_are_stripped(labels, bare, read):
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
 TABLE = pd.DataFrame(
-    [[*PAIR, "d-0001", "d", 3, "heldout", "two_step", "toy"], ["Who?", "“Ilse”.", "", "", "", "train", "file", ""]],
+    [
+        [*PAIR, "d-0001", "d", 3, "heldout", "reader", "toy", "A wicket is a door."],
+        ["Who?", "“Ilse”.", "", "", "", "train", "file", "", ""],
+    ],
     columns=QNA_COLUMNS,
 )
 

@@ -60,6 +60,8 @@ BAD = [
     (WHAT, FLASH, "answer not about the question"),
     ("What does it take of the flash?", FLASH, "vague question"),
     ("What is the stage?", TRAFFIC, "vague question"),
+    ("Why is traffic a fraction of inputs?", TRAFFIC, "asks why of what has no reason"),
+    (WHAT, "", "the reader finds no answer"),
 ]
 
 
@@ -78,10 +80,11 @@ def test_unlikely_question(filters):
     assert reason(filters, HOW_MUCH, FLASH) == "", "a server gives no likelihood"
 
 
-def test_question_without_a_word_of_the_models_may_be_less_likely(filters):
-    """All of its words are the sentence's, in an order that a rule made."""
-    assert reason(filters, HOW_MUCH, FLASH, score=-1.5, free=False) == ""
-    assert reason(filters, HOW_MUCH, FLASH, score=-9.0, free=False) == "unlikely question"
+def test_short_answer_is_about_its_evidence(filters):
+    """It need not repeat what was asked; the quote must be of the sentence that the question was written about."""
+    assert reason(filters, HOW_MUCH, "64 KB.") == "answer not about the question"
+    assert reason(filters, HOW_MUCH, "64 KB.", evidence=FLASH, check="takes 64 KB of flash") == ""
+    assert reason(filters, HOW_MUCH, "64 KB.", evidence=FLASH, check=TRAFFIC) == "the model answers otherwise"
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import yaml
 from llama_qna import UserError, cli
 from llama_qna.documents.chunks import load
 from llama_qna.pairs import qna
-from llama_qna.pairs.grammar import forms
-from llama_qna.pairs.writers import Passage, Written, parts_of, writer
+from llama_qna.pairs.evidence import evidence_of, stands_alone, worth
+from llama_qna.pairs.writers import Passage, Written, write_pairs, writer
 from llama_qna.project.data import read_chunks
 from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import REPOSITORY, Variant
@@ -33,13 +33,11 @@ SECTIONS = [list(FACTS)[n : n + 2] for n in range(0, len(FACTS), 2)]
 
 
 def model(body, attempt=1):
-    """What a good model would say: a question to the first fact of the text, the fact for a question, or all pairs."""
+    """What a good model would say: a pair for every fact of the text, or the fact that answers a question."""
     asked = body["messages"][-1]["content"]
     facts = [fact for fact in FACTS if fact in asked]
     if "question and answer pairs" in asked:
         return answer("Here they are!\n" + "\n".join(f"**Q{n}:** {FACTS[f]}\nA: {f}" for n, f in enumerate(facts)))
-    if "\nQuestion:" not in asked:
-        return answer(f"Question: {FACTS[facts[0]]}")
     (fact,) = [fact for fact in facts if asked.endswith(FACTS[fact])]
     return answer(f"Answer: {fact}")
 
@@ -49,8 +47,8 @@ def variant_at(root, url, **generation):
     recipe = yaml.safe_load((REPOSITORY / "paper_135m" / "variant.yaml").read_text())
     endpoint = {"url": url, "model": "toy", "max_retries": 0, "concurrency": 2, "timeout_seconds": 60}
     recipe |= {"corpus": "notes", "heldout": {"fraction": 0.2, "seed": 1}}
-    recipe["generation"] |= {"endpoint": endpoint, "pairs_per_chunk": 2, "batch_size": 1, "attempts": 1} | generation
-    recipe["generation"]["reference_questions"] = False
+    told = {"method": "multi_pair", "pairs_per_chunk": 2, "batch_size": 1, "attempts": 1, "reference_questions": False}
+    recipe["generation"] |= {"endpoint": endpoint} | told | generation
     notes = root / "data" / "pdfs" / "notes" / "notes.md"
     for folder in (notes.parent, root / "workshop"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,13 +66,12 @@ def asked_about(bodies):
     return {fact for fact in FACTS for body in bodies if fact in body["messages"][-1]["content"]}
 
 
-# --- both methods on a server ----------------------------------------------------------------------------------------
+# --- on a server ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["two_step", "multi_pair"])
-def test_pairs_of_a_server_are_kept_with_where_they_come_from(method, tmp_path):
+def test_pairs_of_a_server_are_kept_with_where_they_come_from(tmp_path):
     with serving(model) as server:
-        variant = variant_at(tmp_path, server.url, method=method)
+        variant = variant_at(tmp_path, server.url)
         pairs = qna.generate(variant)
     assert dict(zip(pairs.Answer, pairs.Question, strict=True)) == FACTS
     table = read_chunks(variant).set_index("chunk_id")
@@ -82,7 +79,7 @@ def test_pairs_of_a_server_are_kept_with_where_they_come_from(method, tmp_path):
         chunk = table.loc[pair.chunk_id]
         assert pair.Answer in chunk.text
         assert (pair.document, pair.page, pair.split) == (chunk.document, chunk.page, chunk.split)
-        assert (pair.recipe, pair.model) == (method, "toy")
+        assert (pair.recipe, pair.model, pair.evidence) == ("multi_pair", "toy", "")
     assert set(pairs.split) == {"train", "heldout"}
 
 
@@ -96,7 +93,7 @@ def test_yields_add_up(tmp_path):
         return status, content
 
     with serving(stubborn) as server:
-        variant = variant_at(tmp_path, server.url, method="two_step")
+        variant = variant_at(tmp_path, server.url)
         pairs = qna.generate(variant)
     rejected = pd.read_csv(variant.qna / "qna_rejected.csv", keep_default_na=False)
     found = valid_record(variant.qna, "generate")["results"]
@@ -107,7 +104,7 @@ def test_yields_add_up(tmp_path):
 
 def test_not_one_usable_pair_is_said_with_the_reasons_of_all(tmp_path, capsys, monkeypatch):
     with serving(lambda body, attempt: answer("I am sorry, but I can not help with that.")) as server:
-        variant = variant_at(tmp_path, server.url, method="multi_pair")
+        variant = variant_at(tmp_path, server.url)
         monkeypatch.setenv("LLAMA_QNA_ROOT", str(tmp_path))
         assert cli.main(["generate", "workshop"]) == 2
     said = capsys.readouterr()
@@ -122,8 +119,7 @@ def test_not_one_usable_pair_is_said_with_the_reasons_of_all(tmp_path, capsys, m
 # --- servers of several kinds ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["two_step", "multi_pair"])
-def test_model_that_thinks_aloud_gives_the_pairs_of_one_that_does_not(method, tmp_path):
+def test_model_that_thinks_aloud_gives_the_pairs_of_one_that_does_not(tmp_path):
     """Its thoughts are cut off where an answer of one line is asked for, and hold drafts of pairs where several are."""
 
     def thinking(body, attempt):
@@ -136,7 +132,7 @@ def test_model_that_thinks_aloud_gives_the_pairs_of_one_that_does_not(method, tm
         return status, content
 
     with serving(thinking) as server:
-        pairs = qna.generate(variant_at(tmp_path, server.url, method=method))
+        pairs = qna.generate(variant_at(tmp_path, server.url))
     assert dict(zip(pairs.Answer, pairs.Question, strict=True)) == FACTS
     stopped = [body for body in server.bodies if body.get("stop")]
     assert 0 < len(stopped) <= 2, "it is stopped once, and then no more"
@@ -144,12 +140,11 @@ def test_model_that_thinks_aloud_gives_the_pairs_of_one_that_does_not(method, tm
 
 def test_model_that_only_thinks_says_nothing_else(tmp_path):
     with serving(lambda body, attempt: answer("<think>\nQuestion: Who?\nAnswer: Me, and")) as server:
-        for method, reason in (("two_step", "empty response"), ("multi_pair", "cut off within its thoughts")):
-            variant = variant_at(tmp_path / method, server.url, method=method)
-            with pytest.raises(UserError, match="not one usable"):
-                qna.generate(variant)
-            rejected = pd.read_csv(variant.qna.with_name(variant.qna.name + ".partial") / "qna_rejected.csv")
-            assert set(rejected.reason) == {f"no pair in the response: {reason}"}
+        variant = variant_at(tmp_path, server.url)
+        with pytest.raises(UserError, match="not one usable"):
+            qna.generate(variant)
+    rejected = pd.read_csv(variant.qna.with_name(variant.qna.name + ".partial") / "qna_rejected.csv")
+    assert set(rejected.reason) == {"no pair in the response: cut off within its thoughts"}
 
 
 def as_json(body, attempt=1):
@@ -166,7 +161,7 @@ def test_pairs_are_asked_for_as_json_where_the_server_takes_that(takes, tmp_path
         return as_json(body) if takes or not body.get("response_format") else refusal(400, "no response_format here")
 
     with serving(reply) as server:
-        pairs = qna.generate(variant_at(tmp_path, server.url, method="multi_pair"))
+        pairs = qna.generate(variant_at(tmp_path, server.url))
     assert dict(zip(pairs.Answer, pairs.Question, strict=True)) == FACTS
     asked = [body for body in server.bodies if "question and answer pairs" in body["messages"][-1]["content"]]
     assert sum("response_format" in body for body in asked) == (len(SECTIONS) if takes else 1)
@@ -178,13 +173,13 @@ def test_chunk_without_a_pair_is_asked_about_again_with_another_seed(tmp_path):
         return model(body) if body["seed"] in seeds[1] else answer("I cannot say.")
 
     with serving(lambda body, attempt: answer("I cannot say.")) as server:
-        variant = variant_at(tmp_path, server.url, method="multi_pair", attempts=2)
+        variant = variant_at(tmp_path, server.url, attempts=2)
         with pytest.raises(UserError, match="came out of 10 tries"):
             qna.generate(variant)
         seeds = [{body["seed"] for body in server.bodies[:5]}, {body["seed"] for body in server.bodies[5:]}]
     assert len(seeds[0]) == len(seeds[1]) == 5 and seeds[0].isdisjoint(seeds[1])
     with serving(second_time) as server:
-        variant = variant_at(tmp_path / "again", server.url, method="multi_pair", attempts=2)
+        variant = variant_at(tmp_path / "again", server.url, attempts=2)
         write = writer(variant)
         (first,), (second,) = (write([_passage(variant)], attempt) for attempt in (1, 2))
     assert first.candidates[0].problem and first.final
@@ -196,32 +191,81 @@ def _passage(variant):
     return Passage(chunk.chunk_id, chunk.text)
 
 
+def test_batches_are_filled(tmp_path, monkeypatch):
+    variant = variant_at(tmp_path, "http://127.0.0.1:9/v1", batch_size=4)
+    groups = []
+    monkeypatch.setattr(qna, "_write", lambda *a, whole: groups.append(len(a[3])) or ([Written([]) for _ in a[3]], 0))
+    with pytest.raises(UserError, match="not one usable"):
+        qna.generate(variant)
+    assert max(groups) == 4
+
+
+def test_reader_is_no_server_and_no_other_model(tmp_path):
+    variant = variant_at(tmp_path, "http://127.0.0.1:9/v1", method="reader")
+    recipe = variant.recipe
+    own = recipe.generation.model_copy(update={"endpoint": None})
+    other = recipe.model_copy(update={"generation": own, "base_model": "some/other"})
+    for one in (recipe, other):
+        with pytest.raises(UserError, match="multi_pair"):
+            qna.generate(Variant(variant.name, variant.root, one))
+
+
 # --- the embedded model in this process ------------------------------------------------------------------------------
 
 
-def test_two_step_asks_for_sentences_of_the_chunk(toy_root):
-    """Two chunks: one of the paper, and one that begins in the middle of a sentence."""
+def test_reader_asks_about_sentences_of_the_chunk_and_quotes_them(toy_root):
     variant = Variant.load("paper_135m")
-    table = load(variant)
-    body = table[table.text.str.contains("The threshold search takes four minutes")].head(1)
-    passage, (begun, whole) = Passage(body.chunk_id.iloc[0], body.text.iloc[0]), list(FACTS)[:2]
-    write = writer(variant)
-    first, second = write([passage, Passage("second", f"{begun} {whole}", continued=True)], attempt=1)
-    assert first.final and first.tokens > 0
-    sentences = sentences_of(passage.text)
-    for candidate in first.candidates:
-        assert candidate.answer in sentences and candidate.check in sentences
-        assert candidate.score < 0 and not candidate.problem
-        assert candidate.free or candidate.question in [form.beginning for form in forms(candidate.answer)]
-    assert {candidate.answer for candidate in second.candidates} == {whole}
-    assert any(not candidate.free for candidate in second.candidates)
+    begun, *facts = list(FACTS)[:3]
+    text = " ".join([begun, *facts])
+    (written,) = write_pairs(variant, [Passage("d-0000", text, continued=True)])
+    assert written.final and written.tokens > 0
+    assert [candidate.evidence for candidate in written.candidates] == facts, "the first one began in another chunk"
+    for candidate in written.candidates:
+        assert candidate.question.endswith("?") and candidate.score < 0
+        assert not candidate.check or candidate.check in text
+    row = {"chunk_id": "d-0000", "document": "d", "page": 1, "split": "train", "text": text}
+    pairs, rejected = qna.judge(variant, pd.DataFrame([row]), {"d-0000": [written]})
+    assert len(pairs) + len(rejected) == len(facts)
+    assert set(pairs.recipe) <= {"reader"} and set(pairs.evidence) <= set(facts)
 
-    pairs, rejected = qna.judge(variant, body, {passage.chunk_id: [first]})
-    assert len(pairs) >= 1 and len(pairs) + len(rejected) == len(first.candidates)
-    assert set(pairs.Answer) <= set(sentences) and all(question.endswith("?") for question in pairs.Question)
 
-    (again,) = write([Passage("second", f"{begun} {whole}", continued=True)], attempt=2)
-    assert all(candidate.free for candidate in again.candidates), "a whole question of a rule does not change"
+# --- evidence --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sentence, wanted",
+    [
+        (list(FACTS)[0], True),
+        ("It was built in 1884 by two brothers from the valley of Marne.", False),
+        ("However, the Alder bridge was built in 1884 by two brothers.", False),
+        ("After the war they built the Alder bridge in 1884 with two brothers.", False),
+        ("and was built in 1884 by two brothers from the valley of Marne.", False),
+        ("The Alder bridge was built in 1884 by two brothers from the", False),
+        ("The bridge is old.", False),
+        ("Who built the Alder bridge over the river Marne in 1884?", False),
+        ("Die Brücke wurde 1884 von zwei Brüdern aus dem Tal der Marne gebaut.", True),
+    ],
+)
+def test_what_stands_alone(sentence, wanted):
+    assert stands_alone(sentence, "de" if sentence.startswith("Die ") else "en") is wanted
+
+
+def test_evidence_is_spread_over_the_chunk():
+    def found(*arguments):
+        return [sentence for sentence, _ in evidence_of(text, *arguments)]
+
+    facts, text = list(FACTS), " ".join(FACTS)
+    assert (found(False, 20), found(True, 20), found(False, 5)) == (facts, facts[1:], facts[::2])
+    assert evidence_of(text, False, 5)[1][1] == " ".join(facts[1:4]), "with its neighbours"
+    assert evidence_of("A short one.", False, 5) == []
+
+
+def test_made_up_question_is_worth_less():
+    cause, plain = list(FACTS)[3], list(FACTS)[2]
+    text = f"{cause} {plain}"
+    assert worth("Why did the northern sluice fail?", cause, text) > worth("When did the sluice fail?", cause, text)
+    assert worth("When did the sluice fail?", cause, text) > worth("When did the wizard fail?", cause, text)
+    assert worth("How heavy is the lid?", plain, text) > worth("Why is the lid of the kiln lifted?", plain, text)
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
@@ -232,33 +276,3 @@ def test_sentences_are_without_citation_marks_and_line_breaks():
     assert sentences_of(text) == [
         "Early exit is old.", "It was 1.62 for W1.", "“Why?” she asked.", "U.S. mills closed."
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
-def test_parts_lose_no_sentence(count):
-    text = " ".join(FACTS)
-    parts = parts_of(text, count)
-    assert " ".join(parts) == text
-    assert 1 <= len(parts) <= count
-    assert all(len(part) > 40 for part in parts)
-
-
-def test_parts_are_of_about_equal_length():
-    text = " ".join(f"This is sentence {n} of a text with twenty sentences." for n in "abcdefghijklmnopqrst")
-    lengths = [len(part) for part in parts_of(text, 4)]
-    assert len(lengths) == 4 and max(lengths) < 1.3 * min(lengths)
-
-
-def test_short_text_is_one_part():
-    assert parts_of("A wicket is a small door.", 3) == ["A wicket is a small door."]
-
-
-@pytest.mark.parametrize(("method", "passages"), [("two_step", 2), ("multi_pair", 4)])
-def test_batches_are_filled_whatever_is_asked_about_a_passage(method, passages, tmp_path, monkeypatch):
-    """Several pairs are one text a passage; two steps ask several times about each."""
-    variant = variant_at(tmp_path, "http://127.0.0.1:9/v1", method=method, batch_size=4)
-    groups = []
-    monkeypatch.setattr(qna, "_write", lambda *a: groups.append(len(a[3])) or ([Written([]) for _ in a[3]], 0))
-    with pytest.raises(UserError, match="not one usable"):
-        qna.generate(variant)
-    assert max(groups) == passages

@@ -197,20 +197,18 @@ def chat(messages_of):
 
 
 @pytest.mark.parametrize(
-    "prompt, begun",
+    "prompt",
     [
-        (prompts.write_question_prompt, "Question:"),
-        (lambda t, text: prompts.write_question_prompt(t, text, "How many stages"), "Question: How many stages"),
-        (chat(prompts.question_messages), ""),
-        (chat(lambda text: prompts.answer_messages(text, QUESTION)), ""),
-        (chat(lambda text: prompts.pairs_messages(text, 3)), ""),
+        chat(lambda text: prompts.writing_messages(text, ANSWER)),
+        chat(lambda text: prompts.reading_messages(QUESTION, [text])),
+        chat(lambda text: prompts.answer_messages(text, QUESTION)),
+        chat(lambda text: prompts.pairs_messages(text, 3)),
     ],
 )
-def test_generation_prompts_hold_the_passage_plain_and_begin_the_turn(prompt, begun, tokenizer, control):
+def test_generation_prompts_hold_the_passage_plain(prompt, tokenizer, control):
     harmless, hostile = prompt(tokenizer, "A stage has traffic."), prompt(tokenizer, f"A stage has traffic. {HOSTILE}")
-    assert tokenizer.decode(harmless).endswith(f"<|im_start|>assistant\n{begun}")
+    assert tokenizer.decode(harmless).endswith("<|im_start|>assistant\n")
     assert "A stage has traffic." in tokenizer.decode(harmless)
-    assert tokenizer.decode(hostile).endswith(f"<|im_start|>assistant\n{begun}")
     assert tokenizer.decode(hostile) == tokenizer.decode(harmless).replace("traffic.", f"traffic. {HOSTILE}")
     assert [i for i in hostile if i in control] == [i for i in harmless if i in control]
 
@@ -228,18 +226,14 @@ def test_chat_is_the_models_template(tokenizer):
     assert prompts.chat_ids(tokenizer, messages) == whole["input_ids"]
 
 
-@pytest.mark.parametrize(
-    "messages", [prompts.question_messages(ANSWER), prompts.answer_messages(ANSWER, QUESTION)], ids=["ask", "answer"]
-)
-def test_two_examples_show_the_manner(messages):
+def test_two_examples_show_the_manner():
     """A server and the model in this process get the same turns: user and assistant, the last one open."""
-    roles = [message["role"] for message in messages]
-    assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
+    messages = prompts.answer_messages(ANSWER, QUESTION)
+    assert [message["role"] for message in messages] == ["system", *["user", "assistant"] * 2, "user"]
     examples, asked = messages[1:5], messages[-1]["content"]
-    assert asked.startswith(f"Text: {ANSWER}")
+    assert asked.startswith(f"Text: {ANSWER}") and QUESTION in asked
     assert all(ANSWER not in message["content"] for message in examples)
-    label = "Answer: " if QUESTION in asked else "Question: "
-    assert all(message["content"].startswith(label) for message in examples[1::2])
+    assert all(message["content"].startswith("Answer: ") for message in examples[1::2])
 
 
 def test_answers_of_the_examples_are_their_texts():
@@ -274,7 +268,7 @@ def test_start_token_is_there_once_for_models_that_expect_it(tokenizer, with_sta
         prompts.question_ids(llama, HOSTILE),
         prompts.text_row(llama, ANSWER, 512)["input_ids"],
         prompts.training_row(llama, QUESTION, ANSWER, 512)["input_ids"],
-        prompts.write_question_prompt(llama, ANSWER),
+        prompts.chat_ids(llama, prompts.writing_messages(ANSWER, ANSWER)),
     ):
         assert (ids[0], ids.count(start)) == (start, 1)
     assert start not in prompts.question_ids(tokenizer, QUESTION)

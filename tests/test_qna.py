@@ -118,7 +118,7 @@ def candidate(answer, question=None, score=-0.3, **details):
 @pytest.fixture
 def judge(toy_root, edit_recipe):
     """Judge the candidates of every chunk, given as one list a chunk, with two pairs a chunk wanted."""
-    edit_recipe("pairs_per_chunk: 6", "pairs_per_chunk: 2")
+    edit_recipe("pairs_per_chunk: 3", "pairs_per_chunk: 2")
     variant = Variant.load("paper_135m")
 
     def judged(body, *candidates):
@@ -192,6 +192,40 @@ def test_two_questions_about_one_sentence_of_the_training_sections_are_no_duplic
         body_of(("train", WHOLE)), [candidate(BRIDGE), candidate(BRIDGE, "Who built the Alder bridge as brothers?")]
     )
     assert len(pairs) == 2 and rejected.empty
+
+
+def test_groups_in_any_order_are_judged_as_all_at_once(judge):
+    body = body_of(("heldout", WHOLE), ("train", WHOLE), ("train", WHOLE))
+    other = "In what year was the old Alder bridge built?"
+    written = [
+        [candidate(BRIDGE, other), candidate(MANUAL)],
+        [candidate(BRIDGE), candidate(LID), candidate(FURNACE), candidate(MANUAL, "Who?")],
+        [candidate(BRIDGE, other, score=-0.2), candidate(MANUAL)],
+    ]
+    at_once = judge(body, *written)
+    piecewise = qna.Judge(Variant.load("paper_135m"), body)
+    for n in (2, 0, 1):
+        for one in written[n]:
+            piecewise.add(f"d-{n:04}", Written([one]))
+            piecewise.verdict()
+    for found, wanted in zip(piecewise.verdict(), at_once, strict=True):
+        pd.testing.assert_frame_equal(found, wanted)
+    assert sum(piecewise.counts) == sum(map(len, written))
+
+
+def test_where_no_section_is_held_out_some_questions_are(judge):
+    """Which ones, their words tell: the same at every run, whatever stands beside them."""
+    names = [f"{a}{b}" for a in ("Mar", "Tor", "Bel", "Kas", "Lun") for b in ("ne", "vik", "den", "holm", "by", "gard")]
+    made = [(f"The {name} bridge was built in {1700 + 7 * n} by two brothers.", name) for n, name in enumerate(names)]
+    first, again = (
+        judge(
+            body_of(*(("train", fact) for fact, _ in rows)),
+            *([candidate(fact, f"In what year was the {name} bridge built?")] for fact, name in rows),
+        )[0]
+        for rows in (made, made[::-1])
+    )
+    assert set(first.split) == {"train", "heldout"} and (first.split == "train").mean() > 0.6
+    assert dict(zip(first.Question, first.split, strict=True)) == dict(zip(again.Question, again.split, strict=True))
 
 
 def test_nothing_written_is_nothing_kept_and_nothing_rejected(judge):

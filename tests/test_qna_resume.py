@@ -65,24 +65,17 @@ def stalling(reply, after):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """What a run gives that nothing disturbs; `undisturbed(method)`."""
-
-    def run(method):
-        if method not in found:
-            with serving(model) as server:
-                variant = variant_at(tmp_path_factory.mktemp(method), server.url, method=method)
-                qna.generate(variant)
-            found[method] = results(variant)
-        return found[method]
-
-    found = {}
-    return run
+    """What a run gives that nothing disturbs."""
+    with serving(model) as server:
+        variant = variant_at(tmp_path_factory.mktemp("undisturbed"), server.url)
+        qna.generate(variant)
+    return results(variant)
 
 
-@pytest.mark.parametrize("method, answered", [("two_step", 9), ("multi_pair", 5)])
-def test_killed_in_the_middle_and_run_again(method, answered, tmp_path, undisturbed):
+def test_killed_in_the_middle_and_run_again(tmp_path, undisturbed):
+    answered = 5
     with stalling(model, after=answered) as (server, go_on):
-        variant = variant_at(tmp_path, server.url, method=method)
+        variant = variant_at(tmp_path, server.url)
         process = command(variant)
         wait_until(lambda: len(server.bodies) > answered or process.poll() is not None)
         process.send_signal(signal.SIGKILL)
@@ -94,7 +87,7 @@ def test_killed_in_the_middle_and_run_again(method, answered, tmp_path, undistur
         again = command(variant)
         _, errors = again.communicate(timeout=60)
         assert again.returncode == 0, errors
-        assert results(variant) == undisturbed(method)
+        assert results(variant) == undisturbed
         assert ledger_lines(variant)[: len(lines)] == lines
     in_ledger = {fact for fact in FACTS if fact in "\n".join(lines)}
     assert len(in_ledger) == 2 * len(lines)
@@ -108,10 +101,10 @@ def test_server_that_goes_away_midway_loses_nothing(tmp_path, undisturbed):
         return refusal(503, "the server is shutting down") if gone.is_set() else model(body)
 
     with serving(dying) as server:
-        variant = variant_at(tmp_path, server.url, method="two_step")
+        variant = variant_at(tmp_path, server.url)
 
         def leave(body, attempt):
-            if len(server.bodies) > 14:
+            if len(server.bodies) > 7:
                 gone.set()
             return dying(body, attempt)
 
@@ -127,12 +120,12 @@ def test_server_that_goes_away_midway_loses_nothing(tmp_path, undisturbed):
         gone.clear()
         server.reply = model
         qna.generate(variant)
-    assert results(variant) == undisturbed("two_step")
+    assert results(variant) == undisturbed
     assert asked_about(server.bodies[first:]).isdisjoint(fact for fact in FACTS if fact in "\n".join(lines))
 
 
-@pytest.mark.parametrize("method, what", [("two_step", "first"), ("two_step", "check"), ("multi_pair", "first")])
-def test_refused_request_is_named_and_asked_again_next_time(method, what, tmp_path, undisturbed):
+@pytest.mark.parametrize("what", ["first", "check"])
+def test_refused_request_is_named_and_asked_again_next_time(what, tmp_path, undisturbed):
     """One chunk is too long for the server. Five chunks of a group; the other four are not asked about again."""
     long = SECTIONS[2]
 
@@ -142,7 +135,7 @@ def test_refused_request_is_named_and_asked_again_next_time(method, what, tmp_pa
         return refusal(400, "the prompt is too long") if too_long else model(body)
 
     with serving(strict) as server:
-        variant = variant_at(tmp_path, server.url, method=method, batch_size=64)
+        variant = variant_at(tmp_path, server.url, batch_size=64)
         pairs = qna.generate(variant)
         assert not set(pairs.Answer) & set(long) and len(pairs) == len(FACTS) - len(long)
         rejected = pd.read_csv(variant.qna / "qna_rejected.csv", keep_default_na=False)
@@ -151,21 +144,21 @@ def test_refused_request_is_named_and_asked_again_next_time(method, what, tmp_pa
         server.reply, first = model, len(server.bodies)
         (variant.qna / "run.json").unlink()  # so that the stage is not taken as done
         qna.generate(variant)
-    assert results(variant) == undisturbed(method)
+    assert results(variant) == undisturbed
     assert asked_about(server.bodies[first:]) == set(long)
 
 
 def test_other_address_or_patience_of_the_same_model_keeps_the_ledger(tmp_path):
     with serving(model) as server:
-        variant = variant_at(tmp_path, server.url, method="two_step")
+        variant = variant_at(tmp_path, server.url)
         qna.generate(variant)
         before = results(variant)
     with serving(model) as server:
         endpoint = {"url": server.url, "model": "toy", "concurrency": 1, "timeout_seconds": 9}
-        variant = variant_at(tmp_path, server.url, method="two_step", endpoint=endpoint)
+        variant = variant_at(tmp_path, server.url, endpoint=endpoint)
         qna.generate(variant)
         assert results(variant) == before
         assert server.bodies == []
         endpoint["model"] = "another"
-        qna.generate(variant_at(tmp_path, server.url, method="two_step", endpoint=endpoint))
+        qna.generate(variant_at(tmp_path, server.url, endpoint=endpoint))
         assert asked_about(server.bodies) == set(FACTS)

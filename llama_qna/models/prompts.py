@@ -160,8 +160,8 @@ def encode_document(tokenizer, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
-def chat_ids(tokenizer, messages: list[dict[str, str]], beginning: str = "") -> list[int]:
-    """`input_ids` of messages in the model's chat template, ready for its turn, which may be begun; (T,).
+def chat_ids(tokenizer, messages: list[dict[str, str]]) -> list[int]:
+    """`input_ids` of messages in the model's chat template, ready for its turn; (T,).
 
     The control tokens of the template are the model's; those that a message spells out, as a document may, are not.
     """
@@ -170,7 +170,7 @@ def chat_ids(tokenizer, messages: list[dict[str, str]], beginning: str = "") -> 
     def render(contents):
         turns = [message | {"content": content} for message, content in zip(messages, contents, strict=True)]
         text = tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, add_generation_prompt=True)
-        return (text.removeprefix(tokenizer.bos_token) if _adds_bos(tokenizer) else text) + beginning
+        return text.removeprefix(tokenizer.bos_token) if _adds_bos(tokenizer) else text
 
     contents = [message["content"].strip() for message in messages]
     if not any(token in content for content in contents for token in tokenizer.all_special_tokens):
@@ -197,7 +197,7 @@ def _adds_bos(tokenizer) -> bool:
 # --- making questions from a chunk -----------------------------------------------------------------------------------
 
 
-# The examples of the two calls: a question asks for one fact by its name, and the answer says it in a whole sentence.
+# The answer says in a whole sentence what was asked for.
 _EXAMPLES = [
     (
         "In a trial at three mills in 1984 the Dunmore method lowered the waste of grain to 5 percent.",
@@ -210,22 +210,8 @@ _EXAMPLES = [
 ]
 
 
-def write_question_prompt(tokenizer, sentence: str, beginning: str = "") -> list[int]:
-    """First of the two calls: two fixed examples, the sentence, and the begun question; `input_ids` (T,)."""
-    begun = f"Question: {beginning}".strip()
-    return chat_ids(tokenizer, question_messages(sentence), begun)
-
-
-def question_messages(text: str) -> list[dict[str, str]]:
-    """The messages that ask for a question; two fixed examples show its manner."""
-    messages = _turn("system", "You write one clear question that the text answers. Reply with the question only.")
-    for example, question in _EXAMPLES:
-        messages += _turn("user", f"Text: {example}") + _turn("assistant", f"Question: {question}")
-    return messages + _turn("user", f"Text: {text}")
-
-
 def answer_messages(text: str, question: str) -> list[dict[str, str]]:
-    """The messages that ask for the answer to a question about a text, after the same examples."""
+    """The messages that ask for the answer to a question about a text; two fixed examples show its manner."""
     messages = _turn("system", "You answer the question in one whole sentence, with words from the text.")
     for example, asked in _EXAMPLES:
         messages += _turn("user", f"Text: {example}\nQuestion: {asked}") + _turn("assistant", f"Answer: {example}")

@@ -16,7 +16,7 @@ from llama_qna.models.shapes import shapes_of
 from llama_qna.project.variant import Variant
 
 START = 8.0  # seconds until Python has its libraries and the base model, once a stage
-CHUNK = 120  # tokens of pretraining: what `two_step` asks and checks about one chunk
+CHUNK = 800  # tokens of pretraining: what the reader asks and answers about one chunk
 WRITTEN = 8  # likewise, a token that the model writes itself, alone; it reads all weights for each
 PAIR = 75  # tokens of a question with its answer
 READ = 0.4  # a token whose likelihood is measured
@@ -63,7 +63,7 @@ def stage_times(variant: Variant, chunks: int, tokens: int, pairs: int, reading:
 def _chunk_cost(variant: Variant) -> float:
     """What writing the pairs of one chunk takes, in tokens of pretraining."""
     generation = variant.recipe.generation
-    if generation.method == "two_step":
+    if generation.method == "reader":
         return CHUNK
     return WRITTEN * min(generation.max_new_tokens, 2 * PAIR * generation.pairs_per_chunk)
 

@@ -5,5 +5,14 @@ Begin at `qna.generate`; `writers` asks a model or a server, `parser` reads what
 
 from llama_qna import hand_out
 
-__all__ = ["generate", "parse_pairs", "read_qna_file"]
-__getattr__ = hand_out(__name__, generate="qna", read_qna_file="own", parse_pairs="parser")
+__all__ = ["funnel", "generate", "judge", "parse_pairs", "passages_of", "read_qna_file", "write_pairs"]
+__getattr__ = hand_out(
+    __name__,
+    funnel="qna",
+    generate="qna",
+    judge="qna",
+    parse_pairs="parser",
+    passages_of="qna",
+    read_qna_file="own",
+    write_pairs="writers",
+)

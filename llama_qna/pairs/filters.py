@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from itertools import pairwise
 
+from llama_qna.pairs.evidence import asks_for_no_reason
 from llama_qna.text.language import languages_of
 from llama_qna.text.stopwords import stopwords
 from llama_qna.text.words import CHARACTER, OTHER_STOPS, SPACED_STOPS, content_words, similarity, supported
@@ -34,11 +35,13 @@ VAGUE = re.compile(
     r"\b([Ii]t|[Tt]hey|[Tt]heir|[Ii]ts|[Tt]hese|[Tt]his)\b|^(?!Who).*\b([Hh]is|[Hh]er)\b"
     r"|^(What|Why) [a-z]+ (to )?the [a-z-]+( [a-z]+)?\?$"
 )
+DOUBT = -1.5  # nats: a reader that is likelier than that to find no answer is not believed
+SHORTEST_QUOTE = 12  # characters; less stands in many sentences
 AFTER_NOUN = "and|or|to|in|on|at|by|from|with|into|through|is|was|are|were|be|have|has|can|when|while|under|over|after"
-FORMED = 1.6  # how much less likely a question may be of which a form left no word to the model
 # Every reason to reject a pair, in the order in which it is looked for: the cheap ones first.
 REASONS = [
     "no pair in the response",
+    "the reader finds no answer",
     "cut off",
     "not a question",
     "refers to the text",
@@ -46,6 +49,7 @@ REASONS = [
     "answer repeats the question",
     "question repeats itself",
     "answer not about the question",
+    "asks why of what has no reason",
     "vague question",
     "unlikely question",
     "the model answers otherwise",
@@ -83,19 +87,23 @@ class Filters:
         question, answer, language = candidate.question, candidate.answer, self.languages.get(text, "en")
         asked, answered, source = (content_words(words, language) for words in (question, answer, text))
         length = len(question.split()) + len(CHARACTER.findall(question)) // 2  # two characters are about a word
+        about = candidate.evidence or answer  # a short answer need not say what it was asked about
+        told = content_words(about, language)
+        grounds = told if candidate.evidence else source
         rules = {
+            "the reader finds no answer": not answer or (candidate.doubt is not None and candidate.doubt > DOUBT),
             "cut off": not ANSWER_END.search(answer) or not QUESTION_END.search(question),
             "not a question": (language == "en" and not QUESTION_WORD.search(question)) or not 3 <= length <= 40,
             "refers to the text": bool(re.search(POINTS_AT_TEXT.get(language, "(?!)"), f"{question} {answer}", re.I)),
-            "not supported by the chunk": not supported(answer, answered, source, 0.75, language)
+            "not supported by the chunk": not supported(answer, answered, grounds, 0.75, language)
             or not supported(question, asked, source, 0.6, language),
             "answer repeats the question": answered <= asked,
-            "question repeats itself": _repeats(question, answer, language),
-            "answer not about the question": len(asked & answered) < max(min(2, len(asked)), 0.34 * len(asked)),
+            "question repeats itself": _repeats(question, about, language),
+            "answer not about the question": len(asked & told) < max(min(2, len(asked)), 0.34 * len(asked)),
+            "asks why of what has no reason": language == "en" and asks_for_no_reason(question, about),
             "vague question": language == "en" and self._is_vague(question, asked),
-            "unlikely question": candidate.score is not None
-            and candidate.score < self.min_score - (not candidate.free) * FORMED,
-            "the model answers otherwise": similarity(answer, candidate.check, language) < 0.5,
+            "unlikely question": candidate.score is not None and candidate.score < self.min_score,
+            "the model answers otherwise": not _agrees(candidate.check, about, language),
         }
         return next((reason for reason in REASONS if rules.get(reason)), "")
 
@@ -152,6 +160,12 @@ def _signature(shingles: set[str]):
     signature = MinHash(num_perm=64, seed=1)
     signature.update_batch([shingle.encode() for shingle in sorted(shingles)])
     return signature
+
+
+def _agrees(check: str, about: str, language: str) -> bool:
+    """Whether what the model says or quotes when it is asked is what the pair is about; a quote may be a part of it."""
+    part = len(check) >= SHORTEST_QUOTE and check in about
+    return part or similarity(about, check, language) >= 0.5
 
 
 def _repeats(question: str, answer: str, language: str) -> bool:

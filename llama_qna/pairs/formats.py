@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Format = Literal["messages", "alpaca", "sharegpt"]
-PROVENANCE = ["chunk_id", "document", "page", "split", "recipe", "model"]
+PROVENANCE = ["chunk_id", "document", "page", "split", "recipe", "model", "evidence"]
 
 
 def export(pairs: pd.DataFrame, chunks: pd.DataFrame, format: Format, path: Path) -> int:

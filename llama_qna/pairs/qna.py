@@ -5,6 +5,7 @@ Every pair keeps the id of its chunk; every rejected one is kept too, with the r
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections import Counter
@@ -23,11 +24,13 @@ from llama_qna.pairs.writers import Passage, Written
 from llama_qna.project.code import code_hash
 from llama_qna.project.data import QNA_COLUMNS, read_chunks, read_qna
 from llama_qna.project.files import sha256
-from llama_qna.project.recipe import Endpoint
+from llama_qna.project.recipe import Endpoint, Generation
 from llama_qna.project.stage import once
 from llama_qna.project.variant import Variant
 from llama_qna.text.tables import aligned
 from llama_qna.text.titles import title_of
+
+HELDOUT_ONE_IN = 10  # generated questions, where no section is held out
 
 
 def generate(variant: Variant) -> pd.DataFrame:
@@ -51,6 +54,8 @@ def generate(variant: Variant) -> pd.DataFrame:
     if recipe.generation.qna_file:
         path = variant.root / recipe.generation.qna_file
         inputs[path.name] = sha256(path) if path.is_file() else "missing"
+    if adapter := _reader_hash(variant):
+        inputs["reader"] = adapter
     written_here = not recipe.generation.endpoint and not recipe.generation.qna_file
     if written_here and (line := knows_not(recipe.base_model, chunks.text)):
         print(line)
@@ -118,7 +123,7 @@ def reference_pairs(references: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=QNA_COLUMNS)
 
 
-def _row(question: str, answer: str, chunk, method: str, model: str) -> dict:
+def _row(question: str, answer: str, chunk, method: str, model: str, evidence: str = "") -> dict:
     return {
         "Question": question,
         "Answer": answer,
@@ -128,6 +133,7 @@ def _row(question: str, answer: str, chunk, method: str, model: str) -> dict:
         "split": chunk.split,
         "recipe": method,
         "model": model,
+        "evidence": evidence,
     }
 
 
@@ -139,45 +145,60 @@ def _model_pairs(variant: Variant, chunks: pd.DataFrame) -> tuple[pd.DataFrame, 
     """
     recipe = variant.recipe
     body = chunks[chunks.kind == "body"]
-    before = body.text.shift(fill_value="").where(body.document.eq(body.document.shift()), "")
-    passages = [
-        Passage(chunk_id, text, continues(text, previous))
-        for chunk_id, text, previous in zip(body.chunk_id, body.text, before, strict=True)
-    ]
-    passages.sort(key=lambda passage: (-len(passage.text), passage.chunk_id))
-    # two_step asks several times about a passage, so that half a batch of passages fills its batches
-    size = max(1, recipe.generation.batch_size // (2 if recipe.generation.method == "two_step" else 1))
-    written: dict[str, list[Written]] = {passage.chunk_id: [] for passage in passages}
+    passages = sorted(passages_of(body), key=lambda passage: (-len(passage.text), passage.chunk_id))
+    size = _group_size(recipe.generation)
+    judge, keys = Judge(variant, body), Keys(variant)
     write = cache(lambda: writers.writer(variant))  # the model is loaded when it is first needed
     variant.run.mkdir(parents=True, exist_ok=True)
+    tokens_in_all = 0
     with Ledger(variant.run / "qna.ledger") as ledger:
         for attempt in range(1, recipe.generation.attempts + 1):
-            pairs, rejected = judge(variant, body, written)
-            waiting = [passage for passage in passages if passage.chunk_id not in set(pairs.chunk_id)]
+            pairs, _ = judge.verdict()
+            asked = set(pairs.chunk_id)
+            waiting = [passage for passage in passages if passage.chunk_id not in asked]
             with Progress(len(waiting), attempt) as progress:
                 for group in (waiting[n : n + size] for n in range(0, len(waiting), size)):
-                    found, tokens = _write(variant, write, ledger, group, attempt)
+                    found, tokens = _write(write, keys, ledger, group, attempt, whole=not recipe.generation.endpoint)
                     for passage, result in zip(group, found, strict=True):
-                        written[passage.chunk_id].append(result)
-                    pairs, rejected = judge(variant, body, written)
-                    progress.update(len(group), len(pairs), len(rejected), tokens)
-    cost = {"tokens": sum(result.tokens for results in written.values() for result in results)}
-    return pairs, rejected, cost
+                        judge.add(passage.chunk_id, result)
+                        tokens_in_all += result.tokens
+                    progress.update(len(group), *judge.counts, tokens)
+    return *judge.verdict(), {"tokens": tokens_in_all}
 
 
-def _write(variant: Variant, write, ledger: Ledger, group: list[Passage], attempt: int) -> tuple[list[Written], int]:
+def passages_of(body: pd.DataFrame) -> list[Passage]:
+    """The chunks of the body as they are asked about, in their order."""
+    before = body.text.shift(fill_value="").where(body.document.eq(body.document.shift()), "")
+    rows = zip(body.chunk_id, body.text, before, strict=True)
+    return [Passage(chunk_id, text, continues(text, previous)) for chunk_id, text, previous in rows]
+
+
+def _group_size(generation: Generation) -> int:
+    """Passages that are written about at once.
+
+    On a CPU the reader is given one at a time: what it is asked about a passage fills a batch, and all of it begins
+    with the passage, which is then computed once.
+    """
+    from llama_qna.models.device import device
+
+    return 1 if generation.method == "reader" and device() == "cpu" else generation.batch_size
+
+
+def _write(write, keys: Keys, ledger: Ledger, group: list[Passage], attempt: int, whole: bool) -> tuple[list, int]:
     """What the model writes about a group of passages, the ledger's where it has that; and the tokens that are new.
 
-    A group is written whole by a model in this process, whose texts depend on their batch in the last bits.
+    Args:
+        whole: ask about all of a group or none: a model in this process, whose texts depend on their batch in the last
+            bits.
     """
-    keys = [_key(variant, passage, attempt) for passage in group]
-    asked = [n for n, key in enumerate(keys) if key not in ledger]
-    if asked and not variant.recipe.generation.endpoint:
+    names = [keys.of(passage, attempt) for passage in group]
+    asked = [n for n, name in enumerate(names) if name not in ledger]
+    if asked and whole:
         asked = range(len(group))
     new = dict(zip(asked, write()([group[n] for n in asked], attempt), strict=True)) if asked else {}
     if new:
-        ledger.add([result.entry() | {"key": keys[n]} for n, result in new.items() if result.final])
-    found = [new.get(n) or Written.of_entry(ledger.get(key)) for n, key in enumerate(keys)]
+        ledger.add([result.entry() | {"key": names[n]} for n, result in new.items() if result.final])
+    found = [new.get(n) or Written.of_entry(ledger.get(name)) for n, name in enumerate(names)]
     return found, sum(result.tokens for result in new.values())
 
 
@@ -189,45 +210,84 @@ def continues(text: str, previous: str) -> bool:
 
 
 def judge(variant: Variant, body: pd.DataFrame, written: dict[str, list[Written]]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The pairs that are kept of what was written about the chunks, and those that are not, each with its reason.
+    """The pairs that are kept of what was written about the chunks, and those that are not, each with its reason."""
+    judge = Judge(variant, body)
+    for chunk_id, results in written.items():
+        for result in results:
+            judge.add(chunk_id, result)
+    return judge.verdict()
 
-    The training sections come first, so that of two near duplicates the one of a held-out section goes.
+
+class Judge:
+    """Looks at every candidate once, when it comes, and compares those that pass with each other at the end.
+
+    Attributes:
+        counts: how many candidates have passed the filters so far, and how many have not.
     """
-    settings = variant.recipe.generation
-    filters = Filters(list(body.text), settings.min_score)
-    questions, answers = Duplicates(), Duplicates()
-    rows = []
-    for chunk in body.sort_values("split", ascending=False, kind="stable").itertuples():
-        candidates = [candidate for result in written[chunk.chunk_id] for candidate in result.candidates]
-        kept = 0
-        for candidate, reason in _best_first(candidates, filters, chunk.text):
-            if not reason and questions.add(candidate.question):
-                reason = "duplicate"
-            if not reason and chunk.split == "heldout" and candidate.answer in answers:
-                reason = "duplicate"
-            if not reason and kept == settings.pairs_per_chunk:
-                reason = "more pairs than wanted"
-            if not reason and chunk.split == "train":
-                answers.add(candidate.answer)
-            kept += not reason
-            row = _row(candidate.question, candidate.answer, chunk, settings.method, _model_name(variant))
-            rows.append(row | {"reason": reason, "score": candidate.score, "problem": candidate.problem})
-    table = pd.DataFrame(rows, columns=[*QNA_COLUMNS, "reason", "score", "problem"])
-    table["reason"] = table.reason.where(table.problem == "", table.reason + ": " + table.problem)
-    order = {chunk_id: n for n, chunk_id in enumerate(body.chunk_id)}
-    table = table.sort_values("chunk_id", key=lambda ids: ids.map(order), kind="stable")
-    return table[table.reason == ""].reset_index(drop=True), table[table.reason != ""].reset_index(drop=True)
+
+    def __init__(self, variant: Variant, body: pd.DataFrame):
+        self.variant, self.body, self.counts = variant, body, (0, 0)
+        self.filters = Filters(list(body.text), variant.recipe.generation.min_score)
+        self.text_of = dict(zip(body.chunk_id, body.text, strict=True))
+        self.judged: dict[str, list[tuple]] = {chunk_id: [] for chunk_id in body.chunk_id}  # (candidate, reason) each
+
+    def add(self, chunk_id: str, result: Written) -> None:
+        """Take in what was written about a chunk."""
+        text = self.text_of[chunk_id]
+        new = [(candidate, self.filters.reason(candidate, text)) for candidate in result.candidates]
+        self.judged[chunk_id] += new
+        passed = sum(not reason for _, reason in new)
+        self.counts = (self.counts[0] + passed, self.counts[1] + len(new) - passed)
+
+    def verdict(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The pairs that are kept of all that came, and those that are not, each with its reason.
+
+        It does not depend on the order in which the chunks came. The training sections are looked at first, so that of
+        two near duplicates the one of a held-out section goes.
+        """
+        settings, model = self.variant.recipe.generation, _model_name(self.variant)
+        questions, answers = Duplicates(), Duplicates()
+        rows = []
+        for chunk in self.body.sort_values("split", ascending=False, kind="stable").itertuples():
+            kept = 0
+            for candidate, reason in _best_first(self.judged[chunk.chunk_id]):
+                if not reason and questions.add(candidate.question):
+                    reason = "duplicate"
+                if not reason and chunk.split == "heldout" and candidate.answer in answers:
+                    reason = "duplicate"
+                if not reason and kept == settings.pairs_per_chunk:
+                    reason = "more pairs than wanted"
+                if not reason and chunk.split == "train":
+                    answers.add(candidate.answer)
+                kept += not reason
+                row = _row(candidate.question, candidate.answer, chunk, settings.method, model, candidate.evidence)
+                rows.append(row | {"reason": reason, "score": candidate.score, "problem": candidate.problem})
+        return self._tables(rows)
+
+    def _tables(self, rows: list[dict]) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Pairs and rejected ones in the order of the chunks."""
+        table = pd.DataFrame(rows, columns=[*QNA_COLUMNS, "reason", "score", "problem"])
+        table["reason"] = table.reason.where(table.problem == "", table.reason + ": " + table.problem)
+        order = {chunk_id: n for n, chunk_id in enumerate(self.body.chunk_id)}
+        table = table.sort_values("chunk_id", key=lambda ids: ids.map(order), kind="stable")
+        if "heldout" not in set(self.body.split):
+            table["split"] = table.Question.map(_split_of)
+        return table[table.reason == ""].reset_index(drop=True), table[table.reason != ""].reset_index(drop=True)
 
 
-def _best_first(candidates: list, filters, text: str) -> list[tuple]:
+def _split_of(question: str) -> str:
+    """Every tenth question is held out where no section is; which one, its own hash tells."""
+    return "heldout" if int(hashlib.sha256(question.encode()).hexdigest(), 16) % HELDOUT_ONE_IN == 0 else "train"
+
+
+def _best_first(judged: list[tuple]) -> list[tuple]:
     """Candidates with their reasons, the best about each sentence before the second best about any."""
-    judged = [(candidate, filters.reason(candidate, text)) for candidate in candidates]
-    judged.sort(key=lambda item: -(item[0].score or 0))
     seen = Counter()
     ranked = []
-    for candidate, reason in judged:
-        ranked.append((seen[candidate.answer], candidate, reason))
-        seen[candidate.answer] += not reason
+    for candidate, reason in sorted(judged, key=lambda item: -(item[0].score or 0)):
+        about = candidate.evidence or candidate.answer
+        ranked.append((seen[about], candidate, reason))
+        seen[about] += not reason
     ranked.sort(key=lambda item: item[0])
     return [(candidate, reason) for _, candidate, reason in ranked]
 
@@ -237,20 +297,31 @@ def _model_name(variant: Variant) -> str:
     return endpoint.model if endpoint else variant.recipe.base_model
 
 
-def _key(variant: Variant, passage: Passage, attempt: int) -> str:
+class Keys:
     """What decides the model's words about a passage; the filters do not, nor does the way to reach a server."""
-    recipe = variant.recipe
-    unsaid = dict.fromkeys(("attempts", "min_score", "qna_file", "reference_questions"), True)
-    told = recipe.generation.model_dump(exclude=unsaid | {"endpoint": set(Endpoint.model_fields) - {"model"}})
-    return entry_key(
-        passage=asdict(passage),
-        attempt=attempt,
-        seed=recipe.seed,
-        model=_model_name(variant),
-        quantization=recipe.quantization.model_dump() if recipe.generation.load_in_4bit else None,
-        generation=told,
-        code=code_hash("write"),
-    )
+
+    def __init__(self, variant: Variant):
+        recipe = variant.recipe
+        unsaid = dict.fromkeys(("attempts", "min_score", "qna_file", "reference_questions"), True)
+        told = recipe.generation.model_dump(exclude=unsaid | {"endpoint": set(Endpoint.model_fields) - {"model"}})
+        self.common = {
+            "seed": recipe.seed,
+            "model": _model_name(variant),
+            "quantization": recipe.quantization.model_dump() if recipe.generation.load_in_4bit else None,
+            "generation": told,
+            "code": code_hash("write"),
+            "reader": _reader_hash(variant),
+        }
+
+    def of(self, passage: Passage, attempt: int) -> str:
+        return entry_key(passage=asdict(passage), attempt=attempt, **self.common)
+
+
+def _reader_hash(variant: Variant) -> str:
+    """The hash of the adapter that writes, or an empty string."""
+    if variant.recipe.generation.method != "reader" or variant.recipe.generation.qna_file:
+        return ""
+    return sha256(writers.reader_for(variant).adapter / "adapter_model.safetensors")
 
 
 class Progress:

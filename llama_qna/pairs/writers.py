@@ -1,20 +1,23 @@
-"""A model writes candidate pairs about chunks. Here is how it is asked; what is kept is decided in `pair_filters`.
+"""A model writes candidate pairs about chunks. Here is how it is asked; what is kept is decided in `filters`.
 
-`two_step` asks for one question and then for its answer. `multi_pair` asks for several pairs in one text, as the study
-did. Either runs on a model in this process or on a server (`endpoints`).
+`reader` is the way of a small model that has learnt to read and to ask (`training.reading`): a question about a
+sentence, then the answer from the chunk alone. `multi_pair` asks for several pairs in one text, as the study did; it
+runs on a model in this process or on a server (`server`).
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 
+from llama_qna import UserError
 from llama_qna.models import prompts
 from llama_qna.pairs import parser
-from llama_qna.pairs.grammar import AUXILIARIES, FUNCTION_WORDS, LONGEST_ANSWER, forms, stands_alone
-from llama_qna.project.recipe import Generation
-from llama_qna.project.variant import Variant
-from llama_qna.text.words import content_words, sentences_of
+from llama_qna.pairs.evidence import evidence_of, worth
+from llama_qna.project.recipe import EMBEDDED, Generation
+from llama_qna.project.variant import Reader, Variant
+from llama_qna.text.words import CITATION, content_words
 
 _TEXTS = {"type": "object", "properties": {"question": {"type": "string"}, "answer": {"type": "string"}}}
 _PAIRS = {"pairs": {"type": "array", "items": _TEXTS | {"required": ["question", "answer"]}}}
@@ -34,9 +37,10 @@ class Passage:
 class Candidate:
     question: str
     answer: str
-    check: str = ""  # what the model answers when it is given the chunk and the question
-    score: float | None = None  # mean log-probability per token of the question, given the answer
-    free: bool = True  # the model chose words of the question
+    check: str = ""  # what the model answers, or the reader quotes, when it is given the chunk and the question
+    evidence: str = ""  # the sentence of the chunk that the question was written about
+    score: float | None = None  # mean log-probability per token of the question, given that sentence
+    doubt: float | None = None  # log-probability that the reader finds no answer
     problem: str = ""  # why there is no whole pair; the raw text then stands in `question`
 
 
@@ -56,85 +60,133 @@ class Written:
         return cls([Candidate(**candidate) for candidate in entry["candidates"]], entry["tokens"])
 
 
+def write_pairs(variant: Variant, passages: list[Passage]) -> list[Written]:
+    """What the model of a variant writes about passages at the first attempt, before any filter.
+
+    >>> (written,) = write_pairs(Variant.load("paper_135m"), [Passage("", "Two brothers built the bridge in 1884.")])
+    >>> written.candidates[0].question
+
+    Raises:
+        UserError: as `writer`.
+    """
+    return writer(variant)(passages, 1)
+
+
 def writer(variant: Variant):
-    """The function `write(passages, attempt) -> list[Written]` of a variant; loads its model unless a server has it."""
+    """The function `write(passages, attempt) -> list[Written]` of a variant; loads its model unless a server has it.
+
+    Raises:
+        UserError: the recipe asks for the reader, and there is none for its base model, or a server is to be asked.
+    """
     settings = variant.recipe.generation
-    if settings.endpoint:
-        engine = Server(settings, variant.recipe.seed)
-        return {"two_step": TwoCalls, "multi_pair": MultiPair}[settings.method](engine, settings)
-    engine = LocalModel(variant)
-    return {"two_step": TwoStep, "multi_pair": MultiPair}[settings.method](engine, settings)
+    if settings.method == "reader":
+        return Reading(LocalModel(variant, reader_for(variant)), settings)
+    engine = Server(settings, variant.recipe.seed) if settings.endpoint else LocalModel(variant)
+    return MultiPair(engine, settings)
 
 
-class TwoStep:
-    """One question for each form of each sentence, then the sentence of the passage that answers it best.
+def reader_for(variant: Variant) -> Reader:
+    """The reader that writes the pairs of a variant.
 
-    Answers written freely by a model of 135M parameters were unsupported in 67 of 136 tries, and questions written
-    freely asked for what is not there. So the answer is a sentence of the passage, the question begins with what that
-    sentence can answer and goes on with its words, and the model is asked which sentence makes the question most
-    likely (the noisy channel of Lewis and Fan 2019, "Generative Question Answering").
+    Raises:
+        UserError: there is none for its base model, a server is to be asked, or its adapter is damaged.
+    """
+    from llama_qna.models.lineage import READER, reader_of
+
+    recipe = variant.recipe
+    if recipe.generation.endpoint or recipe.base_model != EMBEDDED:
+        raise UserError("generation.method: reader is the way of the embedded model; for any other take multi_pair")
+    return reader_of(variant, recipe.start or READER)
+
+
+SPARE = 2  # sentences that are asked about beside as many as pairs are wanted: the filters take some
+SAMPLES = 2  # questions about a sentence that are drawn, beside the likeliest one
+QUOTE_TOKENS = 96  # of a quote and its answer
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A sentence that is asked about."""
+
+    index: int  # of its passage
+    sentence: str
+    around: str  # with its neighbours
+    seed: str
+
+
+class Reading:
+    """One question for each of some sentences, the best of a few; and what the chunk alone answers to it.
+
+    A model of 135M parameters writes questions that its sentence does not answer, or that others answer better. So the
+    likelihood of the question after its sentence is measured (Sachan et al. 2022, arXiv:2204.07496), and the reader,
+    which does not know the sentence, has to quote it from the chunk (round-trip consistency, Alberti et al. 2019,
+    arXiv:1906.05416). The chunk stands first in every prompt of the second step, so that it is computed once.
     """
 
     def __init__(self, engine: LocalModel, settings: Generation):
         self.engine, self.settings = engine, settings
 
     def __call__(self, passages: list[Passage], attempt: int) -> list[Written]:
-        asked = []
-        for index, passage in enumerate(passages):
-            sentences = sentences_of(passage.text)
-            if passage.continued:
-                sentences = sentences[1:]  # its beginning stands in the chunk before
-            for sentence in filter(stands_alone, sentences):
-                # a complete question is the same at every attempt
-                asked += [(index, sentence, form) for form in forms(sentence) if form.words or attempt == 1]
-        questions, tokens = self._questions(passages, asked, attempt)
-        found = dict.fromkeys(
-            (index, sentence, question, bool(form.words))
-            for (index, sentence, form), question in zip(asked, questions, strict=True)
-            if not form.verb or set(form.verb) & set(question.rstrip("?").split())
+        # --- which sentences
+        texts = [" ".join(CITATION.sub("", passage.text).split()) for passage in passages]
+        count = self.settings.pairs_per_chunk + SPARE
+        asked = [
+            Asked(index, sentence, around, f"{attempt} {passage.chunk_id} {sentence}")
+            for index, passage in enumerate(passages)
+            for sentence, around in evidence_of(passage.text, passage.continued, count)
+        ]
+
+        # --- a question about each
+        written = self._questions(asked, greedy=attempt == 1)  # the likeliest question is the same at every attempt
+        best = self._best(asked, written, texts)
+        tokens = Counter()
+        for n, question in written:
+            tokens[asked[n].index] += self.engine.count(question)
+
+        # --- what the chunk answers
+        reading = [
+            self.engine.ids(prompts.reading_messages(question, [texts[about.index]]))
+            for about, (question, _) in zip(asked, best, strict=True)
+        ]
+        said = self.engine.generate(
+            reading, [about.seed for about in asked], temperature=0.0, max_new_tokens=QUOTE_TOKENS
         )
-        return self._answers(passages, list(found), tokens)
+        found: list[list[Candidate]] = [[] for _ in passages]
+        for about, (question, score), text, doubt in zip(asked, best, said, self.engine.doubts(reading), strict=True):
+            found[about.index].append(_read(question, about.sentence, text, score, doubt))
+            tokens[about.index] += self.engine.count(text)
+        return [Written(candidates, tokens[index]) for index, candidates in enumerate(found)]
 
-    def _questions(self, passages, asked, attempt) -> tuple[list[str], list[int]]:
-        """A question for each (passage, sentence, form); the tokens written for each passage."""
-        unfinished = [n for n, (_, _, form) in enumerate(asked) if form.words]
-        rows = [asked[n] for n in unfinished]
-        texts = self.engine.generate(
-            [self.engine.question_prompt(sentence, form.beginning) for _, sentence, form in rows],
-            [f"{attempt} {passages[index].chunk_id} {sentence} {form.beginning}" for index, sentence, form in rows],
-            words=[(*form.words, *function_words(sentence)) for _, sentence, form in rows],
-        )
-        questions, tokens = [form.beginning for _, _, form in asked], [0] * len(passages)
-        for n, text in zip(unfinished, texts, strict=True):
-            questions[n] += f" {text}"
-            tokens[asked[n][0]] += self.engine.count(text)
-        return questions, tokens
+    def _questions(self, asked: list[Asked], greedy: bool) -> list[tuple[int, str]]:
+        """Different questions, each with the number of what it is about."""
+        ids = [self.engine.ids(prompts.writing_messages(about.around, about.sentence)) for about in asked]
+        rows = list(range(len(asked))) * SAMPLES
+        seeds = [f"{asked[n].seed} {place // len(asked)}" for place, n in enumerate(rows)]
+        written = list(zip(rows, self.engine.generate([ids[n] for n in rows], seeds), strict=True))
+        if greedy:
+            written += enumerate(self.engine.generate(ids, [about.seed for about in asked], temperature=0.0))
+        return list(dict.fromkeys(written))
 
-    def _answers(self, passages, found, tokens) -> list[Written]:
-        """Score each question with its own sentence and with those of the passage that share a word with it."""
-        rows = []
-        for n, (index, own, question, _) in enumerate(found):
-            words = content_words(question)
-            others = (s for s in sentences_of(passages[index].text) if s != own and len(s.split()) <= LONGEST_ANSWER)
-            shared = {sentence: len(words & content_words(sentence)) for sentence in others}
-            rivals = sorted(filter(shared.get, shared), key=shared.get, reverse=True)[:2]
-            rows += [(n, sentence) for sentence in (own, *rivals)]
-        scores = self.engine.likelihoods(
-            [self.engine.question_prompt(sentence) for _, sentence in rows], [found[n][2] for n, _ in rows]
-        )
-        best: dict[int, tuple[float, str]] = {}
-        for (n, sentence), score in zip(rows, scores, strict=True):
-            best[n] = max(best.get(n, (-1e9, "")), (score, sentence))
-        written = [Written([], count) for count in tokens]
-        for n, (index, own, question, free) in enumerate(found):
-            written[index].candidates.append(Candidate(question, own, best[n][1], round(best[n][0], 3), free))
-        return written
+    def _best(self, asked: list[Asked], written: list[tuple[int, str]], texts: list[str]) -> list[tuple[str, float]]:
+        """The best question about each sentence with its likelihood."""
+        ids = [self.engine.ids(prompts.writing_messages(about.around, about.sentence)) for about in asked]
+        scores = self.engine.likelihoods([ids[n] for n, _ in written], [question for _, question in written])
+        ranked: list[list[tuple]] = [[] for _ in asked]
+        for (n, question), score in zip(written, scores, strict=True):
+            rank = score + worth(question, asked[n].sentence, texts[asked[n].index])
+            ranked[n].append((rank, question, round(score, 3)))
+        return [max(of_one)[1:] for of_one in ranked]
 
 
-def function_words(sentence: str) -> list[str]:
-    """The small words that a question about a sentence may use beside the sentence's own."""
-    said = sentence.lower().split()
-    return [word for word in FUNCTION_WORDS if word not in AUXILIARIES or word in said]
+def _read(question: str, sentence: str, text: str, score: float, doubt: float) -> Candidate:
+    """A candidate from what the reader said: a quote and the answer on two lines, or a dash for none.
+
+    A bare yes or no says nothing by itself; the sentence is then the answer.
+    """
+    quote, _, answer = (part.strip() for part in text.partition("\n"))
+    if not content_words(answer) and answer:
+        answer = sentence
+    return Candidate(question, "" if quote == prompts.NOTHING else answer, quote, sentence, score, round(doubt, 3))
 
 
 class MultiPair:
@@ -155,38 +207,6 @@ class MultiPair:
             candidates += [Candidate(raw, "", problem=reason) for raw, reason in leftovers]
             written.append(_refused(text) if text.error else Written(candidates, text.tokens))
         return _checked(self.engine, passages, written, seeds)
-
-
-class TwoCalls:
-    """Two calls to a server for each part of a passage: a question, then its answer."""
-
-    def __init__(self, engine, settings: Generation):
-        self.engine, self.settings = engine, settings
-
-    def __call__(self, passages: list[Passage], attempt: int) -> list[Written]:
-        parts = [
-            (index, part)
-            for index, passage in enumerate(passages)
-            for part in parts_of(passage.text, self.settings.pairs_per_chunk)
-        ]
-        seeds = [f"{attempt} {passages[index].chunk_id} {part}" for index, part in parts]
-        asked = self.engine.texts([prompts.question_messages(part) for _, part in parts], seeds, stop=["\n"])
-        questions = [parser.strip_question_label(text.text) for text in asked]
-        answered = self.engine.texts(
-            [prompts.answer_messages(part, q) for (_, part), q in zip(parts, questions, strict=True)],
-            seeds,
-            stop=["\n"],
-        )
-        written = [Written([]) for _ in passages]
-        for (index, _), question, first, second in zip(parts, questions, asked, answered, strict=True):
-            if first.error or second.error:
-                written[index] = _refused(first if first.error else second)
-            elif written[index].final:
-                answer = parser.strip_answer_label(second.text)
-                problem = "" if question and answer else "empty response"
-                written[index].candidates.append(Candidate(question, answer, problem=problem))
-                written[index].tokens += first.tokens + second.tokens
-        return _checked(self.engine, passages, written, [f"{attempt} {passage.chunk_id}" for passage in passages])
 
 
 def _refused(text) -> Written:
@@ -214,49 +234,59 @@ def _checked(engine, passages, written, seeds) -> list[Written]:
 
 
 class LocalModel:
-    """The base model of the recipe in this process."""
+    """The base model of the recipe in this process, with a reader's adapter where one is given."""
 
-    def __init__(self, variant: Variant):
+    def __init__(self, variant: Variant, reader: Reader | None = None):
         from llama_qna.models.base import load_base, load_tokenizer
+        from llama_qna.models.folded import load_folded
 
         recipe = variant.recipe
         self.settings, self.seed = recipe.generation, recipe.seed
         self.tokenizer = load_tokenizer(recipe.base_model)
-        self.model = load_base(recipe.base_model, recipe.quantization if recipe.generation.load_in_4bit else None)
+        if reader:
+            self.model = load_folded(recipe.base_model, reader.adapter)
+        else:
+            self.model = load_base(recipe.base_model, recipe.quantization if self.settings.load_in_4bit else None)
 
-    def question_prompt(self, sentence: str, beginning: str = "") -> list[int]:
-        return prompts.write_question_prompt(self.tokenizer, sentence, beginning)
+    def ids(self, messages: list[dict]) -> list[int]:
+        return prompts.chat_ids(self.tokenizer, messages)
 
     def generate(self, input_ids: list[list[int]], seeds: list[str], **options) -> list[str]:
         from llama_qna.models.generate import generate_texts
 
+        defaults = {"temperature": self.settings.temperature, "max_new_tokens": self.settings.max_new_tokens}
         return generate_texts(
             self.model,
             self.tokenizer,
             input_ids,
-            temperature=self.settings.temperature,
             seeds=[f"{self.seed} {seed}" for seed in seeds],
-            max_new_tokens=self.settings.max_new_tokens,
             batch_size=self.settings.batch_size,
             done=lambda count: None,
-            **options,
+            **(defaults | options),
         )
 
     def texts(self, requests: list[list[dict]], seeds: list[str], stop: list[str] | None = None, schema=None) -> list:
         from llama_qna.pairs.server import Completion
 
-        input_ids = [prompts.chat_ids(self.tokenizer, messages) for messages in requests]
-        texts = self.generate(input_ids, seeds, stop_at_newline=bool(stop))
+        texts = self.generate([self.ids(messages) for messages in requests], seeds, stop_at_newline=bool(stop))
         return [Completion(index, text, tokens=self.count(text)) for index, text in enumerate(texts)]
 
     def likelihoods(self, input_ids: list[list[int]], texts: list[str]) -> list[float]:
         from llama_qna.models.likelihood import candidate_log_likelihoods
 
-        candidates = [self.tokenizer(f" {text}", add_special_tokens=False)["input_ids"] for text in texts]
+        end = [self.tokenizer.eos_token_id]
+        candidates = [prompts.encode_document(self.tokenizer, f" {text}") + end for text in texts]
         return candidate_log_likelihoods(self.model, input_ids, candidates)
 
+    def doubts(self, input_ids: list[list[int]]) -> list[float]:
+        """How likely the reader is to write a dash, for each prompt: nats, (N,)."""
+        from llama_qna.models.likelihood import candidate_log_likelihoods
+
+        dash = prompts.encode_document(self.tokenizer, f" {prompts.NOTHING}")[:1]
+        return candidate_log_likelihoods(self.model, input_ids, [dash] * len(input_ids))
+
     def count(self, text: str) -> int:
-        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(prompts.encode_document(self.tokenizer, text))
 
 
 class Server:
@@ -302,16 +332,3 @@ class Server:
 def _first_line(completion):
     lines = parser.without_thoughts(completion.text).strip().splitlines()
     return replace(completion, text=lines[0].strip() if lines else "")
-
-
-def parts_of(text: str, count: int) -> list[str]:
-    """Cut a text into up to `count` parts of neighbouring sentences, of about equal length; nothing is lost."""
-    target, parts = len(text) / count, [""]
-    for sentence in sentences_of(text):
-        full = len(parts[-1]) + len(sentence) / 2 > target
-        if len(parts[-1]) > 40 and len(parts) < count and full:
-            parts.append("")
-        parts[-1] = f"{parts[-1]} {sentence}".strip()
-    if len(parts) > 1 and len(parts[-1]) <= 40:  # too short to ask about
-        parts[-2:] = [" ".join(parts[-2:])]
-    return parts

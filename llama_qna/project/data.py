@@ -42,7 +42,8 @@ def read_metrics(variant: Variant, folder: Path | None = None) -> dict:
     return read_json(path)
 
 
-QNA_COLUMNS = ["Question", "Answer", "chunk_id", "document", "page", "split", "recipe", "model"]
+# `recipe` says what wrote a pair, and `evidence` the sentence of its chunk that it was written about, where it is known
+QNA_COLUMNS = ["Question", "Answer", "chunk_id", "document", "page", "split", "recipe", "model", "evidence"]
 
 
 def read_qna(variant: Variant) -> pd.DataFrame:
@@ -54,7 +55,8 @@ def read_qna(variant: Variant) -> pd.DataFrame:
     path = variant.qna / "qna.csv"
     if not path.is_file():
         raise UserError(f"no questions yet for {variant.name}: run `llama-qna generate {variant.name}` first")
-    table = read_table(path, f"qna.csv of {variant.name}", QNA_COLUMNS)
+    table = read_table(path, f"qna.csv of {variant.name}", QNA_COLUMNS[:-1])
+    table = table.reindex(columns=QNA_COLUMNS, fill_value="")  # files of earlier versions name no evidence
     pages = pd.to_numeric(table.page, errors="coerce")  # pairs of the user's own have none
     return table if pages.isna().any() else table.assign(page=pages.astype(int))
 

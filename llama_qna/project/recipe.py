@@ -72,10 +72,11 @@ class Endpoint(_Strict):
 class Generation(_Strict):
     """How chunks become question-answer pairs."""
 
-    method: Literal["two_step", "multi_pair"]
+    # the embedded model with its reader's adapter, or several pairs in one text, as the study asked Llama-2-7b-chat
+    method: Literal["reader", "multi_pair"]
     pairs_per_chunk: int = Field(gt=0)
     attempts: int = Field(1, gt=0)  # a chunk without a single pair is asked about again, with other seeds
-    # two_step: the least mean log-probability per token of a question that is kept
+    # reader: the least mean log-probability per token of a question that is kept
     min_score: float = Field(-1.0, lt=0)
     temperature: float = Field(0.6, ge=0)
     max_new_tokens: int = Field(gt=0)
@@ -86,6 +87,13 @@ class Generation(_Strict):
     # pairs of your own in place of generated ones, a CSV with Question,Answer or JSON Lines; its path from the root of
     # the repository
     qna_file: str | None = None
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _method_is_there(cls, value):
+        if value == "two_step":
+            raise ValueError("two_step is no more; take reader for the embedded model, and multi_pair for others")
+        return value
 
     @field_validator("qna_file")
     @classmethod

@@ -71,7 +71,7 @@ def test_retrieved_context_brings_no_turn_of_its_own(tokenizer, control, hostile
 
 def test_prompts_that_make_pairs_bring_no_turn_of_their_own(tokenizer, control, hostile):
     for messages in (
-        lambda text: prompts.question_messages(text),
+        lambda text: prompts.writing_messages(text, text),
         lambda text: prompts.answer_messages(text, text),
         lambda text: prompts.pairs_messages(text, 3),
     ):
@@ -99,8 +99,9 @@ def test_server_gets_the_text_as_the_content_of_one_message(hostile):
     passage = Passage("a-0000", hostile, False)
     messages = prompts.pairs_messages(passage.text, 3)
     assert [message["role"] for message in messages] == ["user"] and hostile in messages[0]["content"]
-    assert {m["role"] for m in prompts.question_messages(hostile)} == {"system", "user", "assistant"}
-    assert sum(hostile in m["content"] for m in prompts.question_messages(hostile)) == 1
+    asked = prompts.answer_messages(hostile, "What?")
+    assert {m["role"] for m in asked} == {"system", "user", "assistant"}
+    assert sum(hostile in m["content"] for m in asked) == 1
     assert Variant.load("paper_135m").recipe.generation.endpoint is None
 
 

@@ -79,7 +79,7 @@ def test_killed_at_random_moments(stage, commands, finished):
 def test_killed_while_a_server_writes_pairs(commands, tmp_path):
     """The ledger keeps what the server has answered; a damaged or missing one costs its answers alone."""
     with serving(model) as server:
-        variant = variant_at(tmp_path, server.url, method="two_step")
+        variant = variant_at(tmp_path, server.url, method="multi_pair")
         command = ("generate", variant.name)
         ledger = variant.run / "qna.ledger"
         seconds = seconds_of(lambda: commands.run(variant.root, *command))

@@ -32,7 +32,7 @@ def slow(*values):
 )
 def test_damaged_ledger_costs_what_was_damaged(damage, lost, tmp_path):
     with serving(model) as server:
-        variant = variant_at(tmp_path, server.url, method="two_step")
+        variant = variant_at(tmp_path, server.url, method="multi_pair")
         qna.generate(variant)
         wanted, first = results(variant), len(server.bodies)
         damage(variant.run / "qna.ledger")
