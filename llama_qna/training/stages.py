@@ -11,15 +11,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.models.adapters import adapter_from, adapter_to_train, merge_adapter
+from llama_qna.models.adapters import adapter_from, adapter_to_train, attach_adapter, merge_adapter
 from llama_qna.models.base import load_base, load_tokenizer, model_identity
+from llama_qna.models.device import release
 from llama_qna.models.lineage import checkpoints, start_of_finetuning, start_of_training
 from llama_qna.project import processes
 from llama_qna.project.data import REPLAY_TEXT, read_chunks, read_qna
 from llama_qna.project.files import sha256
-from llama_qna.project.recipe import TrainingStage
+from llama_qna.project.recipe import Pretraining
 from llama_qna.project.stage import once, outputs_sha256
 from llama_qna.project.variant import Variant
+from llama_qna.training.passages import passage_rows
+from llama_qna.training.reading import LOST, READING_SET, reading_loss, rows_beside
 from llama_qna.training.rows import chunk_rows, pair_rows
 
 
@@ -56,7 +59,8 @@ def _pretrain(variant: Variant, chunks, folder: Path) -> dict:
 
     # --- tokenizer and rows
     tokenizer, settings = load_tokenizer(recipe.base_model), recipe.pretraining
-    rows = chunk_rows(tokenizer, chunks, settings.max_length, f"{variant.name} {settings.folder}")
+    rows = chunk_rows(tokenizer, chunks, settings.max_length, f"{variant.name} {settings.folder}") * settings.rounds
+    rows += _reading_rows(tokenizer, settings, len(rows), recipe.seed)
 
     # --- model: loaded again where memory runs out
     def load():
@@ -64,6 +68,7 @@ def _pretrain(variant: Variant, chunks, folder: Path) -> dict:
 
     # --- train
     results = train(variant, "pretrain", load, tokenizer, rows, folder)
+    results |= _reading_kept(variant, (None, None), folder)
 
     # --- save what fine-tuning begins on
     if recipe.stacking == "merge" and processes.is_main():
@@ -94,6 +99,7 @@ def finetune(variant: Variant, only: bool = False) -> dict:
     start = (None, None) if only else start_of_finetuning(variant)
     _check_processes(variant.name, recipe.finetuning)
     inputs = {"qna.csv": sha256(variant.qna / "qna.csv")}
+    inputs |= {"chunks.csv": sha256(variant.chunks / "chunks.csv")} if recipe.finetuning.passages else {}
     inputs |= model_identity(recipe.base_model) if only else {"pretraining": outputs_sha256(variant.pretraining)}
     inputs |= _read(variant, recipe.finetuning)
 
@@ -110,7 +116,8 @@ def _finetune(variant: Variant, stage: str, pairs, start: tuple[Path | None, Pat
 
     # --- tokenizer and rows
     tokenizer, settings = load_tokenizer(recipe.base_model), recipe.finetuning
-    rows = pair_rows(tokenizer, pairs, settings.max_length, f"{variant.name} {settings.folder}")
+    rows = _pair_rows(tokenizer, variant, pairs)
+    rows += _reading_rows(tokenizer, settings, len(rows), recipe.seed)
 
     # --- model: on the merged base, or with the adapter that goes on
     def load():
@@ -120,7 +127,46 @@ def _finetune(variant: Variant, stage: str, pairs, start: tuple[Path | None, Pat
         return adapter_to_train(model, adapter) if adapter else model
 
     # --- train; the last checkpoint is what is saved
-    return train(variant, stage, load, tokenizer, rows, folder)
+    results = train(variant, stage, load, tokenizer, rows, folder)
+    return results | _reading_kept(variant, start, folder)
+
+
+def _pair_rows(tokenizer, variant: Variant, pairs) -> list[dict]:
+    """The rows of the pairs, of all epochs where these differ."""
+    settings, what = variant.recipe.finetuning, f"{variant.name} {variant.recipe.finetuning.folder}"
+    if not settings.passages:
+        return pair_rows(tokenizer, pairs, settings.max_length, what) * settings.rounds
+    chunks = read_chunks(variant)
+    return passage_rows(tokenizer, pairs, chunks[chunks.split == "train"], settings, variant.recipe.seed, what)
+
+
+def _reading_rows(tokenizer, settings: Pretraining, rows: int, seed: int) -> list[dict]:
+    return rows_beside(tokenizer, round(settings.reading_rows * rows), settings.max_length, seed)
+
+
+def _reading_kept(variant: Variant, start: tuple[Path | None, Path | None], folder: Path) -> dict:
+    """What a training that began with a reader made of its reading; said where it is worse by much.
+
+    Args:
+        start: the weights and the adapter that it began with; the base and the recipe's start where they are None.
+    """
+    if not (variant.recipe.start and processes.is_main()):
+        return {}
+    recipe, (weights, adapter) = variant.recipe, start
+    if weights is None and adapter is None:
+        adapter = start_of_training(variant)
+    tokenizer = load_tokenizer(recipe.base_model)
+
+    def loss(of: Path | None) -> float:
+        release()
+        model = load_base(recipe.base_model, recipe.quantization, weights=weights)
+        return round(reading_loss(attach_adapter(model, of) if of else model, tokenizer), 4)
+
+    before, after = loss(adapter), loss(checkpoints(folder)[-1])
+    if after > before + LOST:
+        what = f"{variant.name} {folder.name.removesuffix('.partial')}"
+        print(f"{what}: the reading is undone, its loss rose from {before:.2f} to {after:.2f} nats (reading_rows)")
+    return {"reading_loss": {"before": before, "after": after}}
 
 
 def _begun(variant: Variant):
@@ -136,14 +182,16 @@ def _recipe(variant: Variant, stage: str) -> dict:
     return variant.recipe.model_dump(include=named | ({"start"} if variant.recipe.start else set()))
 
 
-def _read(variant: Variant, stage: TrainingStage) -> dict[str, str]:
+def _read(variant: Variant, stage: Pretraining) -> dict[str, str]:
     """Name and hash of what training reads beside its rows."""
     start = start_of_training(variant)
     found = {REPLAY_TEXT.name: sha256(REPLAY_TEXT)} if stage.replay_tokens else {}
+    if start or stage.reading_rows:
+        found |= {path.name: sha256(path) for path in sorted(READING_SET.glob("*.jsonl"))}
     return found | ({variant.recipe.start: sha256(start / "adapter_model.safetensors")} if start else {})
 
 
-def _check_processes(name: str, stage: TrainingStage) -> None:
+def _check_processes(name: str, stage: Pretraining) -> None:
     """Refuse what several processes cannot share, before anything is loaded."""
     rows = processes.rows_each(stage.batch_size)
     if processes.sharded() and stage.replay_tokens:
