@@ -9,7 +9,8 @@ from llama_qna.models import prompts
 from llama_qna.models.base import load_tokenizer
 from llama_qna.project.recipe import EMBEDDED
 from llama_qna.project.variant import REPOSITORY, Reader
-from llama_qna.training.reading import Others, _reading, read_texts, rows_of
+from llama_qna.training.conversations import Pieces
+from llama_qna.training.reading import _reading, read_texts, rows_of
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +44,9 @@ def test_the_first_prompt_of_a_row_is_the_one_that_is_asked_later(tokenizer):
 
 
 def test_every_example_is_asked_once_a_round_with_its_passage_before_it(texts):
-    others, chance = Others(texts), random.Random(5)
+    pieces, chance = Pieces([text.passage for text in texts]), random.Random(5)
     for text in texts[:40]:
-        conversations = _reading(text, others, chance)
+        conversations = _reading(text, pieces, chance)
         asked = [turn["content"] for messages in conversations for turn in messages if turn["role"] == "user"]
         for example in text.examples:
             assert sum(turn.endswith(f"Question: {example.question}") for turn in asked) == 1
@@ -56,11 +57,11 @@ def test_every_example_is_asked_once_a_round_with_its_passage_before_it(texts):
 
 
 def test_who_is_told_that_the_documents_do_not_say_has_no_evidence_before_him(texts):
-    others, chance = Others(texts), random.Random(6)
+    pieces, chance = Pieces([text.passage for text in texts]), random.Random(6)
     evidence = {example.question: example.evidence for text in texts for example in text.examples if example.evidence}
     refused = answered = 0
     for text in texts[:80]:
-        for messages in _reading(text, others, chance):
+        for messages in _reading(text, pieces, chance):
             passages, turns = messages[1]["content"].split("\n\nQuestion: ")[0], messages[1:]
             for question, answer in zip(turns[::2], turns[1::2], strict=True):
                 asked = question["content"].split("Question: ")[-1]

@@ -41,14 +41,13 @@ class Pieces:
         self.index = Search([str(n) for n in range(len(self.all))], [piece for piece, _ in self.all])
 
     def like(self, question: str, wanted: Callable[[str, str], bool]) -> list[str]:
-        """Of the pieces that share words with a question the first few that are wanted; without any, all such pieces.
+        """Of the pieces that share most words with a question those that are wanted, at most `BEST`.
 
         Args:
             wanted: whether a piece of a passage may be taken, by both.
         """
         found = [self.all[int(name)] for name, _ in self.index.search([question], 3 * BEST)[0]]
-        best = [piece for piece, passage in found if wanted(piece, passage)][:BEST]
-        return best or [piece for piece, passage in self.all if wanted(piece, passage)]
+        return [piece for piece, passage in found if wanted(piece, passage)][:BEST]
 
 
 def reading(passages: Sequence[str], asked: Sequence[Example], chance: random.Random) -> list[dict]:

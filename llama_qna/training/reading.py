@@ -155,7 +155,8 @@ def _reading(text: Text, pieces: Pieces, chance: random.Random) -> list[list[dic
     """
 
     def other(question: str) -> str:
-        return chance.choice(pieces.like(question, lambda piece, passage: passage != text.passage))
+        like = pieces.like(question, lambda piece, passage: passage != text.passage)
+        return chance.choice(like or [piece for piece, _ in pieces.all])
 
     windows = _cut(text.passage, chance)
     told = [[example for example in text.examples if example.evidence and example.evidence in w] for w in windows]
