@@ -1,16 +1,19 @@
 """Rows of pairs with passages: what each kind holds, read back from its tokens; and a training with them."""
 
+import shutil
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import pandas as pd
 import pytest
+import yaml
 
 from llama_qna import UserError
 from llama_qna.models import prompts
 from llama_qna.models.lineage import checkpoints
 from llama_qna.project.files import sha256, write_json
-from llama_qna.project.recipe import Finetuning, Passages
+from llama_qna.project.recipe import Finetuning, Passages, Recipe
 from llama_qna.project.variant import REPOSITORY, Reader, Variant
 from llama_qna.text.words import CITATION, content_words
 from llama_qna.training import reading, stages
@@ -163,6 +166,14 @@ def test_shares_that_are_no_whole_are_refused(edit_recipe):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["paper_7b", "paper_13b", "physics_mk_books_7b"])
+def test_the_studys_recipes_show_the_switch(name):
+    assert Variant.load(name).recipe.finetuning.passages is None
+    text = (REPOSITORY / name / "variant.yaml").read_text(encoding="utf-8")
+    switched = Recipe.model_validate(yaml.safe_load(text.replace("  # passages: ", "  passages: ")))
+    assert switched.finetuning.passages == Variant.load("paper_reader_135m").recipe.finetuning.passages
+
+
 def test_the_recipe_with_passages_shares_pairs_and_evaluation_with_the_paper():
     ours, paper = (Variant.load(name).recipe for name in ("paper_reader_135m", "paper_135m"))
     assert ours.finetuning.passages and ours.start == "reader_135m"
@@ -183,22 +194,49 @@ def test_rows_beside_are_no_rows_by_which_reading_is_measured():
     assert reading.rows_beside(tokenizer(), 0, 400, seed=3) == []
 
 
-def test_a_training_that_begins_with_a_reader_tells_what_became_of_its_reading(shallow_variant, monkeypatch, capsys):
-    """On two layers: a first training stands for the reader, and what follows is made to undo it."""
+@pytest.fixture
+def skilled(shallow_variant, monkeypatch):
+    """Writes variants on two layers that start from a short training on the reading set, in place of the reader's."""
     base, root = shallow_variant.recipe.base_model, shallow_variant.root
-    sixteen = {"quantization": {"bits": 16, "dequantize_once": True}, "stacking": "continue"}
-    taught = shared.write_variant(root, base, sixteen, gold=False, reading_rows=2, max_length=256, epochs=1)
+    top = {"quantization": {"bits": 16, "dequantize_once": True}, "stacking": "continue"}
+    taught = shared.write_variant(root, base, top, gold=False, reading_rows=2, max_length=256, epochs=1)
     stages.pretrain(taught)
     adapter = root / "skill" / "adapter"
-    checkpoints(taught.pretraining)[-1].rename(adapter.parent.mkdir() or adapter)
+    shutil.copytree(checkpoints(taught.pretraining)[-1], adapter)
     weights = sha256(adapter / "adapter_model.safetensors")
     write_json(adapter.parent / "run.json", {"outputs": {"adapter/adapter_model.safetensors": weights}})
-    recipe = Reader.load("reader_135m").recipe.model_copy(
-        update={"base_model": base, "quantization": taught.recipe.quantization}
-    )
+    recipe = Reader.load("reader_135m").recipe
+    recipe = recipe.model_copy(update={"base_model": base, "quantization": taught.recipe.quantization})
     monkeypatch.setattr(Reader, "load", lambda name: Reader("skill", root, recipe))
     monkeypatch.setattr(reading, "MEASURED_ROWS", 3)
-    variant = shared.write_variant(root, base, sixteen | {"start": "skill"}, gold=False, learning_rate=0.2)
-    losses = stages.pretrain(variant)["results"]["reading_loss"]
+    return lambda **stage: shared.write_variant(root, base, top | {"start": "skill"}, gold=False, epochs=1, **stage)
+
+
+def test_a_training_that_undoes_the_reading_says_so_with_both_losses(skilled, capsys):
+    losses = stages.pretrain(skilled(learning_rate=0.2))["results"]["reading_loss"]
     assert losses["after"] > losses["before"] + reading.LOST
     assert "reading is undone" in capsys.readouterr().out
+
+
+def test_training_with_passages_and_rows_of_the_reading_set(skilled, pairs, chunks, capsys):
+    variant = skilled(max_length=300, max_steps=1, learning_rate=1e-4)
+    given = variant.recipe.finetuning.model_copy(update={"passages": Passages(**SHARES), "reading_rows": 0.5})
+    variant = replace(variant, recipe=variant.recipe.model_copy(update={"finetuning": given}))
+    chunks.to_csv(variant.chunks / "chunks.csv", index=False)
+    pairs.to_csv(variant.qna / "qna.csv", index=False)
+    record = stages.finetune(variant, only=True)
+    assert record["results"]["rows"] > len(pairs) and "chunks.csv" in record["inputs"]
+    assert set(record["results"]["reading_loss"]) == {"before", "after"}
+    assert "reading is undone" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_shipped_recipe_goes_on_from_the_reader(tmp_path, pairs, chunks):
+    known = Variant.load("paper_reader_135m")
+    step = known.recipe.finetuning.model_copy(update={"max_steps": 1})
+    variant = replace(known, root=tmp_path, recipe=known.recipe.model_copy(update={"finetuning": step}))
+    for folder, name, table in ((variant.chunks, "chunks", chunks), (variant.qna, "qna", pairs)):
+        folder.mkdir(parents=True)
+        table.to_csv(folder / f"{name}.csv", index=False)
+    losses = stages.finetune(variant, only=True)["results"]["reading_loss"]
+    assert 0 < losses["before"] < 1 and abs(losses["after"] - losses["before"]) < reading.LOST
