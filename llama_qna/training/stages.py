@@ -2,7 +2,8 @@
 
 Both train a LoRA adapter on a base in NF4 (QLoRA, arXiv:2305.14314) with TRL's `SFTTrainer`. With `stacking: merge` the
 first adapter is merged into the 16-bit base in between and the result is quantized again, the study's order; with
-`stacking: continue` the same adapter goes on. Each stage reads: rows, tokenizer, model, train, save; `trainer` has the
+`stacking: continue` the same adapter goes on. What begins with a reader (`start`) tells in its record what became of the
+reading: `reading_loss`, before and after. Each stage reads: rows, tokenizer, model, train, save; `trainer` has the
 trainer, and all that surrounds a training stands in `trainer.train`.
 """
 
@@ -80,6 +81,8 @@ def _pretrain(variant: Variant, chunks, folder: Path) -> dict:
 def finetune(variant: Variant, only: bool = False) -> dict:
     """Stage 4: train an adapter on the pairs, on top of the pretrained model, with the loss on answers only.
 
+    With `finetuning.passages` the pairs come with passages too (`training.passages`).
+
     >>> record = finetune(Variant.load("paper_135m"))
 
     Writes `checkpoint-N/` and `log.json` as `pretrain` does.
@@ -94,29 +97,31 @@ def finetune(variant: Variant, only: bool = False) -> dict:
         UserError: no pairs or no pretraining yet, or the loss is no longer a number.
     """
     recipe, pairs = variant.recipe, read_qna(variant)
-    pairs = pairs[pairs.split == "train"]
+    pairs, chunks = pairs[pairs.split == "train"], read_chunks(variant) if recipe.finetuning.passages else None
     stage = "finetune_only" if only else "finetune"
     start = (None, None) if only else start_of_finetuning(variant)
     _check_processes(variant.name, recipe.finetuning)
     inputs = {"qna.csv": sha256(variant.qna / "qna.csv")}
-    inputs |= {"chunks.csv": sha256(variant.chunks / "chunks.csv")} if recipe.finetuning.passages else {}
+    inputs |= {"chunks.csv": sha256(variant.chunks / "chunks.csv")} if chunks is not None else {}
     inputs |= model_identity(recipe.base_model) if only else {"pretraining": outputs_sha256(variant.pretraining)}
     inputs |= _read(variant, recipe.finetuning)
 
     def work(folder: Path) -> dict:
-        return _finetune(variant, stage, pairs, start, folder)
+        return _finetune(variant, stage, pairs, chunks, start, folder)
 
     return once(variant, stage, _recipe(variant, "finetuning"), inputs, work, resumes=True)
 
 
-def _finetune(variant: Variant, stage: str, pairs, start: tuple[Path | None, Path | None], folder: Path) -> dict:
+def _finetune(
+    variant: Variant, stage: str, pairs, chunks, start: tuple[Path | None, Path | None], folder: Path
+) -> dict:
     from llama_qna.training.trainer import train
 
     recipe, (weights, adapter) = variant.recipe, start
 
     # --- tokenizer and rows
     tokenizer, settings = load_tokenizer(recipe.base_model), recipe.finetuning
-    rows = _pair_rows(tokenizer, variant, pairs)
+    rows = _pair_rows(tokenizer, variant, pairs, chunks)
     rows += _reading_rows(tokenizer, settings, len(rows), recipe.seed)
 
     # --- model: on the merged base, or with the adapter that goes on
@@ -131,12 +136,11 @@ def _finetune(variant: Variant, stage: str, pairs, start: tuple[Path | None, Pat
     return results | _reading_kept(variant, start, folder)
 
 
-def _pair_rows(tokenizer, variant: Variant, pairs) -> list[dict]:
-    """The rows of the pairs, of all epochs where these differ."""
+def _pair_rows(tokenizer, variant: Variant, pairs, chunks) -> list[dict]:
+    """The rows of the pairs, of all epochs where these differ; with passages where there are chunks."""
     settings, what = variant.recipe.finetuning, f"{variant.name} {variant.recipe.finetuning.folder}"
-    if not settings.passages:
+    if chunks is None:
         return pair_rows(tokenizer, pairs, settings.max_length, what) * settings.rounds
-    chunks = read_chunks(variant)
     return passage_rows(tokenizer, pairs, chunks[chunks.split == "train"], settings, variant.recipe.seed, what)
 
 
