@@ -126,6 +126,7 @@ class TrainingStage(_Strict):
     weight_decay: float = Field(0.0, ge=0)
     max_length: int = Field(1024, gt=1)  # tokens
     packing: bool = False  # join rows to blocks of max_length tokens, as the study did
+    group_by_length: bool = True  # rows of like length share a step, or else padding is computed too
     replay_tokens: int = Field(0, ge=0)  # of general text a step, on which the model is held to its base
     # taken as it stands under FSDP, which is not planned; else the plan uses it where memory asks for it
     gradient_checkpointing: bool = False

@@ -95,7 +95,7 @@ def _lines(path: Path) -> list[dict]:
 
 
 def rows_of(tokenizer, texts: list[Text], rounds: int, max_length: int, seed: int) -> list[dict[str, list[int]]]:
-    """Rows of both skills: every example is read once a round, and asked for once in every second round.
+    """Rows of both skills: every example is read and asked for once a round.
 
     Returns:
         `input_ids` and `labels` of each; of a row that is longer than `max_length` the last questions are left out, and
@@ -140,11 +140,9 @@ def _rows(tokenizer, conversations: list[list[dict]], max_length: int) -> list[d
 
 def _conversations(texts: list[Text], rounds: int, chance: random.Random) -> list[list[dict]]:
     pieces, conversations = Pieces([text.passage for text in texts]), []
-    for number in range(rounds):
+    for _ in range(rounds):
         for text in texts:
-            conversations += _reading(text, pieces, chance)
-            if number % 2 == 0:
-                conversations.append(_writing(text, chance))
+            conversations += [*_reading(text, pieces, chance), _writing(text, chance)]
     return conversations
 
 

@@ -2,8 +2,8 @@
 
 Both train a LoRA adapter on a base in NF4 (QLoRA, arXiv:2305.14314) with TRL's `SFTTrainer`. With `stacking: merge` the
 first adapter is merged into the 16-bit base in between and the result is quantized again, the study's order; with
-`stacking: continue` the same adapter goes on. What begins with a reader (`start`) tells in its record what became of the
-reading: `reading_loss`, before and after. Each stage reads: rows, tokenizer, model, train, save; `trainer` has the
+`stacking: continue` the same adapter goes on. What begins with a reader (`start`) tells in its record what became of
+the reading: `reading_loss`, before and after. Each stage reads: rows, tokenizer, model, train, save; `trainer` has the
 trainer, and all that surrounds a training stands in `trainer.train`.
 """
 

@@ -189,8 +189,7 @@ def _config(variant: Variant, settings: TrainingStage, folder: Path, batch: Batc
         max_length=settings.max_length,
         packing=settings.packing,
         packing_strategy="wrapped",  # the study's: rows are joined and cut every max_length tokens, nothing is dropped
-        # rows of like length share a batch, or else padding is computed too
-        train_sampling_strategy="random" if settings.packing else "group_by_length",
+        train_sampling_strategy=("group_by_length" if settings.group_by_length and not settings.packing else "random"),
         gradient_checkpointing=batch.checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if batch.checkpointing else None,
         use_cpu=on_cpu,
