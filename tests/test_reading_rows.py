@@ -71,7 +71,7 @@ def test_who_is_told_that_the_documents_do_not_say_has_no_evidence_before_him(te
                 else:
                     answered += 1
                     assert answer["content"].split("\n")[0] in passages
-    assert 0.2 < refused / (refused + answered) < 0.45
+    assert 0.2 < refused / (refused + answered) < 0.75
 
 
 def test_rows_keep_to_their_length_and_end_with_an_end(tokenizer, texts):
