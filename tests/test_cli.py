@@ -105,7 +105,14 @@ def test_variants_are_listed_with_what_they_are(run_cli):
 def test_variants_of_the_repository(run_cli):
     listed = run_cli("variants", LLAMA_QNA_ROOT=str(REPOSITORY)).stdout
     names = [line.split()[0] for line in listed.splitlines()]
-    assert names == ["paper_135m", "paper_13b", "paper_7b", "physics_books_135m", "physics_mk_books_7b"]
+    assert names == [
+        "paper_135m",
+        "paper_13b",
+        "paper_7b",
+        "paper_reader_135m",
+        "physics_books_135m",
+        "physics_mk_books_7b",
+    ]
 
 
 def test_load_and_load_again(run_cli, toy_root):

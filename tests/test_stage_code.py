@@ -30,11 +30,11 @@ def undone_by(path, change) -> set[str]:
 @pytest.mark.parametrize(
     ("module", "stages"),
     [
-        ("text/words", {"write", "generate", "evaluate", "repeat", "load", "read"}),
-        ("text/search", {"evaluate", "repeat", "read"}),
+        ("text/words", MODELLED | {"load"}),
+        ("text/search", {"evaluate", *TRAINED}),
         ("project/recipe", ALL),
         ("models/nf4", MODELLED | {"load"}),  # with the base, whose tokenizer counts the tokens of chunks
-        ("models/likelihood", {"write", "generate", "evaluate", "repeat"}),
+        ("models/likelihood", MODELLED),
         ("documents/page_headers", {"load"}),
         ("documents/extract", {"load"}),
         ("pairs/filters", {"generate"}),
@@ -48,7 +48,8 @@ def undone_by(path, change) -> set[str]:
         ("reporting/plot", {"figures"}),
         ("serving/page", set()),
         ("cli", set()),
-        ("training/reading", {"read"}),
+        ("training/reading", TRAINED),
+        ("training/passages", TRAINED - {"read"}),
         ("answering/reader", set()),
         ("repeat", {"repeat"}),
     ],

@@ -5,7 +5,7 @@ import pytest
 from llama_qna import UserError
 from llama_qna.project.variant import REPOSITORY, Variant, variant_names
 
-SHIPPED = ["paper_135m", "paper_13b", "paper_7b", "physics_books_135m", "physics_mk_books_7b"]
+SHIPPED = ["paper_135m", "paper_13b", "paper_7b", "paper_reader_135m", "physics_books_135m", "physics_mk_books_7b"]
 
 
 def complaint(name="paper_135m"):
@@ -15,7 +15,7 @@ def complaint(name="paper_135m"):
     return str(caught.value)
 
 
-def test_the_shipped_variants_are_the_five():
+def test_the_shipped_variants_are_these():
     assert variant_names(REPOSITORY) == SHIPPED
 
 

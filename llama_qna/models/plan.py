@@ -337,6 +337,6 @@ def plan_stage(
     steps = stage.max_steps if stage.max_steps > 0 else None
     if steps is None and lengths:
         count = sum(lengths) // stage.max_length if stage.packing else len(lengths)
-        steps = round(stage.epochs * math.ceil(count / stage.batch_size))
+        steps = round(stage.passes * math.ceil(count / stage.batch_size))
     flops = step_flops(shapes, recipe, stage, replace(batch, length=mean), device)
     return Plan(name, batch, stage.batch_size, parts, budget, device, flops, steps)

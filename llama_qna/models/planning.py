@@ -13,6 +13,7 @@ from llama_qna.project.recipe import Quantization, Recipe, TrainingStage
 from llama_qna.project.variant import Variant
 
 STAGES = ("pretraining", "finetuning")
+READING_ROW = 300  # tokens of a row of the reading set, about
 
 
 def for_stage(variant: Variant, name: str, rows: list[dict]) -> Batch:
@@ -127,7 +128,9 @@ def _rows(variant: Variant, name: str) -> list[int] | None:
     chunks = pd.read_csv(path)
     counts, longest = chunks[chunks.split == "train"].tokens, stage.max_length
     # as `prompts.text_rows` cuts them
-    return [min(longest, count - place) for count in counts for place in range(0, count - 1, longest - 1)]
+    rows = [min(longest, count - place) for count in counts for place in range(0, count - 1, longest - 1)]
+    rows *= stage.rounds
+    return rows + [min(longest, READING_ROW)] * round(stage.reading_rows * len(rows))
 
 
 def _time(plan: Plan, limit: float) -> str:

@@ -6,6 +6,7 @@ Every section has its keys, their defaults and limits; a file that is no recipe 
 from __future__ import annotations
 
 import difflib
+import math
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -140,6 +141,49 @@ class TrainingStage(_Strict):
     logging_steps: int = Field(gt=0)
     save_steps: int = Field(gt=0)
 
+    @property
+    def rounds(self) -> int:
+        """Of how many epochs the rows are that training is given: of one, unless epochs differ."""
+        return 1
+
+    @property
+    def passes(self) -> float:
+        """How often training goes over the rows that it is given."""
+        return self.epochs / self.rounds
+
+
+class Pretraining(TrainingStage):
+    # rows of the reading set (data/reading) for each row of the stage's own: they hold a reader to its skill
+    reading_rows: float = Field(0.0, ge=0)
+
+    @property
+    def rounds(self) -> int:
+        return math.ceil(self.epochs) if self.reading_rows else 1
+
+
+class Passages(_Strict):
+    """Shares of the rows of pairs, which add up to 1 (RAFT, arXiv:2403.10131)."""
+
+    closed_book: float = Field(ge=0)  # the question alone, the study's way
+    with_passage: float = Field(ge=0)  # with the text around its evidence: quote and answer
+    others_only: float = Field(ge=0)  # with passages that do not tell: the documents do not say
+    question: float = Field(ge=0)  # the question to write about the evidence
+
+    @model_validator(mode="after")
+    def _shares_are_of_a_whole(self):
+        total = sum(share for _, share in self)
+        if not math.isclose(total, 1, abs_tol=1e-6):
+            raise ValueError(f"the shares must add up to 1, and they are {total:g}")
+        return self
+
+
+class Finetuning(Pretraining):
+    passages: Passages | None = None  # None: every row closed book
+
+    @property
+    def rounds(self) -> int:
+        return math.ceil(self.epochs) if self.passages or self.reading_rows else 1
+
 
 class Evaluation(_Strict):
     window: int = Field(1024, gt=1)  # tokens
@@ -188,8 +232,8 @@ class Recipe(_Strict):
     generation: Generation
     quantization: Quantization = Quantization()
     lora: Lora
-    pretraining: TrainingStage
-    finetuning: TrainingStage
+    pretraining: Pretraining
+    finetuning: Finetuning
     # how fine-tuning starts from pretraining: with a new adapter on the merged and again quantized model, as the study
     # did, or with the same adapter, on the base as it is
     stacking: Literal["merge", "continue"] = "merge"

@@ -11,21 +11,24 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from llama_qna import UserError
-from llama_qna.models import prompts
 from llama_qna.models.base import load_base, load_tokenizer, model_identity
+from llama_qna.models.likelihood import nats
 from llama_qna.project.data import REPLAY_TEXT
 from llama_qna.project.files import sha256
 from llama_qna.project.stage import once
-from llama_qna.project.variant import Reader
-from llama_qna.text.search import Search
+from llama_qna.project.variant import REPOSITORY, Reader
 from llama_qna.text.words import sentences_of
+from llama_qna.training.conversations import BESIDE, LONGEST, Example, Pieces, fitted_row, reading, writing
 
-LONGEST = 4  # sentences of a window at most; one with its neighbours, as it is read when a question is asked, has three
 UNTOLD = 2  # questions a window that it does not answer, though the text around it may
-BESIDE = 0.25  # of the windows stand among one or two pieces of other texts
 AWAY = 0.3  # of the texts are asked about once more, with a piece of another text alone
-BEST = 4  # of the pieces that share most words with a question, one is drawn
+READING_SET = REPOSITORY / "data" / "reading"
+MEASURED = 10  # every tenth text tells what another training leaves of the skill
+MEASURED_ROWS, MEASURED_LENGTH = 40, 400  # and tokens of each
+LOST = 0.1  # nats per label: a loss that rose by more is said
 
 
 def read(reader: Reader) -> dict:
@@ -59,15 +62,6 @@ def read(reader: Reader) -> dict:
         return train(reader, "read", load, tokenizer, rows, folder)
 
     return once(reader, "read", recipe.model_dump(), inputs, work, resumes=True)
-
-
-@dataclass(frozen=True)
-class Example:
-    """A question about a passage; without evidence the passage does not tell."""
-
-    question: str
-    answer: str = ""
-    evidence: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,20 +101,61 @@ def rows_of(tokenizer, texts: list[Text], rounds: int, max_length: int, seed: in
         `input_ids` and `labels` of each; of a row that is longer than `max_length` the last questions are left out, and
         the row where not even the first one fits.
     """
-    chance, others = random.Random(seed), Others(texts)
-    conversations = []
-    for _ in range(rounds):
-        for text in texts:
-            conversations += [*_reading(text, others, chance), _writing(text, chance)]
-    rows = [_fitted(tokenizer, conversation, max_length) for conversation in conversations]
+    return _rows(tokenizer, _conversations(texts, rounds, random.Random(seed)), max_length)
+
+
+def rows_beside(tokenizer, count: int, max_length: int, seed: int) -> list[dict[str, list[int]]]:
+    """So many rows of the reading set, to stand among those of another training and hold a reader to its skill.
+
+    Texts by which `reading_loss` measures it are left out, and a row that does not fit, as in `rows_of`.
+    """
+    if not count:
+        return []
+    chance = random.Random(seed)
+    texts = [text for n, text in enumerate(read_texts(READING_SET)) if n % MEASURED]
+    conversations = _conversations(texts, 1 + count // len(texts), chance)
+    return _rows(tokenizer, chance.sample(conversations, count), max_length)
+
+
+def reading_loss(model, tokenizer) -> float:
+    """How badly a model reads: its mean loss on rows that `rows_beside` never gives, in nats per label."""
+    conversations = _conversations(read_texts(READING_SET)[::MEASURED], 1, random.Random(0))
+    rows = _rows(tokenizer, random.Random(0).sample(conversations, MEASURED_ROWS), MEASURED_LENGTH)
+    return torch.cat([_nats(model, row) for row in rows]).mean().item()
+
+
+@torch.inference_mode()
+def _nats(model, row: dict[str, list[int]]) -> torch.Tensor:
+    """The loss at each label of a row, (labels,)."""
+    input_ids, labels = (torch.tensor(row[key], device=model.device) for key in ("input_ids", "labels"))  # (T,)
+    hidden = model.get_decoder()(input_ids[None], use_cache=False).last_hidden_state[0, :-1]  # (T - 1, D)
+    scored = labels[1:] != -100  # (T - 1,)
+    return nats(model.get_output_embeddings()(hidden[scored]), labels[1:][scored])
+
+
+def _rows(tokenizer, conversations: list[list[dict]], max_length: int) -> list[dict[str, list[int]]]:
+    rows = [fitted_row(tokenizer, conversation, max_length) for conversation in conversations]
     return [row for row in rows if row["labels"]]
 
 
-def _reading(text: Text, others: Others, chance: random.Random) -> list[list[dict]]:
+def _conversations(texts: list[Text], rounds: int, chance: random.Random) -> list[list[dict]]:
+    pieces, conversations = Pieces([text.passage for text in texts]), []
+    for _ in range(rounds):
+        for text in texts:
+            conversations += [*_reading(text, pieces, chance), _writing(text, chance)]
+    return conversations
+
+
+def _reading(text: Text, pieces: Pieces, chance: random.Random) -> list[list[dict]]:
     """Conversations about the windows into which a text is cut: what each of them tells, and what it does not.
 
     What a window does not tell is asked in the words of its own text, so that shared words alone do not give it away.
     """
+
+    def other(question: str) -> str:
+        like = pieces.like(question, lambda piece, passage: passage != text.passage)
+        return chance.choice(like or [piece for piece, _ in pieces.all])
+
     windows = _cut(text.passage, chance)
     told = [[example for example in text.examples if example.evidence and example.evidence in w] for w in windows]
     known = {example for examples in told for example in examples}
@@ -133,14 +168,14 @@ def _reading(text: Text, others: Others, chance: random.Random) -> list[list[dic
         passages = [window]
         if asked and chance.random() < BESIDE:
             question = chance.choice(asked).question
-            passages += dict.fromkeys(others.like(question, text.passage, chance) for _ in range(2))
+            passages += dict.fromkeys(other(question) for _ in range(2))
         conversations.append((passages, asked))
     for example in unknown:
         chance.choice(conversations)[1].append(example)
     if chance.random() < AWAY:
         asked = [Example(example.question) for example in chance.sample(text.examples, 2)]
-        conversations.append(([others.like(asked[0].question, text.passage, chance)], asked))
-    return [_conversation(passages, asked, chance) for passages, asked in conversations if asked]
+        conversations.append(([other(asked[0].question)], asked))
+    return [reading(passages, asked, chance) for passages, asked in conversations if asked]
 
 
 def _cut(passage: str, chance: random.Random) -> list[str]:
@@ -153,49 +188,12 @@ def _cut(passage: str, chance: random.Random) -> list[str]:
     return windows
 
 
-def _conversation(passages: list[str], asked: list[Example], chance: random.Random) -> list[dict]:
-    passages, asked = chance.sample(passages, len(passages)), chance.sample(asked, len(asked))
-    messages = prompts.reading_messages(asked[0].question, passages)
-    for example in asked:
-        if example is not asked[0]:
-            messages += [{"role": "user", "content": f"Question: {example.question}"}]
-        messages += [{"role": "assistant", "content": prompts.reading_answer(example.evidence, example.answer)}]
-    return messages
-
-
 def _writing(text: Text, chance: random.Random) -> list[dict]:
     """A conversation in which a question is written about each sentence that has one."""
-    sentences, messages = sentences_of(text.passage), []
+    sentences = sentences_of(text.passage)
     known = [example for example in text.examples if example.evidence]
+    asked = []
     for example in chance.sample(known, len(known)):
         sentence = next((s for s in sentences if example.evidence.strip(" .") in s), example.evidence)
-        turn = prompts.writing_messages(text.passage, sentence)
-        if messages:
-            turn = [{"role": "user", "content": f"Sentence: {sentence}"}]
-        messages += [*turn, {"role": "assistant", "content": example.question}]
-    return messages
-
-
-class Others:
-    """Pieces of all texts, found by the words that they share with a question."""
-
-    def __init__(self, texts: list[Text]):
-        self.texts = texts
-        self.pieces = []  # (piece, passage)
-        for text in texts:
-            sentences = sentences_of(text.passage)
-            for start in range(0, len(sentences), 3):
-                self.pieces.append((" ".join(sentences[start : start + 3]), text.passage))
-        self.index = Search([str(n) for n in range(len(self.pieces))], [piece for piece, _ in self.pieces])
-
-    def like(self, question: str, without: str, chance: random.Random) -> str:
-        """A piece of another passage that shares words with a question."""
-        found = [self.pieces[int(name)] for name, _ in self.index.search([question], 3 * BEST)[0]]
-        pieces = [piece for piece, passage in found if passage != without][:BEST]
-        return chance.choice(pieces or [piece for piece, _ in self.pieces])
-
-
-def _fitted(tokenizer, messages: list[dict], max_length: int) -> dict[str, list[int]]:
-    while len((row := prompts.conversation_row(tokenizer, messages))["input_ids"]) > max_length:
-        messages = messages[:-2]
-    return row
+        asked.append((sentence, example.question))
+    return writing(text.passage, asked)

@@ -31,27 +31,41 @@ def chunk_rows(tokenizer, chunks: pd.DataFrame, max_length: int, what: str) -> l
 
 
 def pair_rows(tokenizer, pairs: pd.DataFrame, max_length: int, what: str) -> list[dict]:
-    """The rows of the pairs; one that is longer than `max_length` tokens is left out, see `training_row`.
+    """The rows of the pairs, closed book; one that is longer than `max_length` tokens is left out.
 
     Raises:
         UserError: none fits, or there is none.
     """
-    found = [
-        prompts.training_row(tokenizer, question, answer, max_length)
-        for question, answer in zip(pairs.Question, pairs.Answer, strict=True)
-    ]
-    longer = [
-        pair for pair, row in zip(zip(pairs.Question, pairs.Answer, strict=True), found, strict=True) if row is None
-    ]
-    said = f"{len(longer)} of {len(pairs)} pairs are longer than max_length, {max_length} tokens"
+    found = [(pair.Question, closed_book_row(tokenizer, pair.Question, pair.Answer)) for pair in pairs.itertuples()]
+    return fitting(found, max_length, what, "pairs")
+
+
+def closed_book_row(tokenizer, question: str, answer: str) -> dict:
+    """The row of a pair without any passage, see `prompts.training_row`."""
+    return prompts.training_row(tokenizer, question, answer, sys.maxsize)
+
+
+def fitting(found: list[tuple[str, dict]], max_length: int, what: str, kind: str) -> list[dict]:
+    """The rows that fit; the others are counted and named.
+
+    Args:
+        found: each row with the question that it is about.
+        kind: what the rows are, in the plural.
+
+    Raises:
+        UserError: none fits, or there is none.
+    """
+    longer = [(question, row) for question, row in found if len(row["input_ids"]) > max_length]
+    if not found:
+        raise UserError(f"{what}: there is no training pair")
     if longer:
-        whole = (prompts.training_row(tokenizer, *pair, sys.maxsize) for pair in longer)
-        said += f" (the longest takes {max(len(row['input_ids']) for row in whole)})"
-    if len(longer) == len(pairs):
-        raise UserError(f"{what}: {said}; raise it in the recipe" if longer else f"{what}: there is no training pair")
-    if longer:
-        _say(f"{what}: {said}, and left out: {_some([question for question, _ in longer])}")
-    return [row for row in found if row is not None]
+        longest = max(len(row["input_ids"]) for _, row in longer)
+        said = f"{what}: {len(longer)} of {len(found)} {kind} are longer than max_length, {max_length} tokens (the "
+        said += f"longest takes {longest})"
+        if len(longer) == len(found):
+            raise UserError(f"{said}; raise it in the recipe")
+        _say(f"{said}, and left out: {_some(list(dict.fromkeys(question for question, _ in longer)))}")
+    return [row for _, row in found if len(row["input_ids"]) <= max_length]
 
 
 def _some(names: list[str]) -> str:

@@ -122,7 +122,7 @@ def train_once(
     write_json(folder / "log.json", log_of(trainer.state.log_history))
     _remove_unplanned(folder, settings.save_steps)
     about = {"trained_parameters": trainable, "all_parameters": total, "resumed_from": start.name if start else None}
-    return _results(trainer, outcome, rows, batch, folder) | about
+    return _results(trainer, outcome, rows, settings.rounds, batch, folder) | about
 
 
 def log_of(history: list[dict]) -> list[dict]:
@@ -147,12 +147,12 @@ def _check_gpu() -> None:
         print(f"no {' and no '.join(missing)}: the loss is computed uncompiled, more slowly; mend it with {packages}")
 
 
-def _results(trainer, outcome, rows: list[dict], batch: Batch, folder: Path) -> dict:
-    """What a finished training says of itself in the stage's record."""
+def _results(trainer, outcome, rows: list[dict], rounds: int, batch: Batch, folder: Path) -> dict:
+    """What a finished training says of itself in the stage's record; the rows are those of so many epochs."""
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     return {
         "rows": len(rows),
-        "tokens_per_epoch": sum(len(row["input_ids"]) for row in rows),
+        "tokens_per_epoch": round(sum(len(row["input_ids"]) for row in rows) / rounds),
         "steps": trainer.state.global_step,
         "final_loss": losses[-1] if losses else outcome.training_loss,
         "seconds_of_steps": round(trainer.seconds(), 1),
@@ -176,7 +176,7 @@ def _config(variant: Variant, settings: TrainingStage, folder: Path, batch: Batc
     on_cpu, dtype = device() == "cpu", compute_dtype(variant.recipe.quantization)
     config = SFTConfig(
         output_dir=str(folder),
-        num_train_epochs=settings.epochs,
+        num_train_epochs=settings.passes,
         max_steps=settings.max_steps,
         per_device_train_batch_size=batch.rows,
         gradient_accumulation_steps=batch.accumulation,
@@ -251,7 +251,7 @@ def _set_types(model, dtype: torch.dtype, going_on: dict[str, torch.Tensor]) -> 
 
 
 def _steps(settings: TrainingStage, rows: int) -> int:
-    return settings.max_steps if settings.max_steps > 0 else math.ceil(settings.epochs * rows / settings.batch_size)
+    return settings.max_steps if settings.max_steps > 0 else math.ceil(settings.passes * rows / settings.batch_size)
 
 
 def _remove_unplanned(folder: Path, save_steps: int) -> None:
