@@ -243,7 +243,7 @@ class LocalModel:
         )
 
     def texts(self, requests: list[list[dict]], seeds: list[str], stop: list[str] | None = None, schema=None) -> list:
-        from llama_qna.pairs.server import Completion
+        from llama_qna.models.server import Completion
 
         input_ids = [prompts.chat_ids(self.tokenizer, messages) for messages in requests]
         texts = self.generate(input_ids, seeds, stop_at_newline=bool(stop))
@@ -284,7 +284,7 @@ class Server:
         return texts
 
     def _complete(self, requests: list[list[dict]], seeds: list[str], stop=None, schema=None) -> list:
-        from llama_qna.pairs.server import AnswerFormat, complete_all
+        from llama_qna.models.server import AnswerFormat, complete_all
 
         self.format = self.format or (AnswerFormat(schema) if schema else None)
         answers = complete_all(
