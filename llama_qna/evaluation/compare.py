@@ -74,7 +74,8 @@ def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], pub
         _correct([system["against"][other] for system in systems if other in system["against"]])
     count = {protocol: len(rows) for (protocol, _), rows in by.items()}
     return about | {
-        "questions": {protocol: count.get(protocol, 0) for protocol in ("in_sample", "dev", "test")},
+        "questions": {protocol: count.get(protocol, 0) for protocol in ("in_sample", "dev", "test")}
+        | about.get("questions", {}),
         "unanswerable": count.get("test unanswerable", 0),
         "checkpoints": curve,
         "dev": {name: _means(by["dev", name], COMPARED) for name in FREE if ("dev", name) in by},
