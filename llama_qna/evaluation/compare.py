@@ -130,8 +130,8 @@ def protocols(settings: Evaluation, general: str, published: dict, texts: list[s
         "every checkpoint, the same for all; those that are `whole` are measured by all questions and texts besides",
         "in_sample": f"the training questions, greedy decoding, up to {limit} new tokens, rouge-score F1 without "
         "stemming, answer labels stripped",
-        "heldout": f"gold questions that nothing was trained on, greedy decoding, up to {limit} new tokens; the "
-        "checkpoint is chosen by new words F1 on the fold dev; 95% intervals of 10,000 bootstrap draws of sections; "
+        "heldout": "gold questions, or else generated ones, that nothing was trained on, greedy decoding, up to "
+        f"{limit} new tokens; the checkpoint is chosen by new words F1 on the fold dev; 95% intervals of 10,000 bootstrap draws of sections; "
         "log_likelihood: mean log-probability per token of the reference answer, natural logarithm, without context",
         "published": "the study's arithmetic: training chunks drawn with replacement, window 1024, stride 512, mean "
         f"over windows; the first {published['questions']} training questions, sampled at temperature "
