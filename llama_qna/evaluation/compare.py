@@ -131,8 +131,9 @@ def protocols(settings: Evaluation, general: str, published: dict, texts: list[s
         "in_sample": f"the training questions, greedy decoding, up to {limit} new tokens, rouge-score F1 without "
         "stemming, answer labels stripped",
         "heldout": "gold questions, or else generated ones, that nothing was trained on, greedy decoding, up to "
-        f"{limit} new tokens; the checkpoint is chosen by new words F1 on the fold dev; 95% intervals of 10,000 bootstrap draws of sections; "
-        "log_likelihood: mean log-probability per token of the reference answer, natural logarithm, without context",
+        f"{limit} new tokens; the checkpoint is chosen by new words F1 on the fold dev; 95% intervals of 10,000 "
+        "bootstrap draws of sections; log_likelihood: mean log-probability per token of the reference answer, natural "
+        "logarithm, without context",
         "published": "the study's arithmetic: training chunks drawn with replacement, window 1024, stride 512, mean "
         f"over windows; the first {published['questions']} training questions, sampled at temperature "
         f"{published['temperature']}, up to {published['max_new_tokens']} new tokens, references with their label",

@@ -20,10 +20,10 @@ from llama_qna.pairs.filters import REASONS, Duplicates, Filters
 from llama_qna.pairs.ledger import Ledger, entry_key
 from llama_qna.pairs.own import read_qna_file
 from llama_qna.pairs.writers import Passage, Written
+from llama_qna.project import gold
 from llama_qna.project.code import code_hash
 from llama_qna.project.data import QNA_COLUMNS, read_chunks, read_qna
 from llama_qna.project.files import sha256
-from llama_qna.project.gold import keep_back, read_gold
 from llama_qna.project.recipe import Endpoint
 from llama_qna.project.stage import once
 from llama_qna.project.variant import Variant
@@ -49,11 +49,11 @@ def generate(variant: Variant) -> pd.DataFrame:
     from llama_qna.models.base import knows_not, model_identity
 
     inputs = {"chunks.csv": sha256(variant.chunks / "chunks.csv")} | model_identity(recipe.base_model)
+    if variant.gold.is_file():
+        inputs["gold.csv"] = sha256(variant.gold)
     if recipe.generation.qna_file:
         path = variant.root / recipe.generation.qna_file
         inputs[path.name] = sha256(path) if path.is_file() else "missing"
-    if variant.gold.is_file():
-        inputs["gold.csv"] = sha256(variant.gold)
     written_here = not recipe.generation.endpoint and not recipe.generation.qna_file
     if written_here and (line := knows_not(recipe.base_model, chunks.text)):
         print(line)
@@ -94,7 +94,7 @@ def _generate(variant: Variant, chunks: pd.DataFrame, folder: Path) -> dict:
             f"{path.relative_to(variant.root)} says why of each"
         )
     if variant.gold.is_file():
-        pairs = keep_back(pairs, read_gold(variant.gold, chunks))
+        pairs = gold.keep_back(pairs, gold.read_gold(variant.gold, chunks))
     pairs.reindex(columns=QNA_COLUMNS).to_csv(folder / "qna.csv", index=False)
     return {"pairs": len(pairs), "rejected": len(rejected), "reasons": found} | cost
 
