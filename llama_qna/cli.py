@@ -137,6 +137,12 @@ def _stages(verb: Callable) -> None:
         VARIANT,
         _argument("--export", choices=FORMATS, help="also write the pairs as JSONL for other trainers"),
     )
+    verb(
+        commands.gold,
+        "propose questions of the pairs; those that a person marks are asked by evaluate",
+        VARIANT,
+        _argument("--count", metavar="N", type=int, default=30, help="at most so many; by default 30"),
+    )
     verb(commands.pretrain, "3. train an adapter on the text", VARIANT)
     alone = "on the base instead, in a folder of its own; evaluate then says what pretraining is worth"
     verb(

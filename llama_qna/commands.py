@@ -55,6 +55,14 @@ def generate(options) -> None:
         print(f"{formats.export(pairs, read_chunks(variant), options.export, path)} pairs in {_shown(path)}")
 
 
+def gold(options) -> None:
+    from llama_qna.project.generated import propose
+
+    path, count = propose(_variant(options), options.count)
+    print(f"{count} questions in {_shown(path)}: correct them, and write yes into `checked` where one is right")
+    print(f"next: llama-qna run {options.variant}, which trains on no pair near a marked one, and asks the marked ones")
+
+
 def pretrain(options) -> None:
     from llama_qna.training import stages
 
@@ -92,12 +100,13 @@ def repeat(options) -> None:
 
 def evaluate(options) -> None:
     from llama_qna.evaluation import protocols
+    from llama_qna.reporting.results import asked_of
     from llama_qna.reporting.tables import as_text, checkpoints_table, systems_table
 
     metrics = protocols.evaluate(_variant(options))
     print(checkpoints_table(metrics).to_string(index=False))
     if metrics["systems"]:
-        print("\nheld out, on gold questions\n" + as_text(systems_table(metrics)))
+        print(f"\nheld out, on {asked_of(metrics)}\n" + as_text(systems_table(metrics)))
 
 
 def figures(options) -> None:

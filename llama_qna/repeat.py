@@ -15,7 +15,7 @@ from statistics import fmean, stdev
 from llama_qna import UserError
 from llama_qna.evaluation import compare
 from llama_qna.evaluation.bench import Bench, texts_of
-from llama_qna.evaluation.protocols import gold_questions, inputs_of
+from llama_qna.evaluation.protocols import gold_questions, inputs_of, recipe_of
 from llama_qna.models.lineage import points_of
 from llama_qna.project.data import read_qna
 from llama_qna.project.files import read_json, sha256, write_json, write_lines
@@ -88,9 +88,8 @@ def repeat(variant: Variant, seeds: list[int]) -> dict:
         write_json(folder / "seeds.json", content)
         return {"seeds": list(points), "predictions": len(bench.predictions)}
 
-    recipe = variant.recipe.model_dump(include={"base_model", "quantization", "evaluation", "stacking"})
     inputs = inputs_of(variant, [], texts, questions is not None) | _adapters(points)
-    once(variant, "repeat", recipe | {"seeds": list(points)}, inputs, work)
+    once(variant, "repeat", recipe_of(variant) | {"seeds": list(points)}, inputs, work)
     return read_json(variant.repeats / "seeds.json")
 
 

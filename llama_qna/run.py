@@ -15,7 +15,7 @@ from llama_qna.project import processes
 from llama_qna.project.files import locked, read_json, sha256, write_json
 from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import REPOSITORY, Variant
-from llama_qna.reporting.results import ROUGE, last, our_run
+from llama_qna.reporting.results import ROUGE, asked_of, last, our_run
 from llama_qna.reporting.tables import as_text, systems_table
 
 NOTEBOOKS = REPOSITORY / "notebooks"
@@ -206,7 +206,7 @@ def summary(variant: Variant) -> str:
     said = "The scores before and after are in-sample (the text and questions trained on), save for general text"
     if metrics.get("systems"):
         lines += ["", "held out", as_text(systems_table(metrics))]
-        said += "; those with an interval are held out (gold questions, neither trained nor chosen on)"
+        said += f"; those with an interval are held out ({asked_of(metrics)}, neither trained nor chosen on)"
     lines += ["", "seconds per stage"]
     for stage, folder in variant.stage_folders.items():
         record = valid_record(folder, stage)

@@ -1,4 +1,4 @@
-"""Tests of llama_qna/pairs/server.py against a real server on loopback that behaves badly on demand."""
+"""Tests of llama_qna/models/server.py against a real server on loopback that behaves badly on demand."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from llama_qna import UserError
-from llama_qna.pairs.server import Completion, complete_all
+from llama_qna.models.server import Completion, complete_all
 from llama_qna.project.recipe import Endpoint
 from llama_qna.project.variant import REPOSITORY
 
@@ -370,7 +370,7 @@ def test_it_works_inside_a_running_event_loop():
 
 def test_importing_the_module_is_light():
     program = (
-        "import sys, llama_qna.pairs.server\n"
+        "import sys, llama_qna.models.server\n"
         "print([name for name in 'openai httpx httpx2 pydantic torch'.split() if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)

@@ -56,7 +56,9 @@ def test_checkpoints_in_order(small_run):
     steps = [("base", 0), ("pretraining", 2), ("pretraining", 3), ("finetuning", 2), ("finetuning", 3)]
     assert [(checkpoint["stage"], checkpoint["step"]) for checkpoint in found] == steps
     assert (small_run.metrics["variant"], small_run.metrics["base_model"]) == ("small", EMBEDDED)
-    assert small_run.metrics["questions"] == {"in_sample": 2, "dev": 2, "test": 2}
+    assert small_run.metrics["questions"] == {
+        "in_sample": 2, "dev": 2, "test": 2, "source": "gold", "count": 4
+    }  # fmt: skip
     written = json.loads((small_run.variant.evaluation / "metrics.json").read_text())
     assert written == small_run.metrics
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from llama_qna import cli
@@ -15,6 +16,7 @@ from llama_qna.documents.chunks import load
 from llama_qna.evaluation import bench, perplexity, protocols
 from llama_qna.models import adapters, prompts
 from llama_qna.pairs.qna import generate
+from llama_qna.project.generated import GENERATED
 from llama_qna.project.systems import FREE
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting import tables
@@ -67,6 +69,19 @@ def test_no_gold_file_no_systems(trained):
     assert not any("dev" in checkpoint for checkpoint in metrics["checkpoints"])
     tokens = [{kind: text["tokens"] for kind, text in found["perplexity"].items()} for found in metrics["checkpoints"]]
     assert list(tokens[0]) == ["domain", "heldout", "general"] and tokens == [tokens[0]] * 5
+
+
+@pytest.mark.slow
+def test_pairs_kept_from_training_are_asked_where_there_are_no_gold_questions(trained, capsys):
+    trained.gold.unlink()
+    path = trained.qna / "qna.csv"
+    kept = pd.read_csv(path, keep_default_na=False, dtype=str).tail(2).assign(split="heldout", chunk_id="page-0001")
+    pd.concat([pd.read_csv(path).head(2), kept]).to_csv(path, index=False)
+    metrics = protocols.evaluate(with_protocol(trained, "heldout"))
+    source = {"source": GENERATED, "count": 2}
+    assert metrics["questions"] == source | {"in_sample": 2, "dev": 1, "test": 1}
+    assert [system["scores"]["evidence_right"]["mean"] for system in metrics["systems"][-1:]] == [1]
+    assert GENERATED in tables.systems_table(metrics).columns[0]
 
 
 @pytest.mark.parametrize("name", ["chunks.csv", "text.txt", "heldout.txt"])
@@ -153,7 +168,10 @@ def test_checkpoint_of_another_base(trained, refused, stage):
 
 def test_gold_question_near_a_training_question(trained, refused):
     shared.write_gold(trained.gold, Question="What did the very first test show?")
-    assert refused() == "gold.csv, page-1: near the training question 'What did the first test show?'"
+    assert refused() == (
+        "gold.csv, page-1: near the training question 'What did the first test show?'; `llama-qna run small` trains "
+        "without it"
+    )
     assert not list(trained.run.glob("evaluation*"))
 
 

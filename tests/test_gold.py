@@ -147,7 +147,7 @@ def put(column, value):
 
 def test_evidence_may_differ_in_white_space_only(write_gold):
     gold = write_gold(lambda table: table.assign(evidence=table.evidence.str.replace(" ", "\n  ")))
-    assert list(gold.columns) == [*GOLD_COLUMNS, "chunk_ids"] and gold.chunk_ids.map(len).min() == 1
+    assert list(gold.columns) == [*GOLD_COLUMNS, "chunk_ids", "source"] and gold.chunk_ids.map(len).min() == 1
     with pytest.raises(UserError, match="evidence stands in no chunk"):
         write_gold(lambda table: table.assign(evidence=table.evidence.str.upper()))
 

@@ -66,7 +66,8 @@ def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], pub
     for (protocol, _), rows in by.items():
         count[protocol] = max(len(rows), count.get(protocol, 0))  # a checkpoint may have been asked a sample alone
     return about | {
-        "questions": {protocol: count.get(protocol, 0) for protocol in ("in_sample", "dev", "test")},
+        "questions": {protocol: count.get(protocol, 0) for protocol in ("in_sample", "dev", "test")}
+        | about.get("questions", {}),
         "unanswerable": count.get("test unanswerable", 0),
         "checkpoints": curve,
         "dev": {name: _means(by["dev", name], COMPARED) for name in FREE if ("dev", name) in by},
@@ -129,9 +130,10 @@ def protocols(settings: Evaluation, general: str, published: dict, texts: list[s
         "every checkpoint, the same for all; those that are `whole` are measured by all questions and texts besides",
         "in_sample": f"the training questions, greedy decoding, up to {limit} new tokens, rouge-score F1 without "
         "stemming, answer labels stripped",
-        "heldout": f"gold questions that nothing was trained on, greedy decoding, up to {limit} new tokens; the "
-        "checkpoint is chosen by new words F1 on the fold dev; 95% intervals of 10,000 bootstrap draws of sections; "
-        "log_likelihood: mean log-probability per token of the reference answer, natural logarithm, without context",
+        "heldout": "gold questions, or else generated ones, that nothing was trained on, greedy decoding, up to "
+        f"{limit} new tokens; the checkpoint is chosen by new words F1 on the fold dev; 95% intervals of 10,000 "
+        "bootstrap draws of sections; log_likelihood: mean log-probability per token of the reference answer, natural "
+        "logarithm, without context",
         "published": "the study's arithmetic: training chunks drawn with replacement, window 1024, stride 512, mean "
         f"over windows; the first {published['questions']} training questions, sampled at temperature "
         f"{published['temperature']}, up to {published['max_new_tokens']} new tokens, references with their label",

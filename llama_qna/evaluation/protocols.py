@@ -16,10 +16,12 @@ from tqdm import tqdm
 from llama_qna import UserError
 from llama_qna.evaluation import compare
 from llama_qna.evaluation.bench import GENERAL_TEXT, PUBLISHED, Asked, Bench, texts_of
+from llama_qna.evaluation.judge import judge
 from llama_qna.models.lineage import Point, has_reader, points_of, reader_of
 from llama_qna.project import gold
 from llama_qna.project.data import read_chunks, read_metrics, read_qna
 from llama_qna.project.files import sha256, write_json, write_lines
+from llama_qna.project.generated import generated_questions
 from llama_qna.project.stage import once
 from llama_qna.project.systems import PASSAGES
 from llama_qna.project.variant import Variant
@@ -46,11 +48,18 @@ def evaluate(variant: Variant) -> dict:
     once(
         variant,
         "evaluate",
-        variant.recipe.model_dump(include={"base_model", "quantization", "evaluation", "stacking"}),
+        recipe_of(variant),
         inputs_of(variant, points, texts, questions is not None) | _reader_input(variant),
         lambda folder: _evaluate(variant, points, pairs, questions, texts, folder),
     )
+    judge(variant)
     return read_metrics(variant)
+
+
+def recipe_of(variant: Variant) -> dict:
+    """The parts of the recipe that scores depend on; a judge changes none."""
+    parts = {"base_model", "quantization", "evaluation", "stacking"}
+    return variant.recipe.model_dump(include=parts, exclude={"evaluation": {"judge"}})
 
 
 def inputs_of(variant: Variant, points: list[Point], texts: dict[str, str], asked: bool) -> dict[str, str]:
@@ -68,19 +77,26 @@ def _reader_input(variant: Variant) -> dict[str, str]:
 
 
 def gold_questions(variant: Variant, pairs: pd.DataFrame) -> pd.DataFrame | None:
-    """The gold questions of the corpus, if there are any and the recipe wants the held-out protocol.
+    """The gold questions of the corpus, or else pairs kept from training, if the recipe wants the held-out protocol.
 
     Raises:
-        UserError: one is bad, or near a training question.
+        UserError: a gold question is bad, or near a training question; the recipe wants this protocol alone, and there
+            is no question.
     """
-    protocol = variant.recipe.evaluation.protocol
-    if protocol == "published" or (protocol == "both" and not variant.gold.is_file()):
+    protocol, chunks = variant.recipe.evaluation.protocol, read_chunks(variant)
+    if protocol == "published":
         return None
-    questions = gold.read_gold(variant.gold, read_chunks(variant))
+    questions = gold.read_gold(variant.gold, chunks) if variant.gold.is_file() else None
+    if questions is None or questions.empty:
+        questions = generated_questions(pairs, chunks)
+        if questions is None and protocol == "heldout":
+            raise UserError(f"{variant.name}: no gold question, and no pair was kept from training: nothing to ask")
+        return questions
     trained = list(pairs[pairs.split == "train"].Question)
     for row in questions.itertuples():
         if near := gold.near(row.Question, trained):
-            raise UserError(f"{variant.gold.name}, {row.question_id}: near the training question {near!r}")
+            advice = f"`llama-qna run {variant.name}` trains without it"
+            raise UserError(f"{variant.gold.name}, {row.question_id}: near the training question {near!r}; {advice}")
     return questions
 
 
@@ -104,6 +120,8 @@ def _evaluate(variant: Variant, points: list[Point], pairs: pd.DataFrame, questi
     # --- scores
     about = {"variant": variant.name, "base_model": variant.recipe.base_model, "chosen": chosen.name}
     about |= {} if threshold is None else {"bm25_threshold": threshold}
+    if questions is not None:
+        about["questions"] = {"source": questions.source.iloc[0], "count": len(questions)}
     about["protocols"] = compare.protocols(settings, GENERAL_TEXT.name, PUBLISHED, list(texts))
     content = compare.summarize(about, curve, bench.predictions, bench.published_perplexity)
     write_lines(folder / "predictions.jsonl", bench.predictions)

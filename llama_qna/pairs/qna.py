@@ -21,6 +21,7 @@ from llama_qna.pairs.filters import REASONS, Duplicates, Filters
 from llama_qna.pairs.ledger import Ledger, entry_key
 from llama_qna.pairs.own import read_qna_file
 from llama_qna.pairs.writers import Passage, Written
+from llama_qna.project import gold
 from llama_qna.project.code import code_hash
 from llama_qna.project.data import QNA_COLUMNS, read_chunks, read_qna
 from llama_qna.project.files import sha256
@@ -51,6 +52,8 @@ def generate(variant: Variant) -> pd.DataFrame:
     from llama_qna.models.base import knows_not, model_identity
 
     inputs = {"chunks.csv": sha256(variant.chunks / "chunks.csv")} | model_identity(recipe.base_model)
+    if variant.gold.is_file():
+        inputs["gold.csv"] = sha256(variant.gold)
     if recipe.generation.qna_file:
         path = variant.root / recipe.generation.qna_file
         inputs[path.name] = sha256(path) if path.is_file() else "missing"
@@ -95,6 +98,8 @@ def _generate(variant: Variant, chunks: pd.DataFrame, folder: Path) -> dict:
             f"{variant.name}: not one usable question-answer pair came out of {len(rejected)} tries; "
             f"{path.relative_to(variant.root)} says why of each"
         )
+    if variant.gold.is_file():
+        pairs = gold.keep_back(pairs, gold.read_gold(variant.gold, chunks))
     pairs.reindex(columns=QNA_COLUMNS).to_csv(folder / "qna.csv", index=False)
     return {"pairs": len(pairs), "rejected": len(rejected), "reasons": found} | cost
 

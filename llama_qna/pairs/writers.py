@@ -266,7 +266,7 @@ class LocalModel:
         )
 
     def texts(self, requests: list[list[dict]], seeds: list[str], stop: list[str] | None = None, schema=None) -> list:
-        from llama_qna.pairs.server import Completion
+        from llama_qna.models.server import Completion
 
         texts = self.generate([self.ids(messages) for messages in requests], seeds, stop_at_newline=bool(stop))
         return [Completion(index, text, tokens=self.count(text)) for index, text in enumerate(texts)]
@@ -314,7 +314,7 @@ class Server:
         return texts
 
     def _complete(self, requests: list[list[dict]], seeds: list[str], stop=None, schema=None) -> list:
-        from llama_qna.pairs.server import AnswerFormat, complete_all
+        from llama_qna.models.server import AnswerFormat, complete_all
 
         self.format = self.format or (AnswerFormat(schema) if schema else None)
         answers = complete_all(

@@ -1,4 +1,4 @@
-"""Gold questions: written by hand about the documents, never trained on, and the only ones that held-out scores use.
+"""Gold questions: about the documents, written or checked by a person, and never trained on.
 
 Each stands with a verbatim quote that proves its answer. `fold` says what a question is for: a checkpoint is chosen on
 `dev` and reported on `test`.
@@ -16,42 +16,61 @@ import pandas as pd
 
 from llama_qna import UserError
 from llama_qna.project.data import read_table
+from llama_qna.text.tables import delimiter_of
 
 GOLD_COLUMNS = "question_id Question Answer variants kind document section chunk_split fold evidence".split()
 UNANSWERABLE_COLUMNS = "question_id Question document section fold".split()
 FOLDS = ("dev", "test")
 DEV_SHARE = 0.35
 SEPARATOR = " | "  # between the accepted variants of an answer
+GOLD = "gold"  # where a question is from; see also `project.generated`
+MARKS = {"yes": True, "no": False, "": False}  # in the column `checked`
 
 
 def read_gold(path: Path, chunks: pd.DataFrame) -> pd.DataFrame:
     """Read a gold file and check every row against the chunks of its corpus.
 
+    Where the file has a column `checked`, only the rows that a person marked there with `yes` count.
+
     Args:
         chunks: the table of `project.data.read_chunks`.
 
     Returns:
-        One row a question with the columns of `COLUMNS`, all strings, and `chunk_ids`, the list of the chunks that hold
-        the evidence: neighbouring chunks overlap, so it can stand in two.
+        One row a question with the columns of `GOLD_COLUMNS`, all strings, `chunk_ids`, the list of the chunks that
+        hold the evidence (neighbouring chunks overlap, so it can stand in two), and `source`, which is `gold`. It is
+        empty where no row is marked.
 
     Raises:
         UserError: no such file, no CSV, a column or all rows missing, or the first bad row and what is wrong with it.
     """
-    table = _read_table(path)
-    body = chunks[chunks.kind == "body"]
-    sections = dict(list(body.assign(plain=body.text.map(plain)).groupby(["document", "section"])))
+    table, sections = _read_table(path), sections_of(chunks)
     seen, chunk_ids = {}, []
-    for number, row in enumerate(table.itertuples(), start=1):
+    for number, row in table.iterrows():
+        where = f"{shown(path)}, row {number} ({row.question_id or 'no question_id'})"
+        if not _counts(row, where):
+            continue
         group = sections.get((row.document, row.section))
-        ids = [] if group is None else [c.chunk_id for c in group.itertuples() if plain(row.evidence) in c.plain]
+        ids = holding(group, row.evidence)
         problem = _problem(row, group, ids)
-        first = seen.setdefault(" ".join(_tokens(row.Question)), number)
+        first = seen.setdefault(" ".join(words_of(row.Question)), number)
         if not problem and first != number:
             problem = f"the same question as in row {first}"
         if problem:
-            raise UserError(f"{_shown(path)}, row {number} ({row.question_id or 'no question_id'}): {problem}")
+            raise UserError(f"{where}: {problem}")
         chunk_ids.append(ids)
-    return table.assign(chunk_ids=chunk_ids)
+    table = table.loc[list(seen.values()), GOLD_COLUMNS].reset_index(drop=True)
+    return table.assign(chunk_ids=chunk_ids, source=GOLD)
+
+
+def keep_back(pairs: pd.DataFrame, questions: pd.DataFrame) -> pd.DataFrame:
+    """The pairs, those near a gold question in the split `heldout`, so that nothing is trained on them.
+
+    Args:
+        questions: the table of `read_gold`.
+    """
+    asked = list(questions.Question)
+    is_near = pairs.Question.map(lambda question: near(question, asked) is not None).astype(bool)
+    return pairs.assign(split=pairs.split.where(~is_near, "heldout"))
 
 
 def read_unanswerable(path: Path) -> pd.DataFrame | None:
@@ -60,18 +79,42 @@ def read_unanswerable(path: Path) -> pd.DataFrame | None:
     Raises:
         UserError: no CSV, or a column is missing.
     """
-    return read_table(path, _shown(path), UNANSWERABLE_COLUMNS) if path.is_file() else None
+    return read_table(path, shown(path), UNANSWERABLE_COLUMNS) if path.is_file() else None
 
 
 def _read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        raise UserError(f"{_shown(path)}: no such gold file")
+        raise UserError(f"{shown(path)}: no such gold file")
     if not path.stat().st_size:
-        raise UserError(f"{_shown(path)}: the gold file is empty")
-    table = read_table(path, _shown(path), GOLD_COLUMNS)
+        raise UserError(f"{shown(path)}: the gold file is empty")
+    with open(path, encoding="utf-8", errors="replace") as file:
+        delimiter = delimiter_of(file.readline(), lambda names: {"Question", "Answer"} <= set(names))
+    table = read_table(path, shown(path), GOLD_COLUMNS, delimiter=delimiter)
     if table.empty:
-        raise UserError(f"{_shown(path)}: the gold file has no rows")
-    return table
+        raise UserError(f"{shown(path)}: the gold file has no rows")
+    return table.set_axis(range(1, len(table) + 1))
+
+
+def _counts(row: pd.Series, where: str) -> bool:
+    """Whether a row counts: it is marked, or its file has nothing to be marked."""
+    mark = row.get("checked", "yes").strip().lower()
+    if mark not in MARKS:
+        raise UserError(f"{where}: checked is {row.checked!r}, and must be yes, no or empty")
+    return MARKS[mark]
+
+
+def sections_of(chunks: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """The chunks of the text by document and section; `plain` is their text as evidence is looked for."""
+    body = chunks[chunks.kind == "body"]
+    return dict(list(body.assign(plain=body.text.map(plain)).groupby(["document", "section"])))
+
+
+def holding(group: pd.DataFrame | None, evidence: str) -> list[str]:
+    """The chunks of a section that hold the evidence."""
+    if group is None:
+        return []
+    wanted = plain(evidence)
+    return [chunk_id for chunk_id, text in zip(group.chunk_id, group.plain, strict=True) if wanted in text]
 
 
 def _problem(row, group: pd.DataFrame | None, ids: list[str]) -> str:
@@ -90,7 +133,7 @@ def _problem(row, group: pd.DataFrame | None, ids: list[str]) -> str:
     return ""
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
     return "/".join(path.parts[-2:])
 
 
@@ -135,21 +178,21 @@ def near(question: str, others: list[str], n: int = 6, overlap: float = 0.8) -> 
     Returns:
         The first of the others that is near, None if all are far.
     """
-    words, runs = set(_tokens(question)), _runs(question, n)
+    words, runs = set(words_of(question)), _runs(question, n)
     for other in others:
-        theirs = set(_tokens(other))
+        theirs = set(words_of(other))
         if runs & _runs(other, n) or len(words & theirs) >= overlap * max(1, len(words | theirs)):
             return other
     return None
 
 
 @cache
-def _tokens(text: str) -> tuple[str, ...]:
+def words_of(text: str) -> tuple[str, ...]:
     """Words in lower case; what hyphens, points and apostrophes join stays one word ("hedgerow-31", "3.15")."""
     return tuple(re.findall(r"\w+(?:[-'.]\w+)*", text.casefold().replace("’", "'")))
 
 
 @cache
 def _runs(text: str, n: int) -> frozenset[tuple[str, ...]]:
-    words = _tokens(text)
+    words = words_of(text)
     return frozenset(words[start : start + n] for start in range(len(words) - n + 1))

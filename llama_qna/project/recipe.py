@@ -58,7 +58,7 @@ class ReadLimits(_Strict):
 
 
 class Endpoint(_Strict):
-    """An OpenAI-compatible server that writes the pairs in place of a model in this process."""
+    """An OpenAI-compatible server: it writes the pairs in place of a model in this process, or judges answers."""
 
     url: str  # such as http://localhost:8000/v1
     model: str  # the name that the server knows
@@ -199,6 +199,7 @@ class Evaluation(_Strict):
     retrieved_chunks: int = Field(2, gt=0)  # that a question is given with retrieval
     # measure WikiText-2 too, from the Hugging Face hub: 300,000 tokens for every checkpoint, minutes each without a GPU
     wikitext2: bool = False
+    judge: Endpoint | None = None  # a model that judges the test answers besides; no score depends on it
 
     @model_validator(mode="after")
     def _windows_leave_no_gap(self):

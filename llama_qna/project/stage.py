@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -126,6 +127,20 @@ def _do(variant: Variant, stage: str, key: str, asked: dict, work, resumes: bool
         content = processes.first(record)
     processes.first(lambda: _finish(partial, folder))
     return content | {"skipped": False}
+
+
+@contextmanager
+def amend(variant: Variant, stage: str) -> Iterator[Path]:
+    """Let files of a finished stage be replaced in its folder; its record knows the new ones afterwards.
+
+    After a kill in between the stage counts as not done.
+    """
+    folder = variant.stage_folders[stage]
+    with locked(variant.run, variant.name, variant.root), said_when_full(folder):
+        yield folder
+        record = read_json(folder / "run.json")
+        outputs = {name: sha256(folder / name) for name in record["outputs"]}
+        write_json(folder / "run.json", record | {"outputs": outputs})
 
 
 def _finish(partial: Path, folder: Path) -> None:

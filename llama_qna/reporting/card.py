@@ -92,6 +92,7 @@ def card(facts: Facts) -> str:
         with_interval=results.with_interval,
         EMBEDDED=EMBEDDED,
         HELDOUT=results.HELDOUT,
+        asked_of=results.asked_of,
         ROUGE=results.ROUGE,
         **(_perplexities(facts.metrics) if facts.metrics else {}),
     )

@@ -75,7 +75,7 @@ def _eval_results(facts: Facts, corpus: str) -> list[EvalResult]:
                 task_type="text-generation",
                 task_name="closed-book question answering",
                 dataset_type=corpus,
-                dataset_name=f"gold questions on the corpus {facts.recipe.corpus}, never trained on",
+                dataset_name=f"{results.asked_of(facts.metrics)} on the corpus {facts.recipe.corpus}, never trained on",
                 dataset_split="test",
                 metric_type={"rougeL": "rouge", "right": "accuracy", "right_own": "accuracy"}.get(key, key),
                 metric_name=name,

@@ -22,6 +22,7 @@ from llama_qna.reporting.results import (
     STAGES,
     STATES,
     STUDY,
+    asked_of,
     best_against,
     by_study_arithmetic,
     chosen,
@@ -179,8 +180,8 @@ def _memory_and_understanding(source: dict) -> dict:
     if "question" in source["dev"]:  # what the score is worth: an echo of the question has it too
         panel["levels"] = {"the held-out question itself as the answer": source["dev"]["question"]["rougeL"]}
     panel["curves"] = [_curve(label, checkpoints, what) for what, label in kinds.items()]
-    note = f"{source['questions']['in_sample']} training questions; {source['questions']['dev']} gold questions of the "
-    note += "fold dev, with 95% intervals, which choose the checkpoint: the systems are compared on others"
+    note = f"{source['questions']['in_sample']} training questions; {source['questions']['dev']} {asked_of(source)} of "
+    note += "the fold dev, with 95% intervals, which choose the checkpoint: the systems are compared on others"
     title = ",\n".join(changes)
     return {"title": f"ROUGE-L, base → shipped checkpoint: {title}", "note": note, "panels": [panel]}
 
@@ -209,7 +210,7 @@ def _best(source: dict) -> str:
 
 def _asked(source: dict) -> str:
     bounds = [f"; {system['label']} is a bound" for system in _named(source, *CEILINGS)]
-    asked = f"{source['questions']['test']} gold questions that nothing was trained or chosen on"
+    asked = f"{source['questions']['test']} {asked_of(source)} that nothing was trained or chosen on"
     return f"{asked}, with 95% intervals{''.join(bounds)}"
 
 

@@ -174,6 +174,16 @@ def write_results_block(readme: Path, text: str) -> None:
     write_text(readme, with_results_block(readme, text))
 
 
+def is_generated(run: dict) -> bool:
+    """Whether the held-out questions of a run were generated, so that nobody has checked them."""
+    return run["questions"].get("source", "gold") != "gold"
+
+
+def asked_of(run: dict) -> str:
+    """What the held-out questions of a run are called."""
+    return f"questions ({run['questions']['source']})" if is_generated(run) else "gold questions"
+
+
 def _seeds(content: dict) -> str:
     head, *rows = seeds_rows(content)
     title = f"**Other seeds: {content['variant']}**, trained anew with each; the last fine-tuned checkpoint."
@@ -182,7 +192,7 @@ def _seeds(content: dict) -> str:
 
 def _heldout(run: dict, about: str) -> str:
     """What leads, then the scores of overlap, then what differs."""
-    asked = f"{run['questions']['test']} gold questions"
+    asked = f"{run['questions']['test']} {asked_of(run)}"
     head = f"**Held out: {run['variant']}** ({about}). {asked}, none of them trained on; mean [95% interval]."
     measured = {key for system in run["systems"] for key in system["scores"]}
     leading = LEADING | {key: name for key, name in EVIDENCE.items() if key in measured}

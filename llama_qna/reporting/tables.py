@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from llama_qna.reporting.results import HELDOUT, ROUGE, our_run, seeds_rows, with_interval
+from llama_qna.reporting.results import HELDOUT, ROUGE, asked_of, is_generated, our_run, seeds_rows, with_interval
 
 
 def checkpoints_table(metrics: dict):
@@ -20,13 +20,20 @@ def checkpoints_table(metrics: dict):
 
 
 def systems_table(metrics: dict):
-    """One row a system: what leads on the gold test questions, and ROUGE-L, each with its 95% interval."""
+    """One row a system: what leads on the test questions, and ROUGE-L, each with its 95% interval.
+
+    The first column says where the questions are from if nobody has checked them; the last, where a model judged the
+    answers, which share it found right and partly right.
+    """
     columns = {key: f"{HELDOUT[key]} [95% interval]" for key in ("right", "new_words_f1", "rougeL")}
-    rows = [
-        {"system": system["label"]} | {name: with_interval(system["scores"][key]) for key, name in columns.items()}
-        for system in metrics.get("systems") or []
-    ]
-    return pd.DataFrame(rows, columns=["system", *columns.values()])
+    head = [f"system, on {asked_of(metrics)}" if is_generated(metrics) else "system", *columns.values()]
+    systems = metrics.get("systems") or []
+    rows = [[system["label"], *(with_interval(system["scores"][key]) for key in columns)] for system in systems]
+    if judge := metrics.get("judge"):
+        head.append(f"{judge['model']}: right + partly")
+        for row, system in zip(rows, systems, strict=True):
+            row.append(f"{system['judged']['right']:.3f} + {system['judged']['partly']:.3f}")
+    return pd.DataFrame(rows, columns=head)
 
 
 def seeds_table(content: dict):

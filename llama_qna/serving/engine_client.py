@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from llama_qna import UserError
 from llama_qna.answering.answerer import Answer, Answerer, Prompter, stripped
+from llama_qna.models.server import client_of, said_by
 from llama_qna.project.systems import model_of
 from llama_qna.project.variant import Variant
 from llama_qna.serving.engine import HOST, KEY_VARIABLE, PORT, model_name
@@ -33,16 +34,8 @@ class EngineAnswerer(Prompter):
     computed_by = "vLLM"
 
     def __init__(self, variant: Variant, url: str = URL, key: str | None = None):
-        import openai
-
         self.url = url
-        self._client = openai.OpenAI(
-            base_url=url,
-            api_key=key or os.environ.get(KEY_VARIABLE) or "none",
-            timeout=SECONDS,
-            max_retries=0,
-            http_client=openai.DefaultHttpxClient(trust_env=False),  # a proxy knows no server on this machine
-        )
+        self._client = client_of(url, key or os.environ.get(KEY_VARIABLE, ""), SECONDS, retries=0)
         with self._explained():
             folders = {model.id: getattr(model, "root", "") or "" for model in self._client.models.list()}
         served = {name for name, folder in folders.items() if folder.startswith(f"{variant.run}{os.sep}")}
@@ -104,8 +97,7 @@ class EngineAnswerer(Prompter):
                 f"{self.url}: the engine refuses the key; set {KEY_VARIABLE} to the one it printed"
             ) from None
         except openai.APIError as error:
-            words = " ".join(str(error.message).split())[:200]
-            raise UserError(f"{self.url}: {words}") from None
+            raise UserError(f"{self.url}: {said_by(error)}") from None
 
 
 def answerer_for(variant: Variant, url: str = URL):

@@ -246,7 +246,8 @@ def _questions(variant: Variant) -> list[str]:
         from llama_qna.project.gold import read_gold
 
         questions = read_gold(variant.gold, read_chunks(variant))
-        return list(questions[questions.fold == "test"].Question.head(QUESTIONS))
+        if (questions.fold == "test").any():
+            return list(questions[questions.fold == "test"].Question.head(QUESTIONS))
 
     return list(read_qna(variant).Question.head(QUESTIONS))
 

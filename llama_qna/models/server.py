@@ -57,6 +57,7 @@ def complete_all(
     seeds: list[int],
     stop: list[str] | None = None,
     answer_format: AnswerFormat | None = None,
+    setting: str = "generation.endpoint",
 ) -> Iterator[Completion]:
     """Send every request as a chat completion and yield the answers in the order in which they arrive.
 
@@ -68,21 +69,24 @@ def complete_all(
         seeds: one for each request; most servers take 0 to 2**31 - 1.
         stop: strings that end an answer.
         answer_format: is emptied where the server refuses it and answers without it.
+        setting: where the recipe names the server, for messages.
 
     Raises:
         UserError: the server cannot be reached, refuses key or model, or still fails after the retries. Requests in
             flight are then cancelled; what arrived before has been yielded.
     """
     if urlsplit(endpoint.url).scheme not in ("http", "https"):
-        raise UserError(f"generation.endpoint.url: {endpoint.url!r} does not begin with http:// or https://")
+        raise UserError(f"{setting}.url: {endpoint.url!r} does not begin with http:// or https://")
     options = {"model": endpoint.model, "max_tokens": max_tokens, "temperature": temperature, "stop": stop or None}
     waiting = iter(list(enumerate(zip(requests, seeds, strict=True))))
     arrived: SimpleQueue[Completion | Exception] = SimpleQueue()
-    client, in_flight = _client(endpoint), 0
+    key = os.environ.get(endpoint.api_key_variable, "")
+    in_flight, client = 0, client_of(endpoint.url, key, endpoint.timeout_seconds, endpoint.max_retries)
 
     def work(index: int, more: dict) -> None:
         try:
-            arrived.put(_complete(client, endpoint, index, options | more, answer_format or AnswerFormat(None)))
+            form = answer_format or AnswerFormat(None)
+            arrived.put(_complete(client, endpoint, index, options | more, form, setting))
         except Exception as error:  # it belongs to the caller's thread
             arrived.put(error)
 
@@ -106,16 +110,22 @@ def complete_all(
         client.close()  # ends the requests that are still in flight
 
 
-def _client(endpoint: Endpoint):
+def client_of(url: str, key: str, seconds: float, retries: int):
+    """A client of the server at an address.
+
+    Args:
+        key: the server's, "" where it wants none.
+        seconds: that a request may take.
+    """
     import openai
 
     return openai.OpenAI(
-        base_url=endpoint.url,
-        api_key=os.environ.get(endpoint.api_key_variable, "").strip() or "none",  # local servers want something
-        timeout=endpoint.timeout_seconds,
-        max_retries=endpoint.max_retries,
+        base_url=url,
+        api_key=key.strip() or "none",  # local servers want something
+        timeout=seconds,
+        max_retries=retries,
         # a proxy for the internet knows no server on this machine
-        http_client=openai.DefaultHttpxClient(trust_env=not _is_loopback(endpoint.url)),
+        http_client=openai.DefaultHttpxClient(trust_env=not _is_loopback(url)),
     )
 
 
@@ -128,7 +138,9 @@ def _is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
-def _complete(client, endpoint: Endpoint, index: int, options: dict, answer_format: AnswerFormat) -> Completion:
+def _complete(
+    client, endpoint: Endpoint, index: int, options: dict, answer_format: AnswerFormat, setting: str
+) -> Completion:
     """One request with its retries."""
     import openai
 
@@ -140,12 +152,12 @@ def _complete(client, endpoint: Endpoint, index: int, options: dict, answer_form
         return Completion(index, text, choice.finish_reason == "length", tokens)
     except openai.OpenAIError as error:
         if getattr(error, "status_code", None) in REFUSED:
-            return Completion(index, "", error=_said(error))
-        raise UserError(f"{endpoint.url}: {_explain(error, endpoint)}") from None
+            return Completion(index, "", error=said_by(error))
+        raise UserError(f"{endpoint.url}: {_explain(error, endpoint, setting)}") from None
     except (ValueError, AttributeError, TypeError, IndexError):  # JSON that is damaged, or of something else
         raise UserError(
-            f"{endpoint.url}: the server's answer is no chat completion; does generation.endpoint.url end as the "
-            "server wants it, mostly in /v1?"
+            f"{endpoint.url}: the server's answer is no chat completion; does {setting}.url end as the server wants "
+            "it, mostly in /v1?"
         ) from None
 
 
@@ -164,28 +176,28 @@ def _formatted(client, options: dict, answer_format: AnswerFormat):
     return answer
 
 
-def _explain(error: Exception, endpoint: Endpoint) -> str:
+def _explain(error: Exception, endpoint: Endpoint, setting: str) -> str:
     """What is wrong with the server as a whole, and what to do about it."""
     import openai
 
     if isinstance(error, openai.APITimeoutError):
         return (
             f"no answer within {endpoint.timeout_seconds:g} s, after {endpoint.max_retries} retries; raise "
-            "timeout_seconds or lower concurrency in generation.endpoint"
+            f"timeout_seconds or lower concurrency in {setting}"
         )
     if isinstance(error, openai.APIConnectionError):
-        return "the server cannot be reached; start it, or correct generation.endpoint.url"
+        return f"the server cannot be reached; start it, or correct {setting}.url"
     status = getattr(error, "status_code", None)
     advice = {
         401: f"set the environment variable {endpoint.api_key_variable} to a key that the server takes",
         403: f"the key in the environment variable {endpoint.api_key_variable} may not use the model",
-        404: f"correct the url, which mostly ends in /v1, or the model {endpoint.model!r} in generation.endpoint",
-        429: "lower concurrency in generation.endpoint, or look after your quota, and start again",
+        404: f"correct the url, which mostly ends in /v1, or the model {endpoint.model!r} in {setting}",
+        429: f"lower concurrency in {setting}, or look after your quota, and start again",
     }.get(status, "see the server's log, and start again")
-    return f"the server answered {status or type(error).__name__} ({_said(error)}); {advice}"
+    return f"the server answered {status or type(error).__name__} ({said_by(error)}); {advice}"
 
 
-def _said(error) -> str:
+def said_by(error) -> str:
     """The server's own words, on one line."""
     body = error.body if isinstance(getattr(error, "body", None), dict) else {}
     words = " ".join(str(body.get("message") or body.get("detail") or error).split())
