@@ -10,6 +10,21 @@ import pytest
 from llama_qna.project.variant import REPOSITORY
 
 
+MODELS = {"small_run", "shallow_folder", "tiny_folder"}  # fixtures that train or save a model
+
+
+def pytest_collection_modifyitems(items):
+    """With `--dist loadgroup` a file's tests share a process, and all that use the small run share one: it is made once.
+
+    Files that make models begin first, so that at the end no process waits long for the other.
+    """
+    users = {item.path for item in items if "small_run" in item.fixturenames}
+    makers = {item.path for item in items if MODELS & set(item.fixturenames)}
+    items.sort(key=lambda item: (item.path not in users, item.path not in makers))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("small_run" if item.path in users else str(item.path)))
+
+
 @pytest.fixture
 def toy_root(tmp_path, monkeypatch):
     """A root with the variant paper_135m and the paper's PDF; LLAMA_QNA_ROOT names it."""
