@@ -9,12 +9,11 @@ import pytest
 
 from llama_qna.project.variant import REPOSITORY
 
-
 MODELS = {"small_run", "shallow_folder", "tiny_folder"}  # fixtures that train or save a model
 
 
 def pytest_collection_modifyitems(items):
-    """With `--dist loadgroup` a file's tests share a process, and all that use the small run share one: it is made once.
+    """A file's tests share a process, and all files that use the small run share one: it is made once (`loadgroup`).
 
     Files that make models begin first, so that at the end no process waits long for the other.
     """

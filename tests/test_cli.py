@@ -320,7 +320,8 @@ def test_good_qna_file_needs_no_model_and_is_exported(toy_root, edit_recipe, cap
     capsys.readouterr()
     assert cli.main(["generate", "paper_135m", "--export", "alpaca"]) == 0
     made = toy_root / "runs" / "paper_135m"
-    assert capsys.readouterr().out == "".join(f"73 pairs in runs/paper_135m/{name}\n" for name in ("qna", "qna_alpaca.jsonl"))
+    said = [f"73 pairs in runs/paper_135m/{name}" for name in ("qna", "qna_alpaca.jsonl")]
+    assert capsys.readouterr().out.splitlines() == said
     assert "mine.csv" in json.loads((made / "qna" / "run.json").read_text())["inputs"]
     own, who, delta, *_, last = map(json.loads, (made / "qna_alpaca.jsonl").read_text(encoding="utf-8").splitlines())
     origin = {"split": "train", "recipe": "file"}
