@@ -101,8 +101,7 @@ def _write(variant: Variant, adapter: Path, to: str, source: dict, folder: Path)
     measured = load_base(recipe.base_model, recipe.quantization, weights=start_of_finetuning(variant)[0])
     measured = adapters.attach_adapter(measured, adapter)
     expected = _answers(variant, measured, questions)
-    write = {"merged": _merged, "adapter": _adapter, "gguf": _gguf, "ollama": _ollama}[to]
-    write(variant, adapter, measured, tokenizer, folder)
+    _write_model(variant, adapter, to, measured, tokenizer, folder)
     del measured  # a card may hold one model alone
 
     # --- what was written, loaded again: one model after the other
@@ -119,28 +118,23 @@ def _write(variant: Variant, adapter: Path, to: str, source: dict, folder: Path)
     write_json(folder / RECORD, source | about)
 
 
-def _merged(variant, adapter, measured, tokenizer, folder: Path) -> None:
-    merged_model(variant, measured).save_pretrained(folder)
-    save_tokenizer(tokenizer, folder)
-
-
-def _adapter(variant, adapter, measured, tokenizer, folder: Path) -> None:
-    save_adapter(variant, adapter, folder)
-    save_tokenizer(tokenizer, folder)
-
-
-def _gguf(variant, adapter, measured, tokenizer, folder: Path) -> None:
-    plain = folder / "plain"
-    _merged(variant, adapter, measured, tokenizer, plain)
-    gguf.convert(plain, _gguf_file(variant, folder))
-    shutil.rmtree(plain)
-
-
-def _ollama(variant, adapter, measured, tokenizer, folder: Path) -> None:
-    _gguf(variant, adapter, measured, tokenizer, folder)
-    tokenizer.chat_template = chat_template(tokenizer)
-    text = gguf.modelfile(tokenizer, _gguf_file(variant, folder).name, variant.recipe.evaluation.max_new_tokens)
-    (folder / "Modelfile").write_text(text, encoding="utf-8")
+def _write_model(variant: Variant, adapter: Path, to: str, measured, tokenizer, folder: Path) -> None:
+    """Write what the format asks for; a GGUF file is made of the merged model, a Modelfile names a GGUF file."""
+    if to == "adapter":
+        save_adapter(variant, adapter, folder)
+        save_tokenizer(tokenizer, folder)
+        return
+    merged = folder if to == "merged" else folder / "plain"
+    merged_model(variant, measured).save_pretrained(merged)
+    save_tokenizer(tokenizer, merged)
+    if to == "merged":
+        return
+    gguf.convert(merged, _gguf_file(variant, folder))
+    shutil.rmtree(merged)
+    if to == "ollama":
+        tokenizer.chat_template = chat_template(tokenizer)
+        text = gguf.modelfile(tokenizer, _gguf_file(variant, folder).name, variant.recipe.evaluation.max_new_tokens)
+        (folder / "Modelfile").write_text(text, encoding="utf-8")
 
 
 def _gguf_file(variant: Variant, folder: Path) -> Path:
