@@ -22,7 +22,7 @@ serve: $(READY) $(SERVE_READY)
 
 # Two processes of one thread each take half the time of one with two threads; tests/conftest.py says which share one.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(READY) $(SERVE_READY)
 	$(BIN)/python -m pytest -m "slow or not slow"
