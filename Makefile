@@ -20,9 +20,9 @@ run: $(READY)
 serve: $(READY) $(SERVE_READY)
 	$(BIN)/llama-qna serve $(VARIANT)
 
-# Two processes of one thread each take half the time of one with two threads; a file's tests share what they make.
+# Two processes of one thread each take half the time of one with two threads; tests/conftest.py says which share one.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(READY) $(SERVE_READY)
 	$(BIN)/python -m pytest -m "slow or not slow"

@@ -4,10 +4,34 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from llama_qna.project.variant import REPOSITORY
+
+# What uses the fixture `small_run` shares a process, so that it is made once.
+SMALL_RUN = {"test_answering", "test_engine", "test_evaluation", "test_page_browser", "test_serving", "test_training"}
+MODELS = {"small_run", "shallow_folder", "tiny_folder"}  # fixtures that train or save a model
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests share a process, and so do the files that use the small run."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Shared(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "small run" if Path(file).stem in SMALL_RUN else file
+
+    return Shared(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """Files that make models begin first, so that at the end no process waits long for the other."""
+    makers = {item.path for item in items if MODELS & set(item.fixturenames)}
+    items.sort(key=lambda item: (item.path.stem not in SMALL_RUN, item.path not in makers))
 
 
 @pytest.fixture

@@ -110,7 +110,8 @@ def write_variant(
     import pypdfium2
 
     recipe = yaml.safe_load((REPOSITORY / "paper_135m/variant.yaml").read_text())
-    steps = {"max_steps": 3, "save_steps": 2, "logging_steps": 1, "batch_size": 24, "max_length": 64}
+    at_once = 24 if base_model == EMBEDDED else 8  # all of the page, so that the loss falls; or enough for a step
+    steps = {"max_steps": 3, "save_steps": 2, "logging_steps": 1, "batch_size": at_once, "max_length": 64}
     steps |= {"learning_rate": 1e-3, "warmup_steps": 0, "replay_tokens": 0} | stage
     recipe |= {"base_model": base_model, "stacking": "merge"} | (top or {})
     recipe["heldout"] = {"fraction": 0}
@@ -182,14 +183,21 @@ def small_run_fixture(tmp_path_factory):
     return _small_run(tmp_path_factory.getbasetemp() / "small_run")
 
 
-@pytest.fixture(name="shallow_variant")
-def shallow_variant_fixture(shallow_folder, tmp_path):
-    """A variant on the shallow model whose chunks and pairs are made, without gold questions."""
+@cache
+def _shallow_root(root: Path, folder: Path) -> Path:
     from llama_qna.documents.chunks import load
     from llama_qna.pairs.qna import generate
 
-    variant = write_variant(tmp_path, str(shallow_folder), gold=False)
+    variant = write_variant(root, str(folder), gold=False)
     load(variant)
     generate(variant)
-    yield variant
+    return root
+
+
+@pytest.fixture(name="shallow_variant")
+def shallow_variant_fixture(shallow_folder, tmp_path):
+    """A variant on the shallow model whose chunks and pairs are made, without gold questions; a copy for each test."""
+    root = _shallow_root(shallow_folder.with_name("shallow_root"), shallow_folder)
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    yield write_variant(tmp_path, str(shallow_folder), gold=False)
     shutil.rmtree(tmp_path)

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from llama_qna import UserError
+from llama_qna import UserError, cli
 from llama_qna.documents.arxiv import fetch
 from llama_qna.project.variant import REPOSITORY
 
@@ -236,19 +236,18 @@ def test_a_disk_that_refuses_leaves_no_half_pdf(arxiv, folder):
     assert not list(folder.glob("*.partial"))
 
 
-def test_load_fetches_a_paper_through_the_real_command(arxiv, run_cli, toy_root):
-    done = run_cli("load", "paper_135m", "--arxiv", "2405.11913", LLAMA_QNA_ARXIV=arxiv.url)
-    assert done.returncode == 0, done.stderr
-    assert "fetched 2405.11913.pdf\n" in done.stdout
+def test_load_fetches_a_paper(arxiv, toy_root, capsys):
+    assert cli.main(["load", "paper_135m", "--arxiv", "2405.11913"]) == 0
+    assert "fetched 2405.11913.pdf\n" in capsys.readouterr().out
     chunks = (toy_root / "runs" / "paper_135m" / "chunks" / "chunks.csv").read_text(encoding="utf-8")
     assert "Folded wickets are small gates that fold." in chunks
     assert (toy_root / "data" / "pdfs" / "paper" / "2405.11913.json").is_file()
 
 
-def test_a_missing_paper_is_one_line_in_the_terminal(arxiv, run_cli):
+def test_a_missing_paper_is_one_line_in_the_terminal(arxiv, toy_root, capsys):
     arxiv.feed = FEED.format(total=0, entry="")
-    done = run_cli("load", "paper_135m", "--arxiv", "2405.99999", LLAMA_QNA_ARXIV=arxiv.url)
-    assert (done.returncode, done.stderr) == (2, "llama-qna: arXiv has no paper 2405.99999\n")
+    assert cli.main(["load", "paper_135m", "--arxiv", "2405.99999"]) == 2
+    assert capsys.readouterr().err == "llama-qna: arXiv has no paper 2405.99999\n"
 
 
 def test_the_recorded_paper_of_notebook_3(folder, monkeypatch):

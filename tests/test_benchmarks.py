@@ -141,6 +141,7 @@ def test_document_has_as_many_pages_as_wanted():
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_one_stage_is_measured_in_both_ways(tmp_path, capsys):
     assert main(["extraction", "--rounds", "1", "--size", "small", "--results", str(tmp_path)]) == 0
     (path,) = tmp_path.iterdir()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import unicodedata
 
 import pypdfium2
@@ -12,7 +13,7 @@ from llama_qna.documents.clean import Document, Paragraph
 from llama_qna.documents.heldout import heldout_sections, parted
 from llama_qna.documents.read import read_document
 from llama_qna.models.base import EMBEDDED, load_tokenizer
-from llama_qna.project.data import CHUNK_COLUMNS
+from llama_qna.project.data import CHUNK_COLUMNS, read_chunks
 from llama_qna.project.recipe import Chunking, Heldout
 from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import REPOSITORY, Variant
@@ -30,9 +31,21 @@ def document():
     return read_document(PAPER)
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept") / "runs"
+
+
 @pytest.fixture
-def table(toy_root):
-    return load(Variant.load("paper_135m"))
+def table(toy_root, kept):
+    """The chunks of the paper, which is loaded once and copied into the root of each test."""
+    variant, runs = Variant.load("paper_135m"), toy_root / "runs"
+    if kept.exists():
+        shutil.copytree(kept, runs)
+    else:
+        load(variant)
+        shutil.copytree(runs, kept)
+    return read_chunks(variant)
 
 
 def common(left, right):
@@ -57,6 +70,12 @@ def test_overlap_is_inside_a_section_only(document):
     assert len(border) > 20 and max(map(len, border)) < 3
     assert max(map(len, inside)) <= 100
     assert sum(len(text) > 20 for text in inside) > len(inside) / 3
+
+
+def test_chinese_is_cut_at_its_full_stops():
+    text = "灯塔建于一九六二年，高三十二米。" * 20
+    rows = split(Document("d", 1, [Paragraph(text, 1, "")], []), Chunking(chunk_size=100, chunk_overlap=20))
+    assert len(rows) > 3 and all(row["text"].endswith("。") for row in rows)
 
 
 def test_sections_with_the_same_text_are_apart():

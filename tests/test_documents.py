@@ -21,6 +21,12 @@ PAPER = DATA / "pdfs" / "paper" / "wicketfold.pdf"
 EXTRACTORS = ["pypdfium2", "pdfminer"]
 by_extractor = pytest.mark.parametrize("extractor", EXTRACTORS)
 by_pdf = pytest.mark.parametrize("pdf", PDFS, ids=lambda path: path.stem)
+SLOWLY = PDFS[:2]  # the paper and a book: pdfminer takes seconds for each
+by_reading = pytest.mark.parametrize(
+    "pdf, extractor",
+    [(pdf, "pypdfium2") for pdf in PDFS] + [(pdf, "pdfminer") for pdf in SLOWLY],
+    ids=lambda value: getattr(value, "stem", value),
+)
 
 
 @cache
@@ -46,8 +52,7 @@ def test_there_are_five_shipped_pdfs():
     ]  # fmt: skip
 
 
-@by_extractor
-@by_pdf
+@by_reading
 def test_sentences_of_the_source_stand_unbroken(pdf, extractor):
     """What is missing are sentences that a figure or a footnote parts at a page's end."""
     text = read(pdf, extractor).text()
@@ -89,8 +94,7 @@ def test_running_header_and_page_numbers_of_the_paper_are_gone(extractor):
     assert document.report["repairs"]["running headers, footers, page numbers"] >= 8 + 8
 
 
-@by_extractor
-@by_pdf
+@by_reading
 def test_running_header_of_every_page_is_gone(pdf, extractor):
     """Headers are what the raw pages have as their first line more than once; a title page may say it once more."""
     with pypdfium2.PdfDocument(pdf) as raw:
@@ -105,7 +109,7 @@ def test_running_header_of_every_page_is_gone(pdf, extractor):
 def test_pages_are_counted(pdf):
     with pypdfium2.PdfDocument(pdf) as raw:
         count = len(raw)
-    for extractor in EXTRACTORS:
+    for extractor in EXTRACTORS if pdf in SLOWLY else EXTRACTORS[:1]:
         document = read(pdf, extractor)
         pages = [paragraph.page for paragraph in document.paragraphs]
         assert document.pages == count
@@ -164,9 +168,9 @@ def test_sections_of_a_book_are_those_of_its_source(pdf):
     assert [re.sub(r"^[\d.]+ ", "", section) for section in sections] == titles
 
 
-@by_pdf
+@pytest.mark.parametrize("pdf", SLOWLY, ids=lambda path: path.stem)
 def test_both_extractors_give_the_same_words(pdf):
-    """98.9% to 99.5% of the words; the rest are exponents (10 12 or 1012) and the letters of formulas."""
+    """About 99% of the words; the rest are exponents (10 12 or 1012) and the letters of formulas."""
     one, other = (Counter(re.findall(r"\w+", read(pdf, extractor).text())) for extractor in EXTRACTORS)
     assert (one & other).total() > 0.985 * max(one.total(), other.total())
 
@@ -179,8 +183,7 @@ def test_letters_of_formulas_are_plain(extractor):
     assert "The input stops at wicket k if hk is at least the threshold θk" in text, "ℎ is U+210E, not of the block"
 
 
-@by_extractor
-@by_pdf
+@by_reading
 def test_no_ligature_no_control_character_is_left(pdf, extractor):
     text = read(pdf, extractor).text()
     assert not re.findall("[ﬀ-ﬆ\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\ue000-\uf8ff\ufffe]", text)

@@ -128,15 +128,5 @@ def _facts(paper) -> dict:
     return facts | ({"license": licences[0]} if licences else {})
 
 
-def _write(path: Path, content: bytes) -> None:
-    """The PDF takes its name when it is whole."""
-    partial = path.with_suffix(".pdf.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _by_hand(number: str, folder: Path) -> str:
     return f"download {number} by hand into {'/'.join(folder.parts[-3:])}/"

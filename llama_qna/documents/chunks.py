@@ -24,6 +24,10 @@ from llama_qna.project.files import read_json, write_json
 from llama_qna.project.recipe import Chunking
 from llama_qna.project.stage import once
 from llama_qna.project.variant import Variant
+from llama_qna.text.words import OTHER_STOPS
+
+# as the splitter has them, and after the full stops of scripts without spaces
+SEPARATORS = ["\n\n", "\n", f"(?<=[{OTHER_STOPS}])", " ", ""]
 
 
 def load(variant: Variant) -> pd.DataFrame:
@@ -94,7 +98,11 @@ def split(document: Document, chunking: Chunking, heldout: Collection[str] = ())
     from langchain_text_splitters import RecursiveCharacterTextSplitter
 
     splitter = RecursiveCharacterTextSplitter(
-        chunk_size=chunking.chunk_size, chunk_overlap=chunking.chunk_overlap, add_start_index=True
+        SEPARATORS,
+        is_separator_regex=True,
+        chunk_size=chunking.chunk_size,
+        chunk_overlap=chunking.chunk_overlap,
+        add_start_index=True,
     )
     rows = []
     for section in sections(document):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from llama_qna.documents.runs import Run
+from llama_qna.documents.runs import Run, by_base
 
 BAND = 2.0  # points; the height of the slices in which white is looked for
 GUTTER = 0.7  # of the size of the text; a space between words is narrower
@@ -301,14 +301,7 @@ def _cells(row: list[Run], size: float, gutter: float) -> list[tuple[float, floa
 
 
 def _by_base(runs: list[Run]) -> list[list[Run]]:
-    """Runs by the line that they stand on, from the top."""
-    rows: list[list[Run]] = []
-    for run in sorted(runs, key=lambda run: -run.base):
-        if rows and rows[-1][0].base - run.base < 0.4 * run.size:
-            rows[-1].append(run)
-        else:
-            rows.append([run])
-    return rows
+    return by_base(runs, lambda run: 0.4 * run.size)
 
 
 def _rows(runs: list[Run]) -> list[tuple[float, float]]:

@@ -46,7 +46,6 @@ def extract(path: Path, extractor: str) -> Document:
         "characters_per_page": round(characters / len(pages)),
         "needs_ocr": [n for n, page in enumerate(pages, start=1) if is_pdf and needs_ocr(page)],
     }
-    document.report.pop("pages_without_text", None)
     document.report = facts | document.report
     return document
 

@@ -43,8 +43,8 @@ class Vocabulary:
     """
 
     def __init__(self, pages: list[str]):
-        whole = (WHOLE_BROKEN_WORD.sub(" ", page) for page in pages)
-        self.counts = Counter(word for page in whole for word in TOKEN.findall(_plain(page).lower()))
+        whole = (WHOLE_BROKEN_WORD.sub(" ", _plain(page)) for page in pages)
+        self.counts = Counter(word for page in whole for word in TOKEN.findall(page.lower()))
         self.language = main_language(pages)
 
     @property

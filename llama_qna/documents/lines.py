@@ -6,7 +6,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, replace
 
-from llama_qna.documents.runs import Run
+from llama_qna.documents.runs import Run, by_base
 
 RAISED, LEVEL = "\ufdd0", "\ufdd1"  # stand around raised text until it is known what it is; no characters
 SPACE = 0.14  # of the size: a wider gap between runs parts words
@@ -84,12 +84,7 @@ def lines_of(runs: list[Run], size: float = 0.0) -> list[Line]:
 
 def _rows(runs: list[Run]) -> list[list[Run]]:
     """Runs on one base line; raised and lowered ones come to the line that they touch."""
-    rows: list[list[Run]] = []
-    for run in sorted(runs, key=lambda run: -run.base):
-        if rows and rows[-1][0].base - run.base < max(0.12 * run.size, 0.6):
-            rows[-1].append(run)
-        else:
-            rows.append([run])
+    rows = by_base(runs, lambda run: max(0.12 * run.size, 0.6))
     largest = [max(run.size for run in row) for row in rows]
     bases = [row[0].base for row in rows]
     for n, row in enumerate(rows):
@@ -192,10 +187,9 @@ def _joined(row: list[Run]) -> tuple[str, int]:
         own = run.text.strip(" \r\n\t")
         if not own:
             continue
-        if last and text:
-            if _parted(last, run, wide):
-                text += " "
-        if own and _is_raised(run, own, base, size):
+        if last and text and _parted(last, run, wide):
+            text += " "
+        if _is_raised(run, own, base, size):
             own = f"{RAISED}{own}{LEVEL}"
         if in_lead and not run.face.bold:
             lead, in_lead = len(text), False

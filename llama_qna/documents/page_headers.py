@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 
-from llama_qna.documents.runs import Page, Run
+from llama_qna.documents.runs import Page, Run, by_base
 from llama_qna.documents.sections import heading_key, numbered_heading
 
 EDGE = 3  # so many rows at the top and at the bottom of a page may be furniture
@@ -199,13 +199,7 @@ def _is_page_number(row: _Row, size: float) -> bool:
 
 
 def _rows(runs: list[Run]) -> list[_Row]:
-    rows: list[_Row] = []
-    for run in sorted(runs, key=lambda run: -run.base):
-        if rows and rows[-1].base - run.base < 0.3 * run.size:
-            rows[-1].runs.append(run)
-        else:
-            rows.append(_Row([run]))
-    return rows
+    return [_Row(row) for row in by_base(runs, lambda run: 0.3 * run.size)]
 
 
 def _top(rows: list[list[_Row]], size: float) -> float:

@@ -10,6 +10,7 @@ import ctypes
 import math
 import re
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -236,6 +237,21 @@ class _Reader:
         count = self.textpage.count_chars()
         step = max(1, count // 40)
         return step * sum(pdfium.FPDFText_HasUnicodeMapError(self.textpage, n) == 1 for n in range(0, count, step))
+
+
+def by_base(runs: list[Run], near: Callable[[Run], float]) -> list[list[Run]]:
+    """Runs by the line that they stand on, from the top.
+
+    Args:
+        near: how far below the first run of a line a run may stand, in points.
+    """
+    rows: list[list[Run]] = []
+    for run in sorted(runs, key=lambda run: -run.base):
+        if rows and rows[-1][0].base - run.base < near(run):
+            rows[-1].append(run)
+        else:
+            rows.append([run])
+    return rows
 
 
 class _Turn:

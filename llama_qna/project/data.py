@@ -30,13 +30,13 @@ def read_chunks(variant: Variant) -> pd.DataFrame:
     return read_table(path, f"chunks.csv of {variant.name}", CHUNK_COLUMNS, numbers=("page", "tokens"))
 
 
-def read_metrics(variant: Variant, folder: Path | None = None) -> dict:
-    """The metrics of this machine's run, or of another folder.
+def read_metrics(variant: Variant) -> dict:
+    """The metrics of this machine's run.
 
     Raises:
         UserError: there are none.
     """
-    path = (folder or variant.evaluation) / "metrics.json"
+    path = variant.evaluation / "metrics.json"
     if not path.is_file():
         raise UserError(f"no metrics yet for {variant.name}: run `llama-qna evaluate {variant.name}` first")
     return read_json(path)

@@ -22,6 +22,8 @@ GOLD_COLUMNS = "question_id Question Answer variants kind document section chunk
 UNANSWERABLE_COLUMNS = "question_id Question document section fold".split()
 FOLDS = ("dev", "test")
 DEV_SHARE = 0.35
+NEAR_WORDS = 6  # in a row that two questions may not have in common
+NEAR_SHARE = 0.8  # Jaccard similarity of their sets of words that is too large; 1 is the same words
 SEPARATOR = " | "  # between the accepted variants of an answer
 GOLD = "gold"  # where a question is from; see also `project.generated`
 MARKS = {"yes": True, "no": False, "": False}  # in the column `checked`
@@ -168,20 +170,16 @@ def folds(chunks: pd.DataFrame, seed: int = 42) -> dict[tuple[str, str], str]:
     return chosen
 
 
-def near(question: str, others: list[str], n: int = 6, overlap: float = 0.8) -> str | None:
+def near(question: str, others: list[str]) -> str | None:
     """Find a question that is too near another: a model trained on the one would be told about the other.
-
-    Args:
-        n: so many words in a row in common are too many.
-        overlap: so large a Jaccard similarity of their sets of words is too large; 1 is the same words.
 
     Returns:
         The first of the others that is near, None if all are far.
     """
-    words, runs = set(words_of(question)), _runs(question, n)
+    words, runs = set(words_of(question)), _runs(question)
     for other in others:
         theirs = set(words_of(other))
-        if runs & _runs(other, n) or len(words & theirs) >= overlap * max(1, len(words | theirs)):
+        if runs & _runs(other) or len(words & theirs) >= NEAR_SHARE * max(1, len(words | theirs)):
             return other
     return None
 
@@ -193,6 +191,6 @@ def words_of(text: str) -> tuple[str, ...]:
 
 
 @cache
-def _runs(text: str, n: int) -> frozenset[tuple[str, ...]]:
+def _runs(text: str) -> frozenset[tuple[str, ...]]:
     words = words_of(text)
-    return frozenset(words[start : start + n] for start in range(len(words) - n + 1))
+    return frozenset(words[start : start + NEAR_WORDS] for start in range(len(words) - NEAR_WORDS + 1))

@@ -224,7 +224,6 @@ def _rank(adapters) -> int:
 
 
 def _write_template(variant: Variant, base: str) -> Path:
-
     tokenizer = load_tokenizer(base)
     start = TEMPLATE_START.replace("SYSTEM", json.dumps(prompts.SYSTEM))
     path = variant.run / "serving" / "chat_template.jinja"

@@ -17,10 +17,12 @@ from llama_qna.models import adapters, planning, prompts
 from llama_qna.models.adapters import delta, name_base_in_adapter, stack
 from llama_qna.models.base import load_base, load_tokenizer
 from llama_qna.models.device import compute_dtype
+from llama_qna.models.generate import generate_texts
 from llama_qna.models.lineage import checkpoints, shipped_checkpoint, start_of_finetuning
 from llama_qna.models.nf4 import dequantize
-from llama_qna.project.data import read_qna
-from llama_qna.project.files import sha256, write_json
+from llama_qna.project.data import read_chunks, read_qna
+from llama_qna.project.files import read_json, sha256, write_json
+from llama_qna.project.gold import read_gold
 from llama_qna.project.recipe import Quantization
 from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import Variant
@@ -28,7 +30,6 @@ from llama_qna.reporting.card import check_line, exported_card
 from llama_qna.reporting.card_metadata import hub_name
 from llama_qna.serving import gguf
 from llama_qna.serving.engine import TEMPLATE_START
-from llama_qna.serving.gguf import modelfile
 from llama_qna.text import scores
 
 FORMATS = ("merged", "adapter", "gguf", "ollama")
@@ -63,9 +64,7 @@ def export(variant: Variant, to: str, output: Path | None = None, force: bool = 
         if not force:
             raise UserError(f"{folder} exists with another export: replace it with --force, or name another --output")
     if to in ("gguf", "ollama"):
-        from llama_qna.serving.gguf import require_tools
-
-        require_tools()
+        gguf.require_tools()
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -81,14 +80,14 @@ def export(variant: Variant, to: str, output: Path | None = None, force: bool = 
 
 def read_checks(folder: Path) -> list[str]:
     """A line for each comparison of an export's answers with those of the measured model."""
-    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    record = read_json(folder / RECORD)
     return [check_line(check) for check in record["checks"]]
 
 
 def _is_whole(folder: Path, source: dict) -> bool:
     """Whether a folder holds this export, every file as it was written."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = read_json(folder / RECORD)
         same = all(record[key] == value for key, value in source.items())
         return same and all(sha256(folder / name) == digest for name, digest in record["files"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -96,15 +95,13 @@ def _is_whole(folder: Path, source: dict) -> bool:
 
 
 def _write(variant: Variant, adapter: Path, to: str, source: dict, folder: Path) -> None:
-
     # --- the model that was measured: what it says, and what is made of it
     recipe = variant.recipe
     tokenizer, questions = load_tokenizer(recipe.base_model), _questions(variant)
     measured = load_base(recipe.base_model, recipe.quantization, weights=start_of_finetuning(variant)[0])
     measured = adapters.attach_adapter(measured, adapter)
     expected = _answers(variant, measured, questions)
-    write = {"merged": _merged, "adapter": _adapter, "gguf": _gguf, "ollama": _ollama}[to]
-    write(variant, adapter, measured, tokenizer, folder)
+    _write_model(variant, adapter, to, measured, tokenizer, folder)
     del measured  # a card may hold one model alone
 
     # --- what was written, loaded again: one model after the other
@@ -121,28 +118,23 @@ def _write(variant: Variant, adapter: Path, to: str, source: dict, folder: Path)
     write_json(folder / RECORD, source | about)
 
 
-def _merged(variant, adapter, measured, tokenizer, folder: Path) -> None:
-    merged_model(variant, measured).save_pretrained(folder)
-    save_tokenizer(tokenizer, folder)
-
-
-def _adapter(variant, adapter, measured, tokenizer, folder: Path) -> None:
-    save_adapter(variant, adapter, folder)
-    save_tokenizer(tokenizer, folder)
-
-
-def _gguf(variant, adapter, measured, tokenizer, folder: Path) -> None:
-    plain = folder / "plain"
-    _merged(variant, adapter, measured, tokenizer, plain)
-    gguf.convert(plain, _gguf_file(variant, folder))
-    shutil.rmtree(plain)
-
-
-def _ollama(variant, adapter, measured, tokenizer, folder: Path) -> None:
-    _gguf(variant, adapter, measured, tokenizer, folder)
-    tokenizer.chat_template = chat_template(tokenizer)
-    text = modelfile(tokenizer, _gguf_file(variant, folder).name, variant.recipe.evaluation.max_new_tokens)
-    (folder / "Modelfile").write_text(text, encoding="utf-8")
+def _write_model(variant: Variant, adapter: Path, to: str, measured, tokenizer, folder: Path) -> None:
+    """Write what the format asks for; a GGUF file is made of the merged model, a Modelfile names a GGUF file."""
+    if to == "adapter":
+        save_adapter(variant, adapter, folder)
+        save_tokenizer(tokenizer, folder)
+        return
+    merged = folder if to == "merged" else folder / "plain"
+    merged_model(variant, measured).save_pretrained(merged)
+    save_tokenizer(tokenizer, merged)
+    if to == "merged":
+        return
+    gguf.convert(merged, _gguf_file(variant, folder))
+    shutil.rmtree(merged)
+    if to == "ollama":
+        tokenizer.chat_template = chat_template(tokenizer)
+        text = gguf.modelfile(tokenizer, _gguf_file(variant, folder).name, variant.recipe.evaluation.max_new_tokens)
+        (folder / "Modelfile").write_text(text, encoding="utf-8")
 
 
 def _gguf_file(variant: Variant, folder: Path) -> Path:
@@ -242,9 +234,6 @@ def chat_template(tokenizer) -> str:
 def _questions(variant: Variant) -> list[str]:
     """Gold questions of the fold that scores are reported on; those trained on where the corpus has no gold."""
     if variant.gold.is_file():
-        from llama_qna.project.data import read_chunks
-        from llama_qna.project.gold import read_gold
-
         questions = read_gold(variant.gold, read_chunks(variant))
         if (questions.fold == "test").any():
             return list(questions[questions.fold == "test"].Question.head(QUESTIONS))
@@ -254,8 +243,6 @@ def _questions(variant: Variant) -> list[str]:
 
 def _answers(variant: Variant, model, questions: list[str]) -> list[str]:
     """Greedy answers, in the template that fine-tuning used."""
-    from llama_qna.models.generate import generate_texts
-
     tokenizer, settings = load_tokenizer(variant.recipe.base_model), variant.recipe.evaluation
     input_ids = [prompts.question_ids(tokenizer, question) for question in questions]
     limits = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from llama_qna import UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 def require_access(repository: str) -> None:

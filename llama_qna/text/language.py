@@ -42,21 +42,21 @@ def _language_of_slices(slices: tuple[str, ...]) -> str:
     return _east_asian("".join(slices)) or _by_ngrams(slices)
 
 
-def languages_of(texts: Iterable[str], default: str = "en") -> list[str]:
+def languages_of(texts: Iterable[str]) -> list[str]:
     """The language of each text of a collection.
 
-    A text has the main language where its own cannot be told, or where too little is in that to believe it; the default
+    A text has the main language where its own cannot be told, or where too little is in that to believe it; English
     where there is no main one.
     """
     texts = tuple(texts)
-    main, *others = _main_languages(texts) or [default]
+    main, *others = _main_languages(texts) or ["en"]
     found = map(language_of, texts)
     return [language if language in others else main for language in found]
 
 
-def main_language(texts: Iterable[str], default: str = "en") -> str:
-    """The language that most of some texts is in."""
-    return (_main_languages(tuple(texts)) or [default])[0]
+def main_language(texts: Iterable[str]) -> str:
+    """The language that most of some texts is in, English where that cannot be told."""
+    return (_main_languages(tuple(texts)) or ["en"])[0]
 
 
 @lru_cache(maxsize=16)

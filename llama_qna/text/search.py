@@ -5,23 +5,18 @@ The bar that a fine-tuned model has to clear: the base model with the right page
 
 from __future__ import annotations
 
-import logging
-import unicodedata
-from functools import cache
 from statistics import fmean
 
-from llama_qna import UserError
-from llama_qna.text.language import languages_of
-from llama_qna.text.words import content_words
+import numpy as np
 
-K1, B = 1.5, 0.75  # within 1.2 to 2 and 0.5 to 0.8, which Robertson and Zaragoza (2009) found good
+from llama_qna.text.language import languages_of
+from llama_qna.text.windows import Windows
 
 
 class Search:
-    """BM25 over chunks (Robertson and Zaragoza 2009; `bm25s`), with the idf of Lucene, which is never negative.
+    """BM25 over chunks: `Windows` of one text each.
 
-    A word counts by its stem in the language of its text; stop words do not count. A word of a question counts by its
-    stems in every language of the chunks.
+    A word of a chunk counts by its stem in the language of the chunk.
 
     Args:
         chunk_ids: names of the chunks; their order decides between equal scores.
@@ -32,19 +27,10 @@ class Search:
     """
 
     def __init__(self, chunk_ids: list[str], texts: list[str]):
-        from bm25s import BM25
-
         if len(chunk_ids) != len(texts):
             raise ValueError(f"{len(chunk_ids)} chunk ids for {len(texts)} texts")
-        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
         self.chunk_ids = list(chunk_ids)
-        languages = languages_of(texts)
-        words = [_stems(text, (language,)) for text, language in zip(texts, languages, strict=True)]
-        if not any(words):
-            raise UserError("there is nothing to search: no chunk has a word that is not a stop word")
-        self._languages = tuple(sorted(set(languages)))
-        self._index = BM25(k1=K1, b=B, method="lucene")
-        self._index.index(words, show_progress=False)
+        self._index = Windows(texts, range(len(texts)), languages_of(texts), around=(0,))
 
     def search(self, questions: list[str], k: int) -> list[list[tuple[str, float]]]:
         """The chunks that share words with each question: (chunk id, score), the best first, at most k.
@@ -53,9 +39,9 @@ class Search:
         """
         return [self._search(question, k) for question in questions]
 
-    def scores(self, question: str):
+    def scores(self, question: str) -> np.ndarray:
         """The score of every text, (N,)."""
-        return self._index.get_scores_from_ids(self._index.get_tokens_ids(_stems(question, self._languages)))
+        return self._index.scores(question)
 
     def _search(self, question: str, k: int) -> list[tuple[str, float]]:
         found = [pair for pair in zip(self.chunk_ids, self.scores(question).tolist(), strict=True) if pair[1] > 0]
@@ -74,15 +60,3 @@ def recall_at_k(found: list[list[str]], wanted: list[set[str]]) -> float:
         ValueError: there are no questions, or the two lists differ in length.
     """
     return fmean(not answering.isdisjoint(ids) for ids, answering in zip(found, wanted, strict=True))
-
-
-def _stems(text: str, languages: tuple[str, ...]) -> list[str]:
-    """The content words of a text, each as often as it stands there, by their stems in each language."""
-    words = unicodedata.normalize("NFKC", text).split()  # an accent or a ligature can be written in two ways
-    return [stem for word in words for stem in _stems_of_word(word, languages)]
-
-
-@cache
-def _stems_of_word(word: str, languages: tuple[str, ...]) -> list[str]:
-    """Sorted: the order of a set differs from run to run, and with it the last bit of a sum."""
-    return sorted(frozenset().union(*(content_words(word, language) for language in languages)))

@@ -15,12 +15,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from llama_qna import UserError
-from llama_qna.text.search import K1, B
 from llama_qna.text.words import content_words
+
+K1, B = 1.5, 0.75  # within 1.2 to 2 and 0.5 to 0.8, which Robertson and Zaragoza (2009) found good
 
 
 class Windows:
-    """BM25 over the windows of sentences; the formula and the stems are those of `text.search.Search`.
+    """BM25 over the windows of sentences (Robertson and Zaragoza 2009), with Lucene's idf, which is never negative.
+
+    A word counts by its stem in the language of its text; stop words do not count. A word of a question counts by its
+    stems in every language of the sentences.
 
     Args:
         texts: the N sentences of all sections, section after section.
@@ -38,10 +42,10 @@ class Windows:
         words, counts = array("i"), array("i")
         for text, language in zip(texts, languages, strict=True):
             before = len(words)
-            words.extend(self._numbers.setdefault(stem, len(self._numbers)) for stem in _stems(text, (language,)))
+            words.extend(self._numbers.setdefault(stem, len(self._numbers)) for stem in stems(text, (language,)))
             counts.append(len(words) - before)
         if not words:
-            raise UserError("there is nothing to search: no sentence has a word that is not a stop word")
+            raise UserError("there is nothing to search: no text has a word that is not a stop word")
         words, lengths = np.asarray(words), np.asarray(counts)  # (T,) of the T words of all sentences; (N,)
         self._standing = np.repeat(np.arange(len(texts), dtype=np.int32), lengths)[np.argsort(words, kind="stable")]
         self._begins = np.concatenate([[0], np.cumsum(np.bincount(words))])  # of each stem's sentences in `_standing`
@@ -52,7 +56,7 @@ class Windows:
         """How much each sentence and its neighbours have to do with a question: BM25 summed over the widths, (N,)."""
         count = len(self._norms[0])
         scores = np.zeros(count)
-        for stem, times in sorted(Counter(_stems(question, self._languages)).items()):
+        for stem, times in sorted(Counter(stems(question, self._languages)).items()):
             if (number := self._numbers.get(stem)) is None:
                 continue
             sentences = self._standing[self._begins[number] : self._begins[number + 1]]
@@ -87,10 +91,7 @@ def _norm(lengths: np.ndarray) -> np.ndarray:
     return K1 * (1 - B + B * lengths / lengths.mean())
 
 
-def _stems(text: str, languages: tuple[str, ...]) -> Iterator[str]:
+def stems(text: str, languages: tuple[str, ...]) -> Iterator[str]:
     """The content words of a text, each as often as it stands there, by their stems in each language."""
-    for word in unicodedata.normalize("NFKC", text).split():
-        if len(languages) == 1:
-            yield from content_words(word, languages[0])
-        else:
-            yield from frozenset().union(*(content_words(word, language) for language in languages))
+    for word in unicodedata.normalize("NFKC", text).split():  # an accent or a ligature can be written in two ways
+        yield from frozenset().union(*(content_words(word, language) for language in languages))

@@ -97,7 +97,7 @@ def rehearse(variant: Variant, budget: int | None = None, rows: int | None = Non
     return found
 
 
-def random_model(shapes: Shapes, quantization: Quantization, seed: int = 0):
+def random_model(shapes: Shapes, quantization: Quantization):
     """A Llama with random weights, its layers' matrices in NF4, as `models.base.load_base` would load one.
 
     Weights are drawn with the standard deviation 0.02 of Llama's initialization, matrix by matrix.
@@ -117,7 +117,7 @@ def random_model(shapes: Shapes, quantization: Quantization, seed: int = 0):
     )
     with init_empty_weights(include_buffers=False):
         model = LlamaForCausalLM(config)
-    draw = torch.Generator(on).manual_seed(seed)
+    draw = torch.Generator(on).manual_seed(0)
 
     def normal(*shape):
         return torch.empty(shape, dtype=dtype, device=on).normal_(std=0.02, generator=draw)

@@ -150,7 +150,7 @@ def test_text_beside_a_bomb_that_is_not_touched_is_read(make, tmp_path):
     assert read_document(make(tmp_path / "odd.pdf"), limits=LIMITS).text() == "Hello there."
 
 
-@by_extractor
+@pytest.mark.parametrize("extractor", ["pypdfium2", pytest.param("pdfminer", marks=pytest.mark.slow)])
 def test_ten_thousand_empty_pages(extractor, tmp_path):
     path = many_empty_pages(tmp_path / "empty.pdf", 10_000)
     with pytest.raises(UserError, match=r"^empty\.pdf: (no text on any of its 10000 pages|.*read_limits\.seconds)"):

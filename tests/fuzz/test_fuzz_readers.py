@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 
 import pytest
 import yaml
@@ -20,9 +21,10 @@ from llama_qna.project.recipe import Chunking, Recipe, read_recipe
 from llama_qna.project.variant import REPOSITORY
 from tests.fuzz.repairs import check_layout, check_repairs, check_words, page_of, runs_of
 
-EXAMPLES = int(__import__("os").environ.get("FUZZ_EXAMPLES", "40"))  # of each test; more of them by hand
+FEW = 20
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", FEW))  # of each test; more of them by hand
 fuzzed = settings(
-    max_examples=EXAMPLES, deadline=None, derandomize=EXAMPLES == 40, database=None,
+    max_examples=EXAMPLES, deadline=None, derandomize=EXAMPLES == FEW, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 
