@@ -6,12 +6,11 @@ from statistics import fmean
 
 import pandas as pd
 
-from benchmarks import marked
 from llama_qna.evaluation import intervals
 from llama_qna.evaluation.bench import texts_of
 from llama_qna.models import prompts
 from llama_qna.models.prompts import CONTEXT_TOKENS
-from llama_qna.project import gold
+from llama_qna.project import gold, marked
 from llama_qna.project.data import read_table
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting.results import with_interval
@@ -132,7 +131,7 @@ def _kind(experiment: dict) -> tuple:
 
 def write_page(content: dict) -> None:
     """Put the tables in place of those of docs/experiments.md."""
-    marked.write(PAGE, "experiments", tables(content))
+    marked.write(PAGE, experiments=tables(content))
 
 
 def tables(content: dict) -> str:

@@ -18,10 +18,9 @@ from importlib import metadata
 from pathlib import Path
 from statistics import fmean, median
 
-from benchmarks import marked
 from llama_qna import UserError
 from llama_qna.documents.read import read_document
-from llama_qna.project import provenance
+from llama_qna.project import marked, provenance
 from llama_qna.project.files import write_json
 from llama_qna.project.variant import REPOSITORY
 from tests.layouts import LAYOUTS, Case, Layout, build
@@ -128,8 +127,8 @@ SHOWN = [reader for reader in READERS if reader != CONTROL]
 
 def write_page(facts: dict) -> None:
     """Put the result and the tables into docs/documents.md."""
-    marked.write(PAGE, "result", result(facts))
-    marked.write(PAGE, "measured", table(facts))
+    marked.write(PAGE, result=result(facts))
+    marked.write(PAGE, measured=table(facts))
 
 
 def result(facts: dict) -> str:

@@ -9,7 +9,7 @@ The file keeps the scores of the runs of which the page speaks; later runs are p
 import argparse
 from pathlib import Path
 
-from benchmarks import marked
+from llama_qna.project import marked
 from llama_qna.project.files import read_json, write_json
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.reporting.results import with_interval
@@ -85,4 +85,4 @@ if __name__ == "__main__":
     parser.add_argument("--measure", action="store_true")
     if parser.parse_args().measure:
         write_json(RESULTS, {variant: measured(variant) for variant in VARIANTS})
-    marked.write(PAGE, "lesson", tables(read_json(RESULTS)))
+    marked.write(PAGE, lesson=tables(read_json(RESULTS)))

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks import marked
 from llama_qna.models import cards
+from llama_qna.project import marked
 from llama_qna.project.files import read_json, write_text
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.text.tables import markdown
@@ -99,7 +99,7 @@ def write() -> None:
         for path, text in files(variant).items():
             path.parent.mkdir(exist_ok=True)
             write_text(path, text)
-        marked.write(variant.folder / "README.md", "cards", table(variant))
+        marked.write(variant.folder / "README.md", cards=table(variant))
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ import sys
 import pytest
 from pypdfium2 import PdfDocument
 
-from benchmarks import marked, page, report, serving, step_profile, whole_run
+from benchmarks import page, report, serving, step_profile, whole_run
 from benchmarks.__main__ import main
 from benchmarks.job import SIZES, Job
 from benchmarks.measures import STAGES, machine_name, ratios, rows, share, summary
 from benchmarks.pages import document
 from llama_qna.models.base import EMBEDDED
 from llama_qna.models.shapes import shapes_of
-from llama_qna.project import provenance
+from llama_qna.project import marked, provenance
 from llama_qna.project.files import write_json
 from llama_qna.project.variant import REPOSITORY, Variant
 

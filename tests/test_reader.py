@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from benchmarks import marked
 from benchmarks import reader as choices
 from llama_qna import UserError
 from llama_qna.answering.reader import ReadingAnswerer
 from llama_qna.models.lineage import READER, check_reader
 from llama_qna.models.prompts import NOT_SAID
+from llama_qna.project import marked
 from llama_qna.project.data import CHUNK_COLUMNS, read_table
 from llama_qna.project.files import read_json, sha256
 from llama_qna.project.variant import REPOSITORY, Reader
