@@ -59,7 +59,8 @@ def readme(variant: Variant, stage: str) -> str:
     if steps := found.get("perplexity_by_step"):
         rows.append(["perplexity of the base", f"{found['perplexity_of_the_base']:.2f}", scores])
         step, value = list(steps.items())[-1]
-        rows.append([f"perplexity of the text after step {step}", f"{value:.2f}", scores])
+        printed = read_json(PUBLISHED)["perplexity"]["printed"].get(variant.name, {})
+        rows.append([f"perplexity of the text after step {step}", printed.get(step, f"{value:.2f}"), scores])
     if steps := found.get("rouge_by_step"):
         step, value = list(steps.items())[-1]
         rows.append([f"ROUGE-L on training pairs after step {step}", f"{value['rougeL']:.3f}", scores])
