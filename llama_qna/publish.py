@@ -40,7 +40,7 @@ WEIGHTS = "adapter_model.safetensors"
 # the pages with generated parts, and the names of these
 PAGES = {
     "README.md": ("examples", "results", "minutes"),
-    "docs/results.md": ("worth", "results", "samples"),
+    "docs/results.md": ("found", "worth", "results", "samples"),
     "notebooks/README.md": ("minutes",),
 }
 
@@ -165,6 +165,7 @@ def write_pages(root: Path) -> list[Path]:
             "minutes": pages.minutes(runs, seconds),
         },
         "docs/results.md": {
+            "found": pages.found(runs, metrics),
             "worth": pages.worth(runs, metrics),
             "results": results_block({name: run.metrics for name, run in runs.items()}, study, abouts, seeds),
             "samples": pages.samples(runs, answers),

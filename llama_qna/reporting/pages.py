@@ -45,15 +45,6 @@ class Run:
     seeds: dict | None = None
 
 
-def first_of_each_corpus(runs: dict[str, Run]) -> dict[str, Run]:
-    """Corpus -> the first run about it that was asked gold questions, in the order of `CORPORA`."""
-    found = {
-        corpus: next((run for run in runs.values() if run.corpus == corpus and run.metrics.get("systems")), None)
-        for corpus in CORPORA
-    }
-    return {corpus: run for corpus, run in found.items() if run}
-
-
 # --- the README ------------------------------------------------------------------------------------------------------
 
 
@@ -63,24 +54,29 @@ def front(runs: dict[str, Run], reader: dict) -> str:
     Args:
         reader: content of the reader's `metrics.json`.
     """
-    chosen = first_of_each_corpus(runs)
-    if not chosen:
-        return "No run is published."
-    systems = {corpus: _systems(run, reader[corpus]) for corpus, run in chosen.items()}
-    questions = {corpus: run.metrics["questions"]["test"] for corpus, run in chosen.items()}
+    chosen, systems, questions = _chosen(runs, reader)
     unanswerable = {corpus: run.metrics["unanswerable"] for corpus, run in chosen.items()}
     head = ["answered by", *(f"right, {CORPORA[corpus]}, of {asked}" for corpus, asked in questions.items())]
     head += [f"new words F1, {CORPORA[corpus]}" for corpus in chosen]
     head += [f"says so, of {sum(unanswerable.values())} unanswerable"]
     rows = []
     for key, label in FRONT.items():
-        of = {corpus: found[key] for corpus, found in systems.items() if key in found}
+        of = {corpus: named[key] for corpus, named in systems.items() if key in named}
         if len(of) < len(chosen):
-            continue
+            continue  # a run has it not
         right = [str(_count(of[corpus], questions[corpus])) for corpus in chosen]
         new_words = [f"{of[corpus]['scores']['new_words_f1']['mean']:.2f}" for corpus in chosen]
         rows.append([label, *right, *new_words, _said(of, unanswerable)])
-    return f"{markdown(head, rows)}\n\n{_front_sentences(systems, questions)}"
+    return f"{markdown(head, rows)}\n\n{found(runs, reader)}"
+
+
+def _chosen(runs: dict[str, Run], reader: dict) -> tuple[dict[str, Run], dict[str, dict], dict[str, int]]:
+    """By corpus: the first run that was asked gold questions about it, its systems and the reader's, how many."""
+    asked = [run for run in reversed(runs.values()) if run.metrics.get("systems")]
+    first = {run.corpus: run for run in asked}
+    chosen = {corpus: first[corpus] for corpus in CORPORA if corpus in first}
+    systems = {corpus: _systems(run, reader[corpus]) for corpus, run in chosen.items()}
+    return chosen, systems, {corpus: run.metrics["questions"]["test"] for corpus, run in chosen.items()}
 
 
 def _systems(run: Run, reader: dict) -> dict[str, dict]:
@@ -99,22 +95,21 @@ def _said(of: dict[str, dict], unanswerable: dict[str, int]) -> str:
     return str(sum(round(system["says_so"]["right"]["mean"] * unanswerable[corpus]) for corpus, system in of.items()))
 
 
-def _front_sentences(systems: dict[str, dict], questions: dict[str, int]) -> str:
-    right = {
-        key: sum(_count(systems[corpus][key], asked) for corpus, asked in questions.items())
-        for key in ("best_sentence", "base", "finetuned", "reader")
-        if all(key in found for found in systems.values())
-    }
+def found(runs: dict[str, Run], reader: dict) -> str:
+    """Two sentences: what the reader does beside a plain search, and what training does closed book."""
+    _, systems, questions = _chosen(runs, reader)
+    names = set.intersection(*(set(of) for of in systems.values())) if systems else set()
+    right = {key: sum(_count(of[key], questions[corpus]) for corpus, of in systems.items()) for key in names}
     lines = []
-    if "reader" in right:
+    if {"reader", "best_sentence"} <= names:
         lines.append(
             f"The reader, trained on none of these documents, is right on {right['reader']} of "
             f"{sum(questions.values())} questions; the best sentence, printed as it is, on {right['best_sentence']}."
         )
-    if "finetuned" in right:
+    if {"base", "finetuned"} <= names:
         differs = [
-            f"{verdict(found['finetuned']['against']['base']['right'])} on the {CORPORA[corpus]}"
-            for corpus, found in systems.items()
+            f"{verdict(of['finetuned']['against']['base']['right'])} on the {CORPORA[corpus]}"
+            for corpus, of in systems.items()
         ]
         lines.append(
             f"Training on the documents takes the closed-book model from {right['base']} right answers to "
@@ -197,8 +192,8 @@ def worth(runs: dict[str, Run], reader: dict) -> str:
     for corpus in CORPORA:
         about = {name: run.metrics for name, run in runs.items() if run.corpus == corpus and run.metrics.get("systems")}
         about |= {"reader_135m": reader[corpus]} if corpus in reader else {}
-        rows = [_worth(name, system) for name, system in _in_order(about)]
-        parts.append(f"**On the {CORPORA[corpus]}**\n\n{markdown(head, rows)}")
+        if rows := [_worth(name, system) for name, system in _in_order(about)]:
+            parts.append(f"**On the {CORPORA[corpus]}**\n\n{markdown(head, rows)}")
     return "\n\n".join(parts)
 
 

@@ -29,7 +29,7 @@ SEEDS |= {
     f"perplexity {key}": f"perplexity, {name}"
     for key, name in {"domain": "text", "heldout": "held out", "general": "general", "wikitext2": "WikiText-2"}.items()
 }
-CEILINGS = ("base+right_chunk", "gold_evidence")  # are told where the answer stands: no systems that could be used
+CEILINGS = ("base_right_chunk", "gold_evidence")  # are told where the answer stands: no systems that could be used
 FREE = "no model"  # the context of the systems that no model stands behind
 
 
@@ -190,8 +190,8 @@ def _findings(run: dict) -> list[str]:
     """The differences that matter, a line each, and what the shipped checkpoint costs in general language."""
     systems = {system["name"]: system for system in run["systems"]}
     best = best_against(run, "best_sentence")
-    pairs = [("finetuned", other, ()) for other in ("base", "finetuned_only")]
-    pairs += [("finetuned", "question", ("rougeL",)), ("base+passages", "base", ())]
+    pairs = [("finetuned", other, ()) for other in ("base", "finetuning_only")]
+    pairs += [("finetuned", "question", ("rougeL",)), ("base_retrieval", "base", ())]
     lines = [
         _difference(systems[name]["label"], systems[name], systems[other], more)
         for name, other, more in pairs
