@@ -56,9 +56,9 @@ def front(runs: dict[str, Run], reader: dict) -> str:
     """
     chosen, systems, questions = _chosen(runs, reader)
     unanswerable = {corpus: run.metrics["unanswerable"] for corpus, run in chosen.items()}
-    head = ["answered by", *(f"right, {CORPORA[corpus]}, of {asked}" for corpus, asked in questions.items())]
+    head = ["answered by", *(f"right, {CORPORA[corpus]} (of {asked})" for corpus, asked in questions.items())]
     head += [f"new words F1, {CORPORA[corpus]}" for corpus in chosen]
-    head += [f"says so, of {sum(unanswerable.values())} unanswerable"]
+    head += [f"says so (of {sum(unanswerable.values())})"]
     rows = []
     for key, label in FRONT.items():
         of = {corpus: named[key] for corpus, named in systems.items() if key in named}
