@@ -143,8 +143,7 @@ def test_systems_stand_with_their_intervals_beside_the_base(picked):
     assert [point["kind"] for point in right["points"]] == ["no model"] * 2 + kinds + ["no model"]
     # who is given the right chunk, or is the evidence, scores more, but is told where the answer stands
     assert numbers["title"] == (
-        "Held-out questions, best model: fine-tuned with retrieval\n"
-        f"right 0.350, +0.110 [+0.060, +0.160] against {best}"
+        f"Held-out questions, best model: fine-tuned with passages\nright 0.350, +0.110 [+0.060, +0.160] against {best}"
     )
     assert "50 gold questions" in numbers["note"] and "base given the right chunk is a bound" in numbers["note"]
     assert "the gold evidence sentence is a bound" in numbers["note"]

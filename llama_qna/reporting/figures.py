@@ -82,7 +82,10 @@ def numbers(metrics: dict, pretraining: list, finetuning: list, published: dict,
     Raises:
         UserError: metrics of an older form, or without a stage.
     """
-    source = our_run(metrics) | {"logs": dict(zip(STAGES, (pretraining, finetuning), strict=True)), "about": about}
+    source = our_run(metrics, sampled=True) | {
+        "logs": dict(zip(STAGES, (pretraining, finetuning), strict=True)),
+        "about": about,
+    }
     source["study"] = [study(published, key) for key in STUDY]
     measured = {"systems": bool(metrics.get("systems")), "memory_and_understanding": "dev" in source["checkpoints"][0]}
     found = {name: make(source) for name, make in FIGURES.items() if measured.get(name, True)}

@@ -20,7 +20,7 @@ FRONT = {
 }
 # in the order of the way of the model; a system that a run has not is left out
 WORTH = ("question", "best_sentence", "base", "pretrained", "finetuned_only", "finetuned", "base+passages")
-WORTH += ("finetuned_only+passages", "finetuned+passages", "reader", "gold_evidence")
+WORTH += ("pretrained+passages", "finetuned_only+passages", "finetuned+passages", "reader", "gold_evidence")
 SAMPLED = {
     "base": "base, closed book",
     "finetuned": "fine-tuned, closed book",
