@@ -229,7 +229,7 @@ def samples(runs: dict[str, Run], reader: list[dict]) -> str:
     for name, run in runs.items():
         answers = [*run.answers, *(row for row in reader if row["corpus"] == run.corpus and row["protocol"] == "test")]
         given = {(row["system"], row["question_id"]): row["answer"] for row in reversed(answers)}
-        kinds = {row["kind"]: row for row in reversed(run.answers) if row["system"] == "base"}
+        kinds = {row.get("kind", ""): row for row in reversed(run.answers) if row["system"] == "base"}
         shown = [system for system in SAMPLED if any(system == of for of, _ in given)]
         rows = [
             [_plain(row["question"]), _plain(row["reference"])]
