@@ -4,14 +4,16 @@
 Cloud images come without the driver. This script takes it from NVIDIA's signed package repository, so that later
 updates come through apt or dnf like any other package, and it builds the kernel module for the running kernel.
 
-    sudo python3 install_gpu_driver.py install             install; safe to run again, also after a reboot
-    python3 install_gpu_driver.py install --dry-run        print the commands in order, change nothing, needs no root
-    sudo python3 install_gpu_driver.py install --force     install even if a working driver is there
-    python3 install_gpu_driver.py verify                   print GPU name, driver version and memory
+    sudo python3 install_gpu_driver.py             install; safe to run again, also after a reboot
+    python3 install_gpu_driver.py --dry-run        print the commands in order, change nothing, needs no root
+    sudo python3 install_gpu_driver.py --force     install even if a working driver is there
+    python3 install_gpu_driver.py verify           print GPU name, driver version and memory
+
+The word `install` may be written out.
 
 Systems: Debian 11-13, Ubuntu 20.04, 22.04 and 24.04, RHEL 8-9, Rocky 8-9, all on x86_64.
 Standard library only, Python 3.6 or later. A RHEL 8 image without `python3` runs it as
-`sudo /usr/libexec/platform-python install_gpu_driver.py install`.
+`sudo /usr/libexec/platform-python install_gpu_driver.py`.
 
 Exit status: 0 done (the last line says whether a reboot is still needed); 1 a command failed, or verify found no
 working driver or one that is too old for PyTorch; 2 refused, nothing was changed. A dry run only reads: it looks with
@@ -386,7 +388,7 @@ def verify(host, dry_run):
 
 def main(argv=None, host=None):
     parser = argparse.ArgumentParser(description="Install or verify the NVIDIA driver on a fresh cloud VM.")
-    parser.add_argument("command", choices=["install", "verify"])
+    parser.add_argument("command", nargs="?", default="install", choices=["install", "verify"])
     parser.add_argument("--dry-run", action="store_true", help="print the commands in order and run none of them")
     parser.add_argument("--force", action="store_true", help="install even if a working driver is there")
     options = parser.parse_args(argv)

@@ -6,12 +6,11 @@ from statistics import fmean
 
 import pandas as pd
 
-from benchmarks import marked
 from llama_qna.evaluation import intervals
 from llama_qna.evaluation.bench import texts_of
 from llama_qna.models import prompts
 from llama_qna.models.prompts import CONTEXT_TOKENS
-from llama_qna.project import gold
+from llama_qna.project import gold, marked
 from llama_qna.project.data import read_table
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting.results import with_interval
@@ -132,31 +131,30 @@ def _kind(experiment: dict) -> tuple:
 
 def write_page(content: dict) -> None:
     """Put the tables in place of those of docs/experiments.md."""
-    marked.write(PAGE, "experiments", tables(content))
+    marked.write(PAGE, experiments=tables(content))
 
 
 def tables(content: dict) -> str:
-    """The tables in Markdown: scores, then differences."""
+    """The tables in Markdown: scores, then the differences but those to `BAR`, which are in the file."""
     questions = {row.question_id: row for row in _gold().itertuples()}
     rows = []
     for name, one in content["experiments"].items():
         for point, found in one["points"].items():
-            seconds = one["seconds"]
-            lasted = seconds.get(FIRST, 0) + seconds["pretraining"] if point == PRETRAINED else seconds["fine-tuning"]
             sampled = found.get("in_sample")
             echo, right, asked = _said(found["answers"], questions)
             rows.append([
-                name, point, f"{lasted / 60:.1f}" if point in (PRETRAINED, TUNED) else "-",
+                name, point,
                 *(_cell(found.get(key), digits) for key, digits in (("domain", 2), ("general", 1), ("dev_nll", 2))),
                 *(_cell(found[score], 3) for score in SCORES), f"{echo:.2f}", f"{right} of {asked}",
                 "/".join(f"{score:.3f}" for score in sampled.values()) if sampled else "-",
                 f"{found['of_pairs']:.2f} / {found['of_references']:.2f}" if sampled else "-",
             ])  # fmt: skip
-    head = ["experiment", "asked", "minutes", "text", "general text", "nats a token", "ROUGE-L", "F1", "echo",
+    head = ["experiment", "asked", "text", "general text", "nats a token", "ROUGE-L", "F1", "echo",
             "numbers right", "ROUGE-1/2/L in-sample", "of it ROUGE-L, pairs / references"]  # fmt: skip
     signed = [
         [*(f"{d[side][0]}: {d[side][1]}" for side in ("of", "against")), *(with_interval(d[s], "+") for s in SCORES)]
         for d in content["differences"]
+        if tuple(d["against"]) != BAR
     ]
     return f"{_table(head, rows)}\n\n{_table(['of', 'against', 'ROUGE-L', 'F1'], signed)}"
 

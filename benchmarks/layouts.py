@@ -18,10 +18,9 @@ from importlib import metadata
 from pathlib import Path
 from statistics import fmean, median
 
-from benchmarks import marked
 from llama_qna import UserError
 from llama_qna.documents.read import read_document
-from llama_qna.project import provenance
+from llama_qna.project import marked, provenance
 from llama_qna.project.files import write_json
 from llama_qna.project.variant import REPOSITORY
 from tests.layouts import LAYOUTS, Case, Layout, build
@@ -128,8 +127,8 @@ SHOWN = [reader for reader in READERS if reader != CONTROL]
 
 def write_page(facts: dict) -> None:
     """Put the result and the tables into docs/documents.md."""
-    marked.write(PAGE, "result", result(facts))
-    marked.write(PAGE, "measured", table(facts))
+    marked.write(PAGE, result=result(facts))
+    marked.write(PAGE, measured=table(facts))
 
 
 def result(facts: dict) -> str:
@@ -144,13 +143,13 @@ def result(facts: dict) -> str:
 
 
 def table(facts: dict) -> str:
-    """The tables of the documentation: all layouts together, their kinds, and each."""
+    """The tables of the documentation: all layouts together, and their kinds."""
     rows = facts["layouts"]
     about = f"{facts['date']}, Python {facts['versions']['python']}, pypdfium2 {facts['versions']['pypdfium2']}, "
     about += f"pdfminer.six {facts['versions']['pdfminer.six']}; [`layouts.json`](../benchmarks/results/layouts.json) "
     return "\n\n".join([
-        _summary_table(rows), about + "has every score, and what of running heads, page numbers and the like leaked.",
-        "## What fails", _finding(rows), _kind_table(rows), "## Each layout", _layout_table(rows),
+        _summary_table(rows), about + "has every layout and score, and what of running heads and the like leaked.",
+        "## What fails", _finding(rows), _kind_table(rows),
     ])  # fmt: skip
 
 
@@ -214,17 +213,6 @@ def _kind_table(rows: list[dict]) -> str:
             heads = [f"{sums['ours'][key]:.0%}" for key in ("found", "invented")]
             lines.append([kind, str(len(some)), *(f"{found['median']:.1%}" for found in sums.values()), *heads])
     return _table(["kind", "layouts", *(f"{reader}, median" for reader in SHOWN), "found", "invented"], lines)
-
-
-def _layout_table(rows: list[dict]) -> str:
-    lines = []
-    for row in rows:
-        ours = row["readers"]["ours"]
-        rates = [f"{row['readers'][reader]['error_rate']:.1%}" for reader in SHOWN]
-        heads = [f"{ours['headings_found']} of {row['headings']}"]
-        heads.append(f"{ours['headings_invented']} of {ours['headings_given']}")
-        lines.append([f"`{row['name']}`", row["tries"], *rates, *heads])
-    return _table(["layout", "tries", *SHOWN, "headings found", "invented"], lines)
 
 
 def _of_kind(rows: list[dict], kind: str) -> list[dict]:

@@ -9,7 +9,7 @@ The file keeps the scores of the runs of which the page speaks; later runs are p
 import argparse
 from pathlib import Path
 
-from benchmarks import marked
+from llama_qna.project import marked
 from llama_qna.project.files import read_json, write_json
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.reporting.results import with_interval
@@ -21,7 +21,6 @@ VARIANTS = ("paper_135m", "physics_books_135m")
 SCORES = ("right", "new_words_f1", "rougeL", "f1")
 DIFFERENCES = [("finetuned", "base"), ("finetuned", "question"), ("base+passages", "base")]
 DIFFERENCES += [("finetuned+passages", "best_sentence")]
-BY_KIND = ("best_sentence", "base+right_chunk", "finetuned+passages", "gold_evidence")
 
 
 def measured(variant: str) -> dict:
@@ -40,16 +39,11 @@ def measured(variant: str) -> dict:
             {"of": of, "against": against} | {score: systems[of]["against"][against][score] for score in SCORES}
             for of, against in DIFFERENCES
         ],
-        "kinds": {
-            kind: {"questions": found["questions"]}
-            | {name: systems[name]["kinds"][kind]["right"]["mean"] for name in BY_KIND}
-            for kind, found in systems["question"]["kinds"].items()
-        },
     }
 
 
 def tables(content: dict) -> str:
-    """The tables in Markdown: every system on both documents, differences, and right answers by kind of question."""
+    """The tables in Markdown: every system on both documents, and differences."""
     runs, labels = list(content.values()), {}
     for run in runs:
         labels |= {name: system["label"] for name, system in run["systems"].items()}
@@ -60,24 +54,12 @@ def tables(content: dict) -> str:
         [variant, labels[d["of"]], labels[d["against"]], *(with_interval(d[score], "+") for score in SCORES)]
         for variant, run in content.items() for d in run["differences"]
     ]  # fmt: skip
-    kinds = [
-        [variant, kind, *(_count(found[name], found["questions"]) for name in BY_KIND)]
-        for variant, run in content.items() for kind, found in run["kinds"].items()
-    ]  # fmt: skip
-    return "\n\n".join([
-        markdown(head, rows),
-        markdown(["run", "of", "against", *names], signed),
-        markdown(["run", "right, by kind", *(labels[name] for name in BY_KIND)], kinds),
-    ])  # fmt: skip
+    return f"{markdown(head, rows)}\n\n{markdown(['run', 'of', 'against', *names], signed)}"
 
 
 def _cell(run: dict, name: str, score: str) -> str:
     value = run["systems"][name][score]
-    return _count(value, run["questions"]) if score == "right" else f"{value:.3f}"
-
-
-def _count(share: float, of: int) -> str:
-    return f"{round(share * of)} of {of}"
+    return f"{round(value * run['questions'])} of {run['questions']}" if score == "right" else f"{value:.3f}"
 
 
 if __name__ == "__main__":
@@ -85,4 +67,4 @@ if __name__ == "__main__":
     parser.add_argument("--measure", action="store_true")
     if parser.parse_args().measure:
         write_json(RESULTS, {variant: measured(variant) for variant in VARIANTS})
-    marked.write(PAGE, "lesson", tables(read_json(RESULTS)))
+    marked.write(PAGE, lesson=tables(read_json(RESULTS)))

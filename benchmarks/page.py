@@ -20,8 +20,7 @@ from datetime import UTC, datetime
 
 from playwright.sync_api import expect, sync_playwright
 
-from benchmarks import marked
-from llama_qna.project import provenance
+from llama_qna.project import marked, provenance
 from llama_qna.project.files import write_json
 from llama_qna.project.systems import LABELS, SYSTEMS
 from llama_qna.project.variant import REPOSITORY, Variant
@@ -58,7 +57,7 @@ def main() -> None:
     facts |= {"date": datetime.now(UTC).date().isoformat(), "git": provenance.git_state()}
     facts |= {"machine": provenance.machine(), "versions": provenance.versions()}
     write_json(RESULTS, facts)
-    marked.write(PICTURES / "README.md", "measured", table(facts))
+    marked.write(PICTURES / "README.md", measured=table(facts))
 
 
 def table(facts: dict) -> str:

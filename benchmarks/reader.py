@@ -9,14 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks import marked
 from llama_qna.answering.reader import ReadingAnswerer
 from llama_qna.evaluation.reading import CORPORA
 from llama_qna.models import prompts
 from llama_qna.models.base import load_base, load_tokenizer
 from llama_qna.models.generate import generate_texts
 from llama_qna.models.likelihood import candidate_log_likelihoods
-from llama_qna.project import provenance
+from llama_qna.project import marked, provenance
 from llama_qna.project.data import CHUNK_COLUMNS, read_table
 from llama_qna.project.files import read_json, write_json
 from llama_qna.project.gold import read_gold, read_unanswerable, references
@@ -198,4 +197,4 @@ if __name__ == "__main__":
     parser.add_argument("--measure", action="store_true")
     if parser.parse_args().measure:
         measure()
-    marked.write(PAGE, "reader", tables(read_json(RESULTS)))
+    marked.write(PAGE, reader=tables(read_json(RESULTS)))

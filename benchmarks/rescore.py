@@ -25,7 +25,6 @@ from llama_qna.project.systems import FREE
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.reporting import figures, plot
 from llama_qna.reporting.card import write_published_card
-from llama_qna.reporting.results import write_results_block
 from llama_qna.text.scores import score
 
 KEPT = "seed protocol system checkpoint context retrieved shown log_likelihood prompt_sha256".split()
@@ -120,4 +119,4 @@ def lines_of(path: Path) -> list[dict]:
 if __name__ == "__main__":
     for variant in sys.argv[1:]:
         rescore(variant)
-    write_results_block(REPOSITORY / "README.md", publish.readme_results(REPOSITORY))
+    publish.write_pages(REPOSITORY)

@@ -77,11 +77,10 @@ STEP = """## Where a training step's time goes
 {table}
 
 What holds training back from the limit: products take {products:.0%} of the time, at {rate:.1f} TFLOP/s, where the
-limit of {limit:.1f} is measured with 2,048 rows at once and inputs that the cache still holds. Steps have fewer rows,
-and the narrow products of attention and of the adapters are the slowest. Passes over memory take {passes:.0%}: a
-model of width 576 does little arithmetic for each value that it reads and writes, and a copy of memory moves
-{copy:.0f} GB a second here. One fused kernel for each half of a block would save most of them; PyTorch's compiler
-could make it, but needs a C++ compiler on every machine, which is not assumed here.
+limit of
+{limit:.1f} is measured with 2,048 rows at once. Passes over memory take {passes:.0%}: a model of width 576 does
+little arithmetic for each value, and a copy of memory moves {copy:.0f} GB a second. A fused kernel would save most of
+them; PyTorch's compiler could make it, but needs a C++ compiler, which is not assumed here.
 """
 
 
@@ -124,10 +123,9 @@ def rehearsals(found: list[dict]) -> str:
 
 REHEARSALS = """## 7B and 13B at their true shapes
 
-`llama-qna plan VARIANT --rehearse --memory 24GiB`, with random weights: two training steps with gradient checkpointing
-and one generation. Nearly the whole of the peak is reached while the model is built, layer by layer, and differs
-between runs. The seconds are of a CPU that dequantizes each matrix when it is used, since there is no room for a 16-bit
-copy; those of 13B were taken beside other work. On a GPU: not measured.
+`llama-qna plan VARIANT --rehearse --memory 24GiB`, with random weights: two training steps with gradient
+checkpointing and one generation, on a CPU that dequantizes each matrix when it is used; 13B beside other work. Nearly
+the whole of the peak is reached while the model is built, and differs between runs. On a GPU: not measured.
 
 {table}
 """

@@ -26,8 +26,7 @@ import httpx
 import openai
 import pandas as pd
 
-from benchmarks import marked
-from llama_qna.project import provenance
+from llama_qna.project import marked, provenance
 from llama_qna.project.files import write_json
 from llama_qna.project.variant import Variant
 from llama_qna.serving.engine import KEY_VARIABLE
@@ -198,7 +197,7 @@ def main() -> None:
     for model, row in facts["models"].items():
         print(model, {name: value for name, value in row.items() if name != "rounds"})
     write_json(RESULTS, facts)
-    marked.write(PAGE, "measured", table(facts))
+    marked.write(PAGE, measured=table(facts))
 
 
 if __name__ == "__main__":

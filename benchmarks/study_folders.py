@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks import marked
 from llama_qna.models import cards
+from llama_qna.project import marked
 from llama_qna.project.files import read_json, write_text
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.text.tables import markdown
@@ -59,7 +59,8 @@ def readme(variant: Variant, stage: str) -> str:
     if steps := found.get("perplexity_by_step"):
         rows.append(["perplexity of the base", f"{found['perplexity_of_the_base']:.2f}", scores])
         step, value = list(steps.items())[-1]
-        rows.append([f"perplexity of the text after step {step}", f"{value:.2f}", scores])
+        printed = read_json(PUBLISHED)["perplexity"]["printed"].get(variant.name, {})
+        rows.append([f"perplexity of the text after step {step}", printed.get(step, f"{value:.2f}"), scores])
     if steps := found.get("rouge_by_step"):
         step, value = list(steps.items())[-1]
         rows.append([f"ROUGE-L on training pairs after step {step}", f"{value['rougeL']:.3f}", scores])
@@ -99,7 +100,7 @@ def write() -> None:
         for path, text in files(variant).items():
             path.parent.mkdir(exist_ok=True)
             write_text(path, text)
-        marked.write(variant.folder / "README.md", "cards", table(variant))
+        marked.write(variant.folder / "README.md", cards=table(variant))
 
 
 if __name__ == "__main__":

@@ -41,10 +41,12 @@ def version(package: str) -> str:
 
 
 def table() -> str:
-    rows = ["| package | version | licence |", "|---|---|---|"]
+    """A row a licence, with the packages under it; their versions are those of requirements.lock."""
+    under: dict[str, list[str]] = {}
     for name in sorted([*pinned(), *BESIDE_THE_LOCK], key=str.casefold):
-        rows.append(f"| {name} | {version(name)} | {re.sub('[|]', '/', licence(name))} |")
-    return "\n".join(rows) + "\n"
+        under.setdefault(re.sub("[|]", "/", licence(name)), []).append(name)
+    rows = [f"| {said} | {', '.join(names)} |" for said, names in sorted(under.items())]
+    return "\n".join(["| licence | packages |", "|---|---|", *rows]) + "\n"
 
 
 if __name__ == "__main__":

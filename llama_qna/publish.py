@@ -1,22 +1,25 @@
-"""A run becomes the committed results: records, numbers, figures, notebooks, the README's tables; never weights."""
+"""A run becomes the committed results: records, numbers, figures, notebooks, the tables of the pages; never weights."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.models.lineage import checkpoints
-from llama_qna.project.files import read_json, sha256, write_bytes, write_json, write_text
+from llama_qna.models.lineage import READER, checkpoints
+from llama_qna.project import marked
+from llama_qna.project.files import read_json, sha256, write_bytes, write_json
 from llama_qna.project.provenance import place
 from llama_qna.project.recipe import read_recipe
 from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import REPOSITORY, Reader, Variant, variant_names
 from llama_qna.repeat import read_seeds
+from llama_qna.reporting import pages
 from llama_qna.reporting.card import write_published_card
 from llama_qna.reporting.reader import reader_block
-from llama_qna.reporting.results import results_block, with_results_block, write_results_block
+from llama_qna.reporting.results import our_run, results_block
 from llama_qna.run import NOTEBOOKS, default_variant
 
 # what is copied of each stage, with its name there
@@ -34,6 +37,12 @@ FILES = {
     "evaluate": {"metrics.json": "metrics.json", "predictions.jsonl": "predictions.jsonl", "run.json": "run.json"},
 }
 WEIGHTS = "adapter_model.safetensors"
+# the pages with generated parts, and the names of these
+PAGES = {
+    "README.md": ("examples", "results", "minutes"),
+    "docs/results.md": ("found", "worth", "results", "samples"),
+    "notebooks/README.md": ("minutes",),
+}
 
 
 def publish(variant: Variant) -> list[Path]:
@@ -45,12 +54,12 @@ def publish(variant: Variant) -> list[Path]:
         The files written.
 
     Raises:
-        UserError: nothing is finished, a finished stage lacks a file, or the README has no place for the results.
+        UserError: nothing is finished, a finished stage lacks a file, or a page has no place for the results.
     """
     finished = {stage: folder for stage, folder in variant.stage_folders.items() if valid_record(folder, stage)}
     if not finished:
         raise UserError(f"nothing to publish for {variant.name}: run `llama-qna run {variant.name}` first")
-    seeds, readme = read_seeds(variant), variant.root / "README.md"
+    seeds = read_seeds(variant)
     if not seeds:
         finished.pop("repeat", None)  # it is of another training than this run's
     copies = _copies(variant, finished)
@@ -58,8 +67,7 @@ def publish(variant: Variant) -> list[Path]:
         if not source.is_file():
             raise UserError(f"nothing was published: {variant.name} has no {source.parent.name}/{source.name}")
     if "evaluate" in finished:
-        results = readme_results(variant.root, variant, seeds)
-        with_results_block(readme, results)
+        _check_pages(variant)
     notebooks, seconds = _read_notebooks(variant)
     if "evaluate" in finished and not seeds:
         _remove_seeds(variant)
@@ -68,8 +76,7 @@ def publish(variant: Variant) -> list[Path]:
         written += _publish_figures(variant)
     written += _publish_notebooks(variant, notebooks, seconds)
     if "evaluate" in finished:
-        write_results_block(readme, results)
-        written += [readme, write_published_card(variant.root, variant.name)]
+        written += [*write_pages(variant.root), write_published_card(variant.root, variant.name)]
     return written
 
 
@@ -101,7 +108,7 @@ def publish_reader(reader: Reader) -> dict:
     record |= {"outputs": {f"adapter/{WEIGHTS}": sha256(reader.adapter / WEIGHTS)}}
     write_json(reader.folder / "run.json", record)
     metrics = measure(reader, reader.folder)
-    write_results_block(reader.folder / "README.md", reader_block(metrics))
+    marked.write(reader.folder / "README.md", results=reader_block(metrics))
     return metrics
 
 
@@ -138,39 +145,87 @@ def _publish_figures(variant: Variant) -> list[Path]:
     return written + figures.draw_published(variant.root / "figs" / "published")
 
 
-def readme_results(root: Path, fresh: Variant | None = None, fresh_seeds: dict | None = None) -> str:
-    """The README's results block, from the published `metrics.json` and `seeds.json` of every variant that has them.
-
-    A variant whose published metrics are of an older form is left out, and a line says so.
-
-    Args:
-        fresh: a variant that is about to be published: what its run measured counts, not what was published of it.
-        fresh_seeds: content of the `seeds.json` of that run, if it has one.
+def write_pages(root: Path) -> list[Path]:
+    """Write the generated parts of README, docs/results.md and notebooks/README.md anew from what is published.
 
     Raises:
-        UserError: the metrics of `fresh` are of an older form, or no stage's are there.
+        UserError: a page lacks a mark, or a published file is missing or damaged.
     """
-    published = _read_json(REPOSITORY / "data" / "published_results.json")
-    metrics, abouts, seeds = {}, {}, {}
+    runs = published_runs(root)
+    reader = REPOSITORY / READER
+    metrics, answers = _read_json(reader / "metrics.json"), _read_lines(reader / "predictions.jsonl")
+    study = _read_json(REPOSITORY / "data" / "published_results.json")
+    abouts = {name: run.about for name, run in runs.items()}
+    seeds = {name: run.seeds for name, run in runs.items() if run.seeds}
+    seconds = _published_seconds(root)
+    texts = {
+        "README.md": {
+            "examples": pages.examples(answers),
+            "results": pages.front(runs, metrics),
+            "minutes": pages.minutes(runs, seconds),
+        },
+        "docs/results.md": {
+            "found": pages.found(runs, metrics),
+            "worth": pages.worth(runs, metrics),
+            "results": results_block({name: run.metrics for name, run in runs.items()}, study, abouts, seeds),
+            "samples": pages.samples(runs, answers),
+        },
+        "notebooks/README.md": {"minutes": pages.notebook_minutes(seconds)},
+    }
+    for page, parts in texts.items():
+        marked.write(root / page, **parts)
+    return [root / page for page in texts]
+
+
+def _check_pages(fresh: Variant) -> None:
+    """That `write_pages` will find marks, whole files, and metrics of today's form, before anything is copied."""
+    our_run(_read_json(fresh.evaluation / "metrics.json"))
+    published_runs(fresh.root)
+    for page, names in PAGES.items():
+        for name in names:
+            marked.read(fresh.root / page, name)
+
+
+def published_runs(root: Path) -> dict[str, pages.Run]:
+    """Variant -> what was published of it. One whose metrics are of an older form is left out, and a line says so.
+
+    Raises:
+        UserError: a published file is damaged.
+    """
+    runs = {}
     for name in variant_names(root):
-        is_fresh = fresh is not None and name == fresh.name
-        folder = fresh.evaluation if is_fresh else root / name
+        folder = root / name
         if not (folder / "metrics.json").is_file():
             continue
-        content, machine = _read_json(folder / "metrics.json"), _read_json(folder / "run.json")["machine"]
-        about = f"{read_recipe(root / name / 'variant.yaml').description}, {place(machine)}"
+        metrics, recipe = _read_json(folder / "metrics.json"), read_recipe(folder / "variant.yaml")
         try:
-            results_block({name: content}, published, {name: about})
+            our_run(metrics)
         except UserError as error:
-            if is_fresh:
-                raise
-            print(f"left out of the README's results: {error}")
+            print(f"left out of the pages: {error}")
             continue
-        metrics[name], abouts[name] = content, about
-        found = folder / "seeds.json"
-        if repeated := fresh_seeds if is_fresh else found.is_file() and _read_json(found):
-            seeds[name] = repeated
-    return results_block(metrics, published, abouts, seeds)
+        runs[name] = pages.Run(
+            metrics=metrics,
+            about=f"{recipe.description}, {place(_read_json(folder / 'run.json')['machine'])}",
+            corpus=recipe.corpus,
+            answers=[row for row in _read_lines(folder / "predictions.jsonl") if row["protocol"] == "test"],
+            seeds=_read_json(folder / "seeds.json") if (folder / "seeds.json").is_file() else None,
+        )
+    return runs
+
+
+def _published_seconds(root: Path) -> dict[str, dict[str, float]]:
+    """Variant -> notebook -> the seconds of its published run."""
+    return {
+        path.parent.name: {name: entry["seconds"] for name, entry in _read_json(path).items()}
+        for path in sorted(root.glob("*/notebooks.json"))
+    }
+
+
+def _read_lines(path: Path) -> list[dict]:
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        raise UserError(f"{path.parent.name}/{path.name} is missing or damaged: it cannot be read as JSON") from None
 
 
 def _read_json(path: Path):
@@ -197,17 +252,7 @@ def _publish_notebooks(variant: Variant, notebooks: dict[Path, dict], seconds: d
         return list(notebooks)
     target = variant.folder / "notebooks.json"
     write_json(target, {name: {"seconds": entry["seconds"]} for name, entry in sorted(seconds.items())})
-    _write_minutes(variant.root / "README.md", seconds)
     return [*notebooks, target]
-
-
-def _write_minutes(readme: Path, seconds: dict) -> None:
-    """Put the measured minutes into the README's table of notebooks: the cell after a notebook's description."""
-    text = readme.read_text(encoding="utf-8")
-    for name, entry in seconds.items():
-        row = re.compile(rf"(\(notebooks/{re.escape(name)}\.ipynb\) \|[^|]*\|)[^|]*\|")
-        text = row.sub(rf"\g<1> {entry['seconds'] / 60:.1f} min |", text)
-    write_text(readme, text)
 
 
 def tidy_notebook(notebook: dict) -> dict:

@@ -2,6 +2,7 @@
 
 from statistics import fmean, stdev
 
+from llama_qna.publish import PAGES
 from llama_qna.text.scores import ROUGE_NAMES
 
 PRETRAINING_LOG = [{"step": 2 * n, "epoch": n / 2, "loss": 3.0 / n, "learning_rate": 1e-3} for n in range(1, 7)]
@@ -145,3 +146,10 @@ def seeds(variant="paper_135m"):
         for name, found in values.items()
     }
     return {"variant": variant, "questions": {"test": 50, "in_sample": 87}, "perplexity": {}, "scores": scores}
+
+
+def pages(root):
+    """Write the pages that publishing fills, with nothing between their marks."""
+    for page, names in PAGES.items():
+        (root / page).parent.mkdir(exist_ok=True)
+        (root / page).write_text("".join(f"<!-- {name}:begin -->\n<!-- {name}:end -->\n" for name in names))

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import marked, study_folders
+from benchmarks import study_folders
 from llama_qna import UserError
 from llama_qna.cli import GPUS
 from llama_qna.models import cards
 from llama_qna.models.plan import Batch, step_flops
 from llama_qna.models.shapes import shapes_of
+from llama_qna.project import marked
 from llama_qna.project.variant import REPOSITORY, Variant
 
 

@@ -9,8 +9,8 @@ from statistics import fmean
 import pandas as pd
 import pytest
 
-from benchmarks import experiment_scores, experiments, lesson, marked
-from llama_qna.project import gold
+from benchmarks import experiment_scores, experiments, lesson
+from llama_qna.project import gold, marked
 from llama_qna.project.data import read_table
 from llama_qna.project.files import read_json
 from llama_qna.project.variant import REPOSITORY, Variant

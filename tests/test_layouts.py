@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from benchmarks import layouts, marked
+from benchmarks import layouts
+from llama_qna.project import marked
 from tests.layouts import LAYOUTS, build
 from tests.layouts.scoring import character_error_rate, heading_scores, leaks
 

@@ -1,17 +1,13 @@
-"""The committed figures and the README's results are what the committed metrics make: no number was typed by hand."""
+"""The committed figures and scores are what the committed metrics make: no number was typed by hand."""
 
 import json
-import shutil
-from pathlib import Path
 
 import pytest
 
 from llama_qna import repeat
 from llama_qna.project.recipe import read_recipe
 from llama_qna.project.variant import REPOSITORY, variant_names
-from llama_qna.publish import readme_results
 from llama_qna.reporting import figures
-from llama_qna.reporting.results import write_results_block
 
 EMBEDDED = ["paper_135m", "physics_books_135m"]
 
@@ -57,9 +53,3 @@ def test_scores_of_other_seeds_are_what_their_answers_make(path):
     lines = path.with_name("seeds.predictions.jsonl").read_text(encoding="utf-8").splitlines()
     perplexities = {int(seed): texts for seed, texts in content["perplexity"].items()}
     assert repeat.summarize(content["variant"], perplexities, [json.loads(line) for line in lines]) == content
-
-
-def test_results_block_of_the_readme_is_what_the_metrics_make(tmp_path):
-    readme = Path(shutil.copy(REPOSITORY / "README.md", tmp_path))
-    write_results_block(readme, readme_results(REPOSITORY))
-    assert readme.read_text(encoding="utf-8") == (REPOSITORY / "README.md").read_text(encoding="utf-8")

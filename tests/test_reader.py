@@ -4,17 +4,16 @@ import json
 
 import pytest
 
-from benchmarks import marked
 from benchmarks import reader as choices
 from llama_qna import UserError
 from llama_qna.answering.reader import ReadingAnswerer
 from llama_qna.models.lineage import READER, check_reader
 from llama_qna.models.prompts import NOT_SAID
+from llama_qna.project import marked
 from llama_qna.project.data import CHUNK_COLUMNS, read_table
 from llama_qna.project.files import read_json, sha256
 from llama_qna.project.variant import REPOSITORY, Reader
 from llama_qna.reporting.reader import reader_block
-from llama_qna.reporting.results import with_results_block
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +40,7 @@ def test_the_adapter_is_small_and_the_one_that_was_measured(reader):
 def test_its_page_shows_its_metrics(reader):
     page = reader.folder / "README.md"
     metrics = read_json(reader.folder / "metrics.json")
-    assert with_results_block(page, reader_block(metrics)) == page.read_text(encoding="utf-8")
+    assert marked.read(page, "results") == f"{reader_block(metrics)}\n"
 
 
 def test_the_page_of_experiments_shows_what_its_choices_rest_on():

@@ -17,6 +17,7 @@ from llama_qna.project.files import sha256
 from llama_qna.project.variant import Variant
 from llama_qna.reporting import tables
 from llama_qna.training.stages import finetune, pretrain
+from tests import fixtures_metrics
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture  # noqa: F401
 
@@ -95,17 +96,16 @@ def test_seeds_are_read_until_the_variant_is_trained_again(repeated, tmp_path, m
     shutil.rmtree(root)
 
 
-def test_seeds_are_published_beside_the_metrics(repeated, monkeypatch):
+def test_seeds_are_published_beside_the_metrics(repeated):
     variant, content = repeated
-    monkeypatch.setattr(publish, "readme_results", lambda root, fresh, seeds: json.dumps(seeds))
-    (variant.root / "README.md").write_text("<!-- results:begin -->\n<!-- results:end -->")
+    fixtures_metrics.pages(variant.root)
     written = {path.name for path in publish.publish(variant) if path.parent == variant.folder}
     assert written == {
         "seeds.json", "seeds.predictions.jsonl", "seeds.run.json", "metrics.json", "predictions.jsonl", "run.json",
         "MODEL_CARD.md",
     }  # fmt: skip
     assert json.loads((variant.folder / "seeds.json").read_text()) == content
-    assert json.dumps(content) in (variant.root / "README.md").read_text()
+    assert "Other seeds: small" in (variant.root / "docs/results.md").read_text()
 
 
 @pytest.mark.parametrize("seeds", ["42", "-1"])

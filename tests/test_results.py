@@ -1,4 +1,4 @@
-"""Tests of llama_qna/reporting/results.py and of what publishing makes of it: the results block of the README."""
+"""Tests of reporting/results.py and reporting/pages.py, and of the pages that publishing makes of them."""
 
 import json
 import shutil
@@ -6,9 +6,10 @@ import shutil
 import pytest
 
 from llama_qna import UserError, publish
+from llama_qna.project import marked
 from llama_qna.project import stage as stage_module
 from llama_qna.project.variant import REPOSITORY, Variant
-from llama_qna.reporting import figures, results
+from llama_qna.reporting import figures, pages, results
 from llama_qna.reporting.tables import as_text, checkpoints_table, seeds_table, systems_table
 from llama_qna.run import summary
 from tests import fixtures_metrics as made_up
@@ -112,7 +113,7 @@ def test_in_sample_table_holds_ours_beside_the_study():
     ]
     assert rows[2:] == [
         ["Text perplexity, base model", "17.75", "25.00", "6.91", "6.56"],
-        ["Text perplexity, after pretraining", "2.50", "2.50", "2.49", "2.48"],
+        ["Text perplexity, after pretraining", "2.50", "2.50", "2.49", "2.47"],
         ["Text perplexity falls by a factor of", "7.10", "10.00", "2.77", "2.65"],
         ["ROUGE-1, base model", "0.210", "0.210", "-", "-"],
         ["ROUGE-1, after pretraining", "0.234", "0.234", "-", "-"],
@@ -157,23 +158,26 @@ def test_the_last_checkpoint_of_the_study_is_the_one_that_it_chose():
             assert results.last(model, stage, "step") == PUBLISHED["recipe"][key][stage]["best_checkpoint"]
 
 
-def test_results_block_is_replaced_and_writing_it_again_changes_nothing(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"# Title\n\n{results.BEGIN}\nold\n{results.END}\n\nafter ü\n", encoding="utf-8")
-    results.write_results_block(readme, "| \\1 | new |\n")
-    once = readme.read_text(encoding="utf-8")
-    assert once == f"# Title\n\n{results.BEGIN}\n| \\1 | new |\n{results.END}\n\nafter ü\n"
-    results.write_results_block(readme, "| \\1 | new |\n")
-    assert readme.read_text(encoding="utf-8") == once
+def test_marked_parts_are_replaced_and_writing_them_again_changes_nothing(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n\n<!-- a:begin -->\nold\n<!-- a:end -->\n\nafter ü\n", encoding="utf-8")
+    marked.write(page, a="| \\1 | new |\n")
+    once = page.read_text(encoding="utf-8")
+    assert once == "# Title\n\n<!-- a:begin -->\n| \\1 | new |\n<!-- a:end -->\n\nafter ü\n"
+    marked.write(page, a="| \\1 | new |\n")
+    assert page.read_text(encoding="utf-8") == once
+    assert marked.read(page, "a") == "| \\1 | new |\n"
 
 
-@pytest.mark.parametrize("text", ["no marks", results.BEGIN, f"{results.END} {results.BEGIN}", results.END])
-def test_a_readme_without_both_marks_is_left_alone(tmp_path, text):
-    readme = tmp_path / "README.md"
-    readme.write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match="README.md has no"):
-        results.write_results_block(readme, "table")
-    assert readme.read_text(encoding="utf-8") == text
+@pytest.mark.parametrize(
+    "text", ["no marks", "<!-- a:begin -->\n", "<!-- a:end --><!-- a:begin -->\n", "<!-- a:end -->"]
+)
+def test_a_page_without_both_marks_is_left_alone(tmp_path, text):
+    page = tmp_path / "page.md"
+    page.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError):
+        marked.write(page, a="table")
+    assert page.read_text(encoding="utf-8") == text
 
 
 @pytest.fixture
@@ -185,11 +189,18 @@ def root(tmp_path):
     for name, machine in (("paper_135m", {"gpu": None, "cores": 2}), ("physics_books_135m", {"gpu": "L4", "cores": 8})):
         (tmp_path / name / "metrics.json").write_text(json.dumps(made_up.metrics(name)))
         (tmp_path / name / "run.json").write_text(json.dumps({"machine": machine}))
+        (tmp_path / name / "predictions.jsonl").write_text("")
+    made_up.pages(tmp_path)
     return tmp_path
 
 
-def test_readme_gets_every_published_variant(root):
-    text = publish.readme_results(root)
+def long_tables(root):
+    publish.write_pages(root)
+    return marked.read(root / "docs/results.md", "results")
+
+
+def test_the_page_of_results_gets_every_published_variant(root):
+    text = long_tables(root)
     assert len(tables(text)) == 5
     head = tables(text)[-1][0]
     assert [cell.split(" ")[0] for cell in head[1:3]] == ["paper_135m", "physics_books_135m"]
@@ -240,20 +251,17 @@ def test_table_of_systems_has_a_row_for_what_was_asked():
 
 # --- publishing ------------------------------------------------------------------------------------------------------
 
-README = f"# Title\n\n{results.BEGIN}\nold\n{results.END}\n"
-
 
 @pytest.fixture
 def finished(root, monkeypatch):
-    """A root whose paper_135m was evaluated on this machine, anew, and has its README."""
+    """A root whose paper_135m was evaluated on this machine, anew."""
     monkeypatch.setenv("LLAMA_QNA_ROOT", str(root))
-    (root / "README.md").write_text(README, encoding="utf-8")
     variant, content = Variant.load("paper_135m"), made_up.metrics()
     content["systems"][0]["scores"]["right"]["mean"] = 0.111
 
     def work(folder):
         (folder / "metrics.json").write_text(json.dumps(content))
-        (folder / "predictions.jsonl").write_text("{}\n")
+        (folder / "predictions.jsonl").write_text(json.dumps({"protocol": "in_sample"}))
 
     stage_module.once(variant, "evaluate", {}, {}, work)
     return variant
@@ -263,44 +271,40 @@ def files(root):
     return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_publishing_writes_the_run_into_the_readme(finished):
+def test_publishing_writes_the_run_into_the_pages(finished):
     written = publish.publish(finished)
-    folder, readme = finished.folder, finished.root / "README.md"
-    assert written == [folder / name for name in ("metrics.json", "predictions.jsonl", "run.json")] + [
-        readme,
+    folder, root = finished.folder, finished.root
+    assert written == [
+        *(folder / name for name in ("metrics.json", "predictions.jsonl", "run.json")),
+        *(root / page for page in publish.PAGES),
         folder / "MODEL_CARD.md",
     ]
-    heldout, *_ = tables(readme.read_text(encoding="utf-8"))
+    heldout, *_ = tables(marked.read(root / "docs/results.md", "results"))
     assert heldout[2][1].startswith("0.111")
-    assert publish.readme_results(finished.root) in readme.read_text(encoding="utf-8")
+    (front,) = tables(marked.read(root / "README.md", "results"))
+    assert front[2][:3] == ["the question itself, printed as the answer", "6", "8"]  # of 50 each
 
 
 def test_another_variant_of_an_older_form_is_left_out_and_named(finished, capsys):
     other = finished.root / "physics_books_135m/metrics.json"
     other.write_text(json.dumps({"variant": "physics_books_135m", "systems": []}))
     publish.publish(finished)
-    assert capsys.readouterr().out == (
-        "left out of the README's results: the metrics of physics_books_135m are of an older form: "
-        "evaluate and publish it again\n"
-    )
-    *_, in_sample = tables((finished.root / "README.md").read_text(encoding="utf-8"))
+    assert "physics_books_135m" in capsys.readouterr().out
+    *_, in_sample = tables(marked.read(finished.root / "docs/results.md", "results"))
     assert [cell.split(" ")[0] for cell in in_sample[0][1:]] == ["paper_135m", "Paper-7b", "MK-PhysX-7b"]
 
 
-@pytest.mark.parametrize("broken", ["readme", "other", "missing"])
+@pytest.mark.parametrize("broken", ["page", "other", "missing"])
 def test_nothing_is_half_published(finished, broken, monkeypatch):
-    if broken == "readme":
-        (finished.root / "README.md").write_text("no marks")
-        complaint = "README.md has no"
+    if broken == "page":
+        (finished.root / "docs/results.md").write_text("no marks")
     elif broken == "other":
         (finished.root / "physics_books_135m/metrics.json").write_text("{")
-        complaint = "physics_books_135m/metrics.json is missing or damaged"
     else:
         evaluated = publish.FILES["evaluate"] | {"more.json": "more.json"}
         monkeypatch.setitem(publish.FILES, "evaluate", evaluated)
-        complaint = "nothing was published: paper_135m has no evaluation/more.json"
     before = files(finished.root)
-    with pytest.raises(UserError, match=complaint):
+    with pytest.raises(UserError):
         publish.publish(finished)
     assert files(finished.root) == before
 
@@ -308,11 +312,11 @@ def test_nothing_is_half_published(finished, broken, monkeypatch):
 # --- other seeds -----------------------------------------------------------------------------------------------------
 
 
-def test_readme_shows_each_seed_with_mean_and_spread(root):
-    assert "Other seeds" not in publish.readme_results(root)
+def test_the_page_shows_each_seed_with_mean_and_spread(root):
+    assert "Other seeds" not in long_tables(root)
     content = made_up.seeds()
     (root / "paper_135m/seeds.json").write_text(json.dumps(content))
-    text = publish.readme_results(root)
+    text = long_tables(root)
     assert "**Other seeds: paper_135m**, trained anew with each" in text
     (table,) = [rows for rows in tables(text) if rows[0][0] == "training"]
     assert table[0] == ["training", "ROUGE-L, held out", "F1, held out", "ROUGE-L, in-sample", "perplexity, general"]
@@ -331,4 +335,70 @@ def test_published_seeds_of_another_training_go(finished):
         (finished.folder / name).write_text(json.dumps(made_up.seeds()))
     publish.publish(finished)
     assert list(finished.folder.glob("seeds*")) == []
-    assert "Other seeds" not in (finished.root / "README.md").read_text(encoding="utf-8")
+    assert "Other seeds" not in (finished.root / "docs/results.md").read_text(encoding="utf-8")
+
+
+# --- the pages themselves --------------------------------------------------------------------------------------------
+
+
+WRONG = {"right": 0.0, "evidence_right": 0.0, "page_right": 0.0, "new_words_f1": 0.0}
+
+
+def answer(system, protocol="test", **more):
+    row = {"corpus": "paper", "kind": "name", "question": "Who?", "question_id": "1", "document": "a_b"}
+    row |= {"answer": "Ada | Bo", "reference": "Ada", "evidence": "It was Ada.", "evidence_page": 3}
+    row |= dict.fromkeys(WRONG, 1.0) | {"copied": 0.0, "says_so": 0.0}
+    return row | {"system": system, "protocol": protocol} | more
+
+
+def test_examples_are_one_right_one_wrong_and_one_refused_the_shortest_of_each():
+    rows = [
+        answer("reader", question="Who was it that came first?"),
+        answer("reader", question="Who came?"),
+        answer("reader", question="And?", copied=1.0),
+        answer("base", question="?"),
+        answer("reader", question="Why?", **WRONG),
+        answer("reader", "test unanswerable", question="When?", answer="-", evidence=None, says_so=1.0, **WRONG),
+        answer("reader", "dev", question="!"),
+    ]
+    shown = pages.examples(rows).split("\n\n")
+    assert [part.split("**")[1] for part in shown] == ["Who came?", "Why?", "When?"]
+    assert "Ada" in shown[1].splitlines()[-1] and "page 3" in shown[0] and "page" not in shown[2]
+    assert pages.examples([]) == ""
+
+
+def test_what_training_is_worth_stands_in_the_order_of_training_with_the_reader_beside_it():
+    run = pages.Run(made_up.metrics(), "about", "paper", [])
+    reader = made_up.metrics()
+    reader["systems"] = [made_up.system("reader", "reader with passages", "reader", "passages", 0.5)]
+    (table,) = tables(pages.worth({"mine": run, "other": run}, {"paper": reader}))
+    names = [row[1] for row in table[2:]]
+    assert names[:4] == ["the question itself", "the best sentence (BM25)", "base", "base"]
+    assert names[-2:] == ["reader with passages", "the gold evidence sentence"]
+    assert [row[0] for row in table[4:6]] == ["mine", "other"] and table[-1][0] == table[2][0] == "-"
+    assert next(row for row in table if row[1] == "base")[-2:] == ["-", "-0.140 [-0.190, -0.090]"]
+
+
+def test_samples_are_the_first_question_of_each_kind():
+    rows = [answer("base"), answer("base", question="Which?", question_id="2"), answer("finetuned", answer="Bo\nBo")]
+    text = pages.samples({"mine": pages.Run({}, "about", "paper", rows)}, [answer("reader", answer="*A*")])
+    (table,) = tables(text.replace("\\|", "/"))
+    assert table[2:] == [["Who?", "Ada", "Ada / Bo", "Bo Bo", "\\*A\\*"]]
+
+
+@pytest.mark.parametrize("page", sorted(publish.PAGES))
+def test_committed_pages_are_what_the_published_files_make(page, written_anew):
+    assert (written_anew / page).read_bytes() == (REPOSITORY / page).read_bytes(), "write them with benchmarks.rescore"
+
+
+@pytest.fixture(scope="module")
+def written_anew(tmp_path_factory):
+    """The generated parts of the committed pages, made once more of the committed files beside them."""
+    root = tmp_path_factory.mktemp("pages")
+    for page in publish.PAGES:
+        (root / page).parent.mkdir(exist_ok=True)
+        shutil.copy(REPOSITORY / page, root / page)
+    for path in REPOSITORY.glob("*/metrics.json"):
+        (root / path.parent.name).symlink_to(path.parent)
+    publish.write_pages(root)
+    return root

@@ -255,7 +255,7 @@ def check_no_gpu_is_lost() -> None:
     oldest = OLDEST_DRIVER.get(int(built.split(".")[0]), 0)
     if found and int(found[1]) < oldest:
         what = f"the NVIDIA driver {driver} is too old: this PyTorch (CUDA {built}) needs {oldest} or newer"
-        raise UserError(f"{what}: update it with `sudo python3 install_gpu_driver.py install`, {hide}")
+        raise UserError(f"{what}: update it with `sudo python3 install_gpu_driver.py`, {hide}")
     raise UserError(f"PyTorch (CUDA {built}) cannot use the NVIDIA GPU (driver {driver}): look at nvidia-smi, {hide}")
 
 

@@ -1,4 +1,4 @@
-"""How numbers look: figures, tables, the README's block, model cards (stage 6).
+"""How numbers look: figures, tables, the generated parts of the pages, model cards (stage 6).
 
 Begin at `reporting.figures.draw`.
 """

@@ -1,12 +1,9 @@
-"""What was measured, ours and the study's, in one shape, and the block of tables that it makes in the README.
+"""What was measured, ours and the study's, in one shape, and the long tables that docs/results.md makes of it.
 
-No number in that block is typed by hand: it is written from the `metrics.json` files and `data/published_results.json`.
+No number there is typed by hand: all are of the `metrics.json` files and of `data/published_results.json`.
 """
 
-from pathlib import Path
-
 from llama_qna import UserError
-from llama_qna.project.files import write_text
 from llama_qna.project.systems import CEILINGS
 from llama_qna.text.tables import markdown
 
@@ -34,7 +31,6 @@ SEEDS |= {
     for key, name in {"domain": "text", "heldout": "held out", "general": "general", "wikitext2": "WikiText-2"}.items()
 }
 FREE = "no model"  # the context of the systems that no model stands behind
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
 def our_run(metrics: dict, sampled: bool = False) -> dict:
@@ -74,6 +70,7 @@ def study(published: dict, key: str) -> dict:
     checkpoints = [{"stage": "base", "step": 0, "domain": perplexity["base_model"][base]}]
     for step, value in perplexity[key].items():
         more = {"general": general[step]} if step in general else {}
+        more |= {"printed": perplexity["printed"][key][step]} if step in perplexity["printed"].get(key, {}) else {}
         checkpoints.append({"stage": "pretraining", "step": int(step), "domain": value} | more)
     checkpoints += [{"stage": "finetuning", "step": int(step)} | r for step, r in published["rouge"][key].items()]
     model = published["recipe"][key]["base_model"].split("/")[-1].removesuffix("-hf")
@@ -140,7 +137,7 @@ def seeds_rows(content: dict) -> list[list[str]]:
 def results_block(
     metrics_by_variant: dict[str, dict], published: dict, abouts: dict[str, str], seeds: dict[str, dict] | None = None
 ) -> str:
-    """The README's results: each variant on held-out questions, then all of them in-sample beside the study.
+    """The long tables: each variant on held-out questions, then all of them in-sample beside the study.
 
     Args:
         metrics_by_variant: variant -> content of its `metrics.json`; without `systems` it is in the second table only.
@@ -158,20 +155,6 @@ def results_block(
     ]
     parts += [_seeds(content) for name, content in (seeds or {}).items() if name in metrics_by_variant]
     return "\n\n".join([*parts, _in_sample(metrics_by_variant, published, abouts)])
-
-
-def with_results_block(readme: Path, text: str) -> str:
-    """A README with other text between its two results marks; UserError if the marks are not there."""
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise UserError(f"{readme.name} has no `{BEGIN}` followed by `{END}`")
-    return f"{before}{BEGIN}\n{text.strip()}\n{END}{after}"
-
-
-def write_results_block(readme: Path, text: str) -> None:
-    """Replace what stands between the two results marks of a README; UserError if the marks are not there."""
-    write_text(readme, with_results_block(readme, text))
 
 
 def is_generated(run: dict) -> bool:
@@ -241,14 +224,14 @@ def _difference(label: str, system: dict, other: dict, more: tuple[str, ...] = (
     """A line with the differences in what leads and in the likelihood of the references; `more` scores after these."""
     scores, names = system["against"][other["name"]], LEADING | OVERLAP | {"log_likelihood": LIKELIHOOD}
     found = [
-        f"{names[key]} {with_interval(scores[key], '+')} ({_verdict(scores[key])})"
+        f"{names[key]} {with_interval(scores[key], '+')} ({verdict(scores[key])})"
         for key in ("right", "new_words_f1", "log_likelihood", *more)
         if key in scores
     ]
     return f"- {label} against {other['label']}: {', '.join(found)}"
 
 
-def _verdict(difference: dict) -> str:
+def verdict(difference: dict) -> str:
     """In a word, after Holm's correction for the systems that are compared at once."""
     if difference["p_holm"] >= 0.05:
         return "no clear difference"
@@ -264,9 +247,7 @@ def _in_sample(metrics_by_variant: dict[str, dict], published: dict, abouts: dic
     kinds = [(f"Text perplexity, {STATES[stage]}", "domain", stage) for stage in ("base", "pretraining")]
     kinds += [(f"{name}, {state}", key, stage) for key, name in ROUGE.items() for stage, state in STATES.items()]
     kinds += [(f"General-text perplexity, {state}", "general", stage) for stage, state in STATES.items()]
-    rows = [
-        [name, *(_cell(last(m, stage, key), 3 if key in ROUGE else 2) for m in known)] for name, key, stage in kinds
-    ]
+    rows = [[name, *(_shown(m, stage, key) for m in known)] for name, key, stage in kinds]
     rows.insert(2, ["Text perplexity falls by a factor of", *(_cell(_fall(m), 2) for m in known)])
     if any(metrics.get("published") for metrics in ours):
         alike = [by_study_arithmetic(metrics) for metrics in ours] + studies
@@ -277,6 +258,14 @@ def _in_sample(metrics_by_variant: dict[str, dict], published: dict, abouts: dic
             rows.append([f"By the study's arithmetic: {name}, {STATES['finetuning']}", *(_cell(v, 3) for v in values)])
     title = "**In-sample, beside the study**: memory of what was trained on, save for general text; last checkpoint."
     return f"{title}\n\n{markdown(['score', *heads], rows)}"
+
+
+def _shown(run: dict, stage: str, key: str) -> str:
+    """A score of the last checkpoint of a stage; where the study printed other digits than it logged, those."""
+    point = of_stage(run, stage)[-1]
+    if key == "domain" and "printed" in point:
+        return point["printed"]
+    return _cell(point.get(key), 3 if key in ROUGE else 2)
 
 
 def _fall(run: dict) -> float:

@@ -237,7 +237,6 @@ def _questions(variant: Variant) -> list[str]:
         questions = read_gold(variant.gold, read_chunks(variant))
         if (questions.fold == "test").any():
             return list(questions[questions.fold == "test"].Question.head(QUESTIONS))
-
     return list(read_qna(variant).Question.head(QUESTIONS))
 
 

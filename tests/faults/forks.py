@@ -17,7 +17,7 @@ import datasets  # noqa: E402, F401
 import transformers  # noqa: E402, F401
 from trl import SFTConfig, SFTTrainer  # noqa: E402, F401
 
-from llama_qna import cli
+from llama_qna import cli  # noqa: E402
 from llama_qna.training import stages  # noqa: E402, F401
 from tests.faults import injected  # noqa: E402
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from llama_qna.project.variant import REPOSITORY
+from tests import fixtures_metrics
 from tests.faults.harness import tiny_folder_fixture, tiny_variant  # noqa: F401
 from tests.faults.offline import COMMANDS
 
@@ -24,7 +25,7 @@ def without_network(*command, **environment):
 @pytest.mark.slow
 def test_every_default_command_works_without_a_network_and_asks_for_none(tiny_folder, tmp_path):
     tiny_variant(tmp_path, tiny_folder)
-    (tmp_path / "README.md").write_text("<!-- results:begin -->\n<!-- results:end -->\n")
+    fixtures_metrics.pages(tmp_path)
     done = without_network(sys.executable, "-m", "tests.faults.offline", str(tmp_path))
     assert done.returncode == 0, done.stderr
     said = [line for line in done.stdout.splitlines() if line.startswith(("status", "reached"))]

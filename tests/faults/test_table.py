@@ -1,4 +1,4 @@
-"""The table in docs/reliability.md and the tests agree: each row has its test, and each fault test its row."""
+"""The tables in docs/reliability.md and the tests agree: each row has its tests, and each fault test its row."""
 
 import ast
 import re
@@ -6,33 +6,33 @@ import re
 from llama_qna.project.variant import REPOSITORY
 
 TESTS = REPOSITORY / "tests"
-ROW = re.compile(r"^\| (?P<fault>.+?) \| (?P<expected>.+?) \| (?P<how>.+?) \| `(?P<test>[\w/]+\.py::\w+)` \|$")
+ROW = re.compile(r"^\| (?P<fault>[^|]+) \| (?P<outcome>[^|]+) \| (?P<tests>(`[\w/]+\.py::\w+` ?)+) ?\|$")
 
 
 def rows():
     text = (REPOSITORY / "docs" / "reliability.md").read_text(encoding="utf-8")
     faults = text.split("## Faults\n")[1].split("\n## ")[0]
-    table = [line for line in faults.splitlines() if line.startswith("| ") and not line.startswith("| fault |")]
-    found = [ROW.match(line) for line in table]
-    assert all(found), [line for line, match in zip(table, found, strict=True) if not match]
-    return [match.groupdict() for match in found]
+    lines = [line for line in faults.splitlines() if line.startswith("| ") and not line.startswith("| fault |")]
+    found = [ROW.match(line) for line in lines]
+    assert all(found), [line for line, match in zip(lines, found, strict=True) if not match]
+    return {match["fault"]: re.findall(r"`(.+?)`", match["tests"]) for match in found}
 
 
 def functions(path):
     return {node.name for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)}
 
 
-def test_each_row_names_a_test_that_exists():
+def test_each_row_names_tests_that_exist():
     missing = []
-    for row in rows():
-        file, name = row["test"].split("::")
+    for test in sum(rows().values(), []):
+        file, name = test.split("::")
         if not (TESTS / file).is_file() or name not in functions(TESTS / file):
-            missing.append(row["test"])
+            missing.append(test)
     assert missing == []
 
 
 def test_each_fault_test_has_a_row():
-    named = {row["test"] for row in rows()}
+    named = set(sum(rows().values(), []))
     there = {
         f"{path.relative_to(TESTS)}::{name}"
         for path in sorted((TESTS / "faults").glob("test_*.py"))
@@ -44,5 +44,4 @@ def test_each_fault_test_has_a_row():
 
 
 def test_there_are_at_least_sixty_kinds_of_fault():
-    kinds = [row["fault"] for row in rows()]
-    assert len(kinds) == len(set(kinds)) >= 60
+    assert len(rows()) >= 60
