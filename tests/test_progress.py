@@ -1,39 +1,43 @@
-"""What every checkpoint of the small run answers, and its losses, kept and shown again."""
+"""What the start of a small training and each of its checkpoints answer, and their losses, kept and shown again."""
 
 import pytest
 
 from llama_qna import UserError
+from llama_qna.evaluation import progress as module
 from llama_qna.evaluation.progress import FILE, dev_questions, progress
-from tests.fixtures_models import GOLD, small_run_fixture, write_variant  # noqa: F401
+from llama_qna.training.stages import finetune, pretrain
+from tests.fixtures_models import GOLD, PAIRS, shallow_folder_fixture, shallow_variant_fixture, write_gold  # noqa: F401
 
 QUESTIONS = ["Who wrote the manual?", "How heavy is the lid?"]
 
 
-@pytest.mark.parametrize("stage, steps", [("pretrain", [0, 2, 3]), ("finetune", [0, 2, 3])])
-def test_the_start_and_every_checkpoint_answer_and_are_measured(small_run, stage, steps):
-    found = progress(small_run.variant, stage, QUESTIONS)
-    assert [point["step"] for point in found["points"]] == steps
-    assert all(len(point["answers"]) == len(QUESTIONS) for point in found["points"])
-    first, *_, last = (point["trained_loss"] for point in found["points"])
-    assert 0 < last < first
-    assert all(point["heldout_loss"] is None for point in found["points"])  # the small run holds nothing out
+def test_the_start_and_every_checkpoint_answer_and_are_measured_once(shallow_variant, monkeypatch):
+    variant = shallow_variant
+    pretrain(variant), finetune(variant)
+    kept = {}
+    for stage in ("pretrain", "finetune"):
+        found = kept[stage] = progress(variant, stage, QUESTIONS)
+        assert [point["step"] for point in found["points"]] == [0, 2, 3]
+        assert all(len(point["answers"]) == len(QUESTIONS) for point in found["points"])
+        first, *_, last = (point["trained_loss"] for point in found["points"])
+        assert 0 < last < first
+        assert all(point["heldout_loss"] is None for point in found["points"])  # the fixture holds nothing out
+
+    monkeypatch.setattr(module, "_points", lambda *a: pytest.fail("measured again"))
+    for stage, found in kept.items():
+        assert progress(variant, stage, QUESTIONS) == found
+        assert (variant.stage_folders[stage] / FILE).is_file()
+        with pytest.raises(pytest.fail.Exception):
+            progress(variant, stage, QUESTIONS[:1])
 
 
-def test_it_is_measured_once_for_its_questions(small_run, monkeypatch):
-    variant = small_run.variant
-    found = progress(variant, "finetune", QUESTIONS)
-    monkeypatch.setattr("llama_qna.models.base.load_base", lambda *a, **k: pytest.fail("loaded again"))
-    assert progress(variant, "finetune", QUESTIONS) == found
-    assert (variant.finetuning / FILE).is_file()
-    with pytest.raises(pytest.fail.Exception):
-        progress(variant, "finetune", QUESTIONS[:1])
-
-
-def test_questions_are_gold_ones_of_dev(small_run):
+def test_questions_are_gold_ones_of_dev_and_without_any_those_of_the_pairs(shallow_variant):
+    assert set(dev_questions(shallow_variant, 2)) < {question for question, _ in PAIRS}
+    write_gold(shallow_variant.gold)
     dev = [question for _, question, *_, fold, _ in GOLD if fold == "dev"]
-    assert dev_questions(small_run.variant, 2) == dev
+    assert dev_questions(shallow_variant, 3) == dev
 
 
-def test_a_stage_that_is_not_done_is_refused(tmp_path):
+def test_a_stage_that_is_not_done_is_refused(shallow_variant):
     with pytest.raises(UserError):
-        progress(write_variant(tmp_path), "pretrain", QUESTIONS)
+        progress(shallow_variant, "pretrain", QUESTIONS)

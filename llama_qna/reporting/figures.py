@@ -284,10 +284,10 @@ def _way(run: dict) -> dict | None:
         ("Answer", "with its sentence and its page"),
     ]
     boxes = [{"name": name, "text": text} for name, text in rows]
-    arrows = [("PDF", "Clean text"), ("Clean text", "Pairs"), ("Base model", "Pretraining")]
-    arrows += [("Pretraining", "Fine-tuning"), ("Clean text", "Pretraining"), ("Pairs", "Fine-tuning")]
-    arrows += [("Question", "Passages"), ("Passages", "Model"), ("Fine-tuning", "Model"), ("Model", "Answer")]
-    arrows += [("Answer", "Score"), ("Gold questions", "Score")]
+    arrows = [["PDF", "Clean text"], ["Clean text", "Pairs"], ["Base model", "Pretraining"]]
+    arrows += [["Pretraining", "Fine-tuning"], ["Clean text", "Pretraining"], ["Pairs", "Fine-tuning"]]
+    arrows += [["Question", "Passages"], ["Passages", "Model"], ["Fine-tuning", "Model"], ["Model", "Answer"]]
+    arrows += [["Answer", "Score"], ["Gold questions", "Score"]]
     panel = {"title": "", "boxes": [boxes[:4], boxes[4:8], boxes[8:]], "arrows": arrows}
     note = "top: what is made of the documents; middle: what is trained; bottom: what is asked"
     return {"title": "From a PDF to an answer with its page", "note": note, "panels": [panel]}
