@@ -19,9 +19,9 @@ RESULTS = Path(__file__).parent / "results" / "lesson.json"
 PAGE = REPOSITORY / "docs" / "experiments.md"
 VARIANTS = ("paper_135m", "physics_books_135m")
 SCORES = ("right", "new_words_f1", "rougeL", "f1")
-DIFFERENCES = [("finetuned", "base"), ("finetuned", "question"), ("base_retrieval", "base")]
-DIFFERENCES += [("finetuned_retrieval", "best_sentence")]
-BY_KIND = ("best_sentence", "base_right_chunk", "finetuned_retrieval", "gold_evidence")
+DIFFERENCES = [("finetuned", "base"), ("finetuned", "question"), ("base+passages", "base")]
+DIFFERENCES += [("finetuned+passages", "best_sentence")]
+BY_KIND = ("best_sentence", "base+right_chunk", "finetuned+passages", "gold_evidence")
 
 
 def measured(variant: str) -> dict:

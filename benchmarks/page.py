@@ -23,9 +23,9 @@ from playwright.sync_api import expect, sync_playwright
 from benchmarks import marked
 from llama_qna.project import provenance
 from llama_qna.project.files import write_json
+from llama_qna.project.systems import LABELS, SYSTEMS
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.serving.desk import Desk
-from llama_qna.serving.page import LABELS
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "page.json"
 PICTURES = REPOSITORY / "docs" / "page"
@@ -103,7 +103,7 @@ def _measure(browser, url: str, questions: list[str], started: float) -> dict[st
 def _take_pictures(browser, url: str, questions: list[str]) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     page = _open(browser, url, WINDOW)
-    page.get_by_role("radio", name=LABELS["qna+rag"], exact=True).check()
+    page.get_by_role("radio", name=LABELS["finetuned+passages"], exact=True).check()
     _ask(page, questions[0])
     expect(page.get_by_test_id("bot")).to_have_count(3)
     page.wait_for_timeout(1000)  # until it has scrolled to the end
@@ -138,7 +138,7 @@ def _compare(page, question: str) -> None:
     page.get_by_role("tab", name="Side by side").click()
     page.get_by_label("Question for all systems").fill(question)
     page.keyboard.press("Enter")
-    expect(page.locator(".scores tbody tr")).to_have_count(len(LABELS))
+    expect(page.locator(".scores tbody tr")).to_have_count(len(SYSTEMS))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def rows_of(corpus: str, reader: Reader) -> list[dict]:
     chunks = read_table(folder / "chunks.csv", corpus, CHUNK_COLUMNS, numbers=("page", "tokens"))
     tables = [read_gold(folder / "gold.csv", chunks), read_unanswerable(folder / "unanswerable.csv")]
     asked = [row for table in tables for row in table[table.fold == "dev"].itertuples()]
-    answerer = ReadingAnswerer(chunks, reader)
+    answerer = ReadingAnswerer.of(chunks, reader)
     model, tokenizer, sentences = answerer.model(), answerer.tokenizer, answerer.sentences
 
     def ids(text: str) -> list[int]:

@@ -16,11 +16,12 @@ from llama_qna import publish, repeat
 from llama_qna.answering.retrieval import Passages
 from llama_qna.evaluation import compare
 from llama_qna.evaluation.bench import RECALLED, asked_of, gold_of
-from llama_qna.evaluation.free_rows import FREE, document_sentences, free_predictions
+from llama_qna.evaluation.free_rows import document_sentences, free_predictions
 from llama_qna.evaluation.scoring import Said, scored
 from llama_qna.project import gold
 from llama_qna.project.files import read_json, sha256, write_json, write_lines
 from llama_qna.project.recipe import read_recipe
+from llama_qna.project.systems import FREE
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.reporting import figures, plot
 from llama_qna.reporting.card import write_published_card

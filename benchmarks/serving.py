@@ -34,7 +34,7 @@ from llama_qna.serving.engine import KEY_VARIABLE
 
 RESULTS = Path(__file__).parent / "results" / "serving.json"
 PAGE = RESULTS.parents[2] / "docs" / "serving.md"
-MODELS = ("base", "qna")
+MODELS = ("base", "finetuned")
 MANY, CROWD = 16, 64  # clients at once
 
 
@@ -171,7 +171,7 @@ async def first_answer(port: int, key: str, question: str) -> None:
     async with openai.AsyncOpenAI(
         base_url=f"http://127.0.0.1:{port}/v1", api_key=key, timeout=600, http_client=http_client
     ) as client:
-        await ask(client, "qna", question)
+        await ask(client, "finetuned", question)
 
 
 def main() -> None:

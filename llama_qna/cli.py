@@ -187,7 +187,7 @@ def _planning(verb: Callable) -> None:
 def _asking(verb: Callable) -> None:
     """Verbs that answer."""
     question = "one or several questions, each in quotes; without any they come from standard input, one a line"
-    system = "reader (the default where there is one), base, pretrained, qna (fine-tuned), rag or qna+rag (retrieval)"
+    system = "reader (the default where there is one), base, pretrained, finetuned, base+passages or finetuned+passages"
     verb(
         commands.ask,
         "answer questions about your own documents, or with a variant's models",

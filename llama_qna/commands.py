@@ -204,13 +204,13 @@ def _asked(options):
 
 def _of_variant(options, variant):
     """What answers for a variant, and the system: the one that is named, or the best."""
-    from llama_qna.answering.answerer import MODELS, Answerer, best_system, uses_retrieval
+    from llama_qna.answering.answerer import Answerer, best_system
     from llama_qna.models.lineage import trained
+    from llama_qna.project.systems import model_of
     from llama_qna.serving.engine_client import EngineAnswerer
 
-    system = options.system or ("qna" if options.engine else best_system(variant))
-    uses_retrieval(system)  # refuses one that is not there
-    trained(variant, MODELS[system])  # refuses one that is not trained, before anything is loaded
+    system = options.system or ("finetuned" if options.engine else best_system(variant))
+    trained(variant, model_of(system))  # refuses one that is not there or not trained, before anything is loaded
     return EngineAnswerer(variant, options.engine) if options.engine else Answerer(variant), system
 
 

@@ -21,12 +21,12 @@ SYSTEMS = [
     ("question", "the question itself", "none", "no model", 0.27),
     ("best_sentence", "the best sentence (BM25)", "none", "no model", 0.34),
     ("base", "base", "base", "none", 0.20),
-    ("pretraining", "pretraining only", "pretraining checkpoint-12", "none", 0.22),
-    ("finetuning_only", "fine-tuning only", "finetuning_only checkpoint-20", "none", 0.29),
-    ("finetuned", "pretraining, then fine-tuning", "finetuning checkpoint-10", "none", 0.33),
-    ("base_retrieval", "base with retrieval", "base", "retrieved", 0.32),
-    ("finetuned_retrieval", "fine-tuned with retrieval", "finetuning checkpoint-10", "retrieved", 0.45),
-    ("base_right_chunk", "base given the right chunk", "base", "right chunk", 0.50),
+    ("pretrained", "pretrained", "pretraining checkpoint-12", "none", 0.22),
+    ("finetuned_only", "fine-tuned without pretraining", "finetuning_only checkpoint-20", "none", 0.29),
+    ("finetuned", "fine-tuned", "finetuning checkpoint-10", "none", 0.33),
+    ("base+passages", "base with passages", "base", "retrieved", 0.32),
+    ("finetuned+passages", "fine-tuned with passages", "finetuning checkpoint-10", "retrieved", 0.45),
+    ("base+right_chunk", "base given the right chunk", "base", "right chunk", 0.50),
     ("gold_evidence", "the gold evidence sentence", "none", "no model", 0.60),
 ]
 COMPARED = {"right": 0.1, "new_words_f1": 0.05, "rougeL": 0.0, "f1": 0.02}  # each score, and how much lower it is
@@ -69,7 +69,7 @@ def system(name, label, of, context, rougeL):
     others = {other: value for other, _, _, _, value in SYSTEMS if other != name}
     against = {
         other: {key: difference(rougeL - others[other]) for key in COMPARED}
-        for other in ("question", "best_sentence", "base", "base_retrieval", "finetuning_only")
+        for other in ("question", "best_sentence", "base", "base+passages", "finetuned_only")
         if other != name
     }
     found = {"name": name, "label": label, "checkpoint": of, "context": context, "against": against}

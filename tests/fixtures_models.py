@@ -119,6 +119,7 @@ def write_variant(
     recipe["pretraining"] |= steps
     recipe["finetuning"] |= steps
     recipe["evaluation"] |= {"window": 256, "stride": 128, "max_new_tokens": 4, "max_questions": 2}
+    recipe["evaluation"] |= {"sample": 1, "sample_windows": 2}
     (root / "small").mkdir(parents=True, exist_ok=True)
     (root / "small/variant.yaml").write_text(yaml.safe_dump(recipe))
     rows = "".join(f"{question},{answer}\n" for question, answer in PAIRS)

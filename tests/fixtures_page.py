@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from llama_qna import UserError
-from llama_qna.answering.answerer import MODELS, uses_retrieval
 from llama_qna.answering.retrieval import Answer, Evidence, Source
 from llama_qna.project import gold
 from llama_qna.project.data import CHUNK_COLUMNS
+from llama_qna.project.systems import is_given_passages, model_of
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.serving.desk import Desk
 
@@ -33,10 +33,13 @@ class StandIn:
         self.variant, self.seconds = variant, seconds
         self.asked, self.left = [], 0
 
+    def reads(self, system: str) -> bool:
+        return system == "reader"
+
     def sources(self, question: str) -> list[Source]:
         return [Source("manual-1", "manual", 3, "2 The lid", HOSTILE), Source("manual-2", "manual", 4, "", "A hinge.")]
 
-    def stream(self, question: str, system: str = "qna"):
+    def stream(self, question: str, system: str = "finetuned"):
         if not question:
             raise UserError("the question is empty")
         self.asked.append((question, system))
@@ -48,7 +51,7 @@ class StandIn:
         return [Answer(text, (source,), Evidence(REFERENCE, source)) for text in texts]
 
     def _pieces(self, question, system):
-        text = f"{MODELS[system]} says of {question!r}: {HOSTILE if uses_retrieval(system) else REFERENCE}"
+        text = f"{model_of(system)} says of {question!r}: {HOSTILE if is_given_passages(system) else REFERENCE}"
         try:
             for word in text.split(" "):
                 time.sleep(self.seconds)

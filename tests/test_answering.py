@@ -4,27 +4,22 @@ import json
 import threading
 from contextlib import closing
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from llama_qna import UserError
-from llama_qna.answering.answerer import SYSTEMS, Answerer, stripped
+from llama_qna.answering.answerer import Answerer, best_system, stripped
 from llama_qna.models import prompts
-from llama_qna.models.lineage import trained
+from llama_qna.models.lineage import Point, reader_of, trained
 from llama_qna.project.data import read_chunks
+from llama_qna.project.systems import SYSTEMS
 from llama_qna.training.stages import finetune, pretrain
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture, small_run_fixture  # noqa: F401
 
 TRAINED = [system for system in SYSTEMS if system != "reader"]  # of a variant; the reader's base is the embedded one
-MEASURED = {
-    "base": "base",
-    "pretrained": "pretraining",
-    "qna": "finetuned",
-    "rag": "base_retrieval",
-    "qna+rag": "finetuned_retrieval",
-}
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +32,7 @@ def measured(small_run):
     """The rows that evaluation wrote about the test questions, by system."""
     lines = (small_run.variant.evaluation / "predictions.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    return {
-        system: [row for row in rows if (row["protocol"], row["system"]) == ("test", name)]
-        for system, name in MEASURED.items()
-    }
+    return {name: [row for row in rows if (row["protocol"], row["system"]) == ("test", name)] for name in TRAINED}
 
 
 @pytest.fixture
@@ -73,17 +65,19 @@ def test_the_base_is_itself_again_after_an_adapter(continued, dequantize_once):
     answerer = Answerer(replace(continued, recipe=recipe))
     ids = torch.tensor([answerer.prompt_ids("Who wrote the manual?")])
     logits = {}
-    for name in ["base", "qna", "base", "pretrained", "qna", "base"]:
+    for name in ["base", "finetuned", "base", "pretrained", "finetuned", "base"]:
         now = answerer._load(name)(ids).logits
         assert torch.equal(logits.setdefault(name, now), now)
-    assert not torch.equal(logits["base"], logits["qna"]) and not torch.equal(logits["pretrained"], logits["qna"])
-    assert len(answerer._models) == 1, "the base is loaded once"
+    assert not torch.equal(logits["base"], logits["finetuned"]) and not torch.equal(
+        logits["pretrained"], logits["finetuned"]
+    )
+    assert len(answerer.models._models) == 1, "the base is loaded once"
 
 
 def test_nothing_trained(shallow_variant):
     answerer = Answerer(shallow_variant)
     with pytest.raises(UserError, match="run `llama-qna run small` first"):
-        answerer.answer(["Who?"], "qna")
+        answerer.answer(["Who?"], "finetuned")
     with pytest.raises(UserError, match="run `llama-qna pretrain small` first"):
         answerer.stream("Who?", "pretrained")
     assert len(answerer.answer(["Who?", "Where is the workshop?", "Why?"], "base")) == 3
@@ -103,7 +97,7 @@ def test_a_damaged_adapter_is_named_and_the_base_still_answers(continued):
     "question, reason", [("", "is empty"), (" \n", "is empty"), ("why " * 1000, "longer than the 900 tokens")]
 )
 def test_bad_questions(answerer, question, reason):
-    for system in ("base", "rag"):
+    for system in ("base", "base+passages"):
         with pytest.raises(UserError, match=reason):
             answerer.answer(["Who?", question], system)
         with pytest.raises(UserError, match=reason):
@@ -111,7 +105,7 @@ def test_bad_questions(answerer, question, reason):
 
 
 def test_unknown_system(answerer):
-    with pytest.raises(UserError, match="no system 'gpt'; there are: reader, base, pretrained, qna, rag"):
+    with pytest.raises(UserError, match="no system 'gpt'"):
         answerer.answer(["Who?"], "gpt")
 
 
@@ -178,3 +172,28 @@ def test_a_reader_who_goes_away_holds_nobody_up(answerer):
 def test_stripped(pieces, text):
     found = list(stripped(pieces))
     assert "".join(found) == text and all(found)
+
+
+# --- systems that read -----------------------------------------------------------------------------------------------
+
+
+def test_a_model_trained_with_passages_answers_as_the_reader_does(small_run):
+    """Both by one procedure: a fine-tuned model whose adapter is the reader's shows what the reader shows."""
+    variant = replace(small_run.variant, recipe=with_passages(small_run.variant.recipe))
+    assert best_system(variant) == "finetuned+passages" and best_system(small_run.variant) == "reader"
+    answerer, questions = Answerer(variant), ["What does SkipNet leave out?", "Who paid for the moon?"]
+    answerer.finetuned = Point("finetuning", reader_of(variant).adapter)
+    assert [answerer.reads(system) for system in SYSTEMS] == [True, False, False, False, False, True]
+    read, found = (answerer.answer(questions, system) for system in ("reader", "finetuned+passages"))
+    for own, answer in zip(found, read, strict=True):
+        assert own.sources and own.said_not == (own.evidence is None)
+        assert set(own.sources) == set(answer.sources)
+    assert answerer.answer(questions[:1])[0].sources == (), "closed book it is given nothing"
+
+
+def with_passages(recipe):
+    """The recipe of a model that learnt to read, on the base as the reader has it."""
+    shares = SimpleNamespace(closed_book=0.25, with_passage=0.25, others_only=0.25, question=0.25)
+    stage = recipe.finetuning.model_copy(update={"passages": shares})
+    quantization = recipe.quantization.model_copy(update={"bits": 16})
+    return recipe.model_copy(update={"finetuning": stage, "quantization": quantization})

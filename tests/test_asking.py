@@ -8,7 +8,8 @@ import pytest
 
 from llama_qna import UserError, cli
 from llama_qna.answering import answerer
-from llama_qna.answering.answerer import Answer, Source, uses_retrieval
+from llama_qna.answering.answerer import Answer, Source
+from llama_qna.project.systems import SYSTEMS, is_given_passages
 from llama_qna.serving import terminal
 from llama_qna.serving.terminal import COLUMNS, ask_file
 
@@ -33,11 +34,14 @@ class Oracle:
     def sources(self, question):
         return [PASSAGE]
 
-    def answer(self, questions, system="qna"):
+    def reads(self, system):
+        return False
+
+    def answer(self, questions, system="finetuned"):
         if self.fail_at in questions:
             raise KeyboardInterrupt
         self.asked += questions
-        return [Answer(f"{q.upper()}, {system}", (PASSAGE,) * uses_retrieval(system)) for q in questions]
+        return [Answer(f"{q.upper()}, {system}", (PASSAGE,) * is_given_passages(system)) for q in questions]
 
     def stream(self, question, system):
         if question == "bad":
@@ -61,10 +65,10 @@ def rows(path: Path):
 
 def test_every_question_gets_one_answer(files):
     oracle = Oracle()
-    assert ask_file(oracle, *files, "rag") == 4
+    assert ask_file(oracle, *files, "base+passages") == 4
     written = rows(files[1])
     assert [row["question"] for row in written] == ["who", "why, and\nwhere", "how", "when"] == oracle.asked
-    assert [row["answer"] for row in written] == [f"{question.upper()}, rag" for question in oracle.asked]
+    assert [row["answer"] for row in written] == [f"{question.upper()}, base+passages" for question in oracle.asked]
     assert {row["sources"] for row in written} == {"small, page 3, 2 Method (small-0001)"}
     assert list(written[0]) == COLUMNS
 
@@ -74,30 +78,30 @@ def test_questions_are_read_however_a_spreadsheet_wrote_them(files, mark):
     rows = [["number", "QUESTION "], ["1", '"who, where; when"'], ["2", "why"]]
     files[0].write_text("\ufeff" + "".join(mark.join(row) + "\r\n" for row in rows))
     oracle = Oracle()
-    assert ask_file(oracle, *files, "qna") == 2 and oracle.asked == ["who, where; when", "why"]
+    assert ask_file(oracle, *files, "finetuned") == 2 and oracle.asked == ["who, where; when", "why"]
     files[0].write_text(f"number{mark}question\n1{mark}who\n2\n")
     with pytest.raises(UserError, match="row 2 has 1 fields, not 2"):
-        ask_file(oracle, *files, "qna")
+        ask_file(oracle, *files, "finetuned")
 
 
 def test_an_interrupted_file_goes_on_where_it_stopped(files):
     with pytest.raises(KeyboardInterrupt):
-        ask_file(Oracle(fail_at="when"), *files, "qna")
+        ask_file(Oracle(fail_at="when"), *files, "finetuned")
     assert [row["question"] for row in rows(files[1])] == ["who", "why, and\nwhere"], "the first batch is there, whole"
     before, again = files[1].read_text(), Oracle()
-    assert ask_file(again, *files, "qna") == 2 and again.asked == ["how", "when"]
+    assert ask_file(again, *files, "finetuned") == 2 and again.asked == ["how", "when"]
     assert files[1].read_text().startswith(before)
     done = files[1].read_bytes()
-    assert ask_file(again, *files, "qna") == 0 and files[1].read_bytes() == done
+    assert ask_file(again, *files, "finetuned") == 0 and files[1].read_bytes() == done
     assert [path.name for path in files[1].parent.iterdir() if "partial" in path.name] == []
 
 
 def test_answers_of_other_systems_and_models_stay(files, monkeypatch):
-    ask_file(Oracle(), *files, "qna")
+    ask_file(Oracle(), *files, "finetuned")
     before = rows(files[1])
     assert ask_file(Oracle(), *files, "base") == 4
     monkeypatch.setattr(Oracle, "computed_by", "vLLM")
-    assert ask_file(Oracle(), *files, "qna") == 4
+    assert ask_file(Oracle(), *files, "finetuned") == 4
     after = rows(files[1])
     assert after[:4] == before and len(after) == 12
     assert len({(row["question"], row["system"], row["model"]) for row in after}) == 12
@@ -107,14 +111,14 @@ def test_the_label_names_the_adapter(monkeypatch, tmp_path):
     adapter = tmp_path / "checkpoint-7"
     adapter.mkdir()
     (adapter / "adapter_model.safetensors").write_bytes(b"weights")
-    monkeypatch.setattr(answerer, "trained", lambda variant, name: (None, adapter if name == "qna" else None))
+    monkeypatch.setattr(answerer, "trained", lambda variant, name: (None, adapter if name == "finetuned" else None))
     asked = object.__new__(answerer.Answerer)  # without a model, which a label does not need
     asked.variant = None
-    first = asked.label("qna+rag")
-    assert first.startswith("qna checkpoint-7 ") and first.endswith(", transformers")
+    first = asked.label("finetuned+passages")
+    assert first.startswith("finetuned checkpoint-7 ") and first.endswith(", transformers")
     (adapter / "adapter_model.safetensors").write_bytes(b"trained again")
-    assert asked.label("qna+rag") != first
-    assert asked.label("rag") == "base, transformers"
+    assert asked.label("finetuned+passages") != first
+    assert asked.label("base+passages") == "base, transformers"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +134,7 @@ def test_a_damaged_output_is_named_and_left_alone(files, content, reason):
     files[1].write_bytes(content)
     oracle = Oracle()
     with pytest.raises(UserError, match=reason):
-        ask_file(oracle, *files, "qna")
+        ask_file(oracle, *files, "finetuned")
     assert files[1].read_bytes() == content and oracle.asked == []
 
 
@@ -149,31 +153,31 @@ def test_bad_input(files, content, reason):
     if content is not None:
         files[0].write_text(content)
     with pytest.raises(UserError, match=reason):
-        ask_file(Oracle(), *files, "qna")
+        ask_file(Oracle(), *files, "finetuned")
     assert not files[1].exists()
 
 
 def test_a_folder_that_is_not_there(files):
     with pytest.raises(UserError, match="No such file"):
-        ask_file(Oracle(), files[0], files[1].parent / "nowhere" / "out.csv", "qna")
+        ask_file(Oracle(), files[0], files[1].parent / "nowhere" / "out.csv", "finetuned")
 
 
 # --- words and pipes -------------------------------------------------------------------------------------------------
 
 
 def test_one_answer_stands_alone_and_several_with_their_questions():
-    assert list(terminal.ask(Oracle(), ["who"], "qna", False)) == ["WHO, qna"]
-    assert list(terminal.ask(Oracle(), ["who", "why"], "qna", False)) == [
-        "Question: who\nAnswer: WHO, qna",
-        "Question: why\nAnswer: WHY, qna",
+    assert list(terminal.ask(Oracle(), ["who"], "finetuned", False)) == ["WHO, finetuned"]
+    assert list(terminal.ask(Oracle(), ["who", "why"], "finetuned", False)) == [
+        "Question: who\nAnswer: WHO, finetuned",
+        "Question: why\nAnswer: WHY, finetuned",
     ]
 
 
 def test_sources_are_told_apart_and_steer_no_terminal():
-    given = list(terminal.ask(Oracle(), ["who"], "rag", True))[1]
-    found = list(terminal.ask(Oracle(), ["who"], "qna", True))[1]
+    given = list(terminal.ask(Oracle(), ["who"], "base+passages", True))[1]
+    found = list(terminal.ask(Oracle(), ["who"], "finetuned", True))[1]
     assert given == "Answered from:\n  small, page 3, 2 Method (small-0001)\n    The mill [31mburns."
-    assert found.startswith("The model was given no passage; retrieval finds:\n  small, page 3")
+    assert found.startswith("The model was given no passage; these were found:\n  small, page 3")
 
 
 @pytest.fixture
@@ -195,8 +199,8 @@ def test_questions_from_a_pipe(oracle, monkeypatch, capsys):
     "words", [["who", "--sources", "why"], ["--sources", "who", "why"], ["who", "why", "--sources"]]
 )
 def test_questions_may_stand_around_options(oracle, capsys, words):
-    assert cli.main(["ask", "paper_135m", "--system", "qna", *words]) == 0
-    assert oracle.asked == ["who", "why"] and capsys.readouterr().out.count("retrieval finds") == 2
+    assert cli.main(["ask", "paper_135m", "--system", "finetuned", *words]) == 0
+    assert oracle.asked == ["who", "why"] and capsys.readouterr().out.count("these were found") == 2
 
 
 @pytest.mark.parametrize(
@@ -206,7 +210,7 @@ def test_questions_may_stand_around_options(oracle, capsys, words):
         (["--input", "in.csv"], "--input and --output belong together"),
         (["--input", "in.csv", "--output", "out.csv", "who"], "--input and --output"),
         (["--engine", "http://127.0.0.1:9/v1", "who"], "no engine answers"),
-        (["--system", "qna"], "no question"),
+        (["--system", "finetuned"], "no question"),
     ],
 )
 def test_mistakes_are_one_line(oracle, monkeypatch, capsys, words, reason):
@@ -220,12 +224,14 @@ def test_mistakes_are_one_line(oracle, monkeypatch, capsys, words, reason):
 
 
 def test_a_conversation(monkeypatch, capsys):
-    lines = iter(["who", "", "/system rag", "/system gpt", "/sources", "why", "bad", "/wibble", "/quit", "never"])
+    lines = iter(
+        ["who", "", "/system base+passages", "/system gpt", "/sources", "why", "bad", "/wibble", "/quit", "never"]
+    )
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
     terminal.converse(Oracle(), "base", False)
     out = capsys.readouterr().out
-    assert "who [2Jbase\n" in out and "why [2Jrag\nAnswered from:" in out
-    assert "rag (there are: reader, base, pretrained, qna, rag, qna+rag)\n" * 2 in out
+    assert "who [2Jbase\n" in out and "why [2Jbase+passages\nAnswered from:" in out
+    assert f"base+passages (there are: {', '.join(SYSTEMS)})\n" * 2 in out
     assert "longer than the 900 tokens" in out and out.count(terminal.HELP) == 2
     assert next(lines) == "never"
 

@@ -259,7 +259,7 @@ def test_gated_model(wrapped, toy_root, monkeypatch, capsys, edit_recipe):
         (["repeat", "paper_135m"], "generate"),
         (["figures", "paper_135m"], "evaluate"),
         (["ask", "paper_135m", "What is a wicket?"], "load"),
-        (["ask", "paper_135m", "What is a wicket?", "--system", "qna"], "run"),
+        (["ask", "paper_135m", "What is a wicket?", "--system", "finetuned"], "run"),
         (["ask", "paper_135m", "What is a wicket?", "--system", "pretrained"], "pretrain"),
         (["serve", "paper_135m"], "pretrain"),
         (["export", "paper_135m", "--to", "merged"], "run"),

@@ -7,8 +7,9 @@ from statistics import fmean
 import pytest
 
 from llama_qna import UserError
-from llama_qna.evaluation.compare import AGAINST, COMPARED, SCORES, SYSTEMS, best_on_dev, summarize
+from llama_qna.evaluation.compare import AGAINST, COMPARED, SCORES, best_on_dev, summarize
 from llama_qna.evaluation.intervals import interval
+from llama_qna.project.systems import LABELS
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.text.scores import ROUGE_NAMES
 
@@ -48,12 +49,12 @@ def summary(rows, published=()):
     return summarize(ABOUT, [point(*where) for where in POINTS], in_sample + rows, dict(published))
 
 
-GAINS = {name: 0.05 * n for n, name in enumerate(SYSTEMS)}  # over the base, on every question alike
+GAINS = {name: 0.05 * n for n, name in enumerate(LABELS)}  # over the base, on every question alike
 
 
 def systems_by_name(*left_out):
     """The systems' answers, each system better than the one before it by the same on every question."""
-    systems = [name for name in SYSTEMS if name not in left_out]
+    systems = [name for name in LABELS if name not in left_out]
     return {
         system["name"]: system
         for system in summary(
@@ -140,9 +141,9 @@ def test_best_on_dev_without_dev_questions():
 
 def test_intervals_contain_the_mean():
     systems = systems_by_name()
-    assert list(systems) == list(SYSTEMS)
+    assert list(systems) == list(LABELS)
     for name, system in systems.items():
-        assert (system["label"], list(system["scores"])) == (SYSTEMS[name], SCORES)
+        assert (system["label"], list(system["scores"])) == (LABELS[name], SCORES)
         for found in system["scores"].values():
             assert found["low"] < found["mean"] < found["high"]
             assert found["mean"] == pytest.approx(0.2 + GAINS[name])
@@ -151,12 +152,12 @@ def test_intervals_contain_the_mean():
 
 
 def test_scores_by_split():
-    system = systems_by_name()["pretraining"]
+    system = systems_by_name()["pretrained"]
     assert system["trained_sections"] == pytest.approx(
-        dict.fromkeys(COMPARED, fmean(BASE[:4]) + GAINS["pretraining"]) | {"questions": 4}
+        dict.fromkeys(COMPARED, fmean(BASE[:4]) + GAINS["pretrained"]) | {"questions": 4}
     )
     assert system["heldout_sections"] == pytest.approx(
-        dict.fromkeys(COMPARED, fmean(BASE[4:]) + GAINS["pretraining"]) | {"questions": 2}
+        dict.fromkeys(COMPARED, fmean(BASE[4:]) + GAINS["pretrained"]) | {"questions": 2}
     )
     rows = [row | {"split": "train"} for row in rows_of("test", "base", BASE)]
     assert summary(rows)["systems"][0]["heldout_sections"] is None
@@ -178,10 +179,10 @@ def test_no_system_is_compared_with_itself():
 
 
 @pytest.mark.parametrize(
-    ("left_out", "fewer"), [((), 1), (("finetuning_only",), 2), (("finetuning_only", "base_right_chunk"), 3)]
+    ("left_out", "fewer"), [((), 1), (("finetuned_only",), 2), (("finetuned_only", "base+right_chunk"), 3)]
 )
 def test_holm_over_all_systems_that_are_compared_with_the_same(left_out, fewer):
-    systems, comparisons = systems_by_name(*left_out), len(SYSTEMS) - fewer
+    systems, comparisons = systems_by_name(*left_out), len(LABELS) - fewer
     for other in (other for other in AGAINST if other not in left_out):
         found = [system["against"][other] for name, system in systems.items() if name != other]
         assert len(found) == comparisons
@@ -191,15 +192,15 @@ def test_holm_over_all_systems_that_are_compared_with_the_same(left_out, fewer):
 
 
 def test_system_without_answers_is_absent():
-    systems = systems_by_name("finetuning_only")
-    assert list(systems) == [name for name in SYSTEMS if name != "finetuning_only"]
-    assert not any("finetuning_only" in system["against"] for system in systems.values())
+    systems = systems_by_name("finetuned_only")
+    assert list(systems) == [name for name in LABELS if name != "finetuned_only"]
+    assert not any("finetuned_only" in system["against"] for system in systems.values())
 
 
 def test_saying_so_counts_where_the_documents_do_not_say_and_where_the_evidence_was_given():
-    rows = rows_of("test", "base_retrieval", BASE, retrieved=[])
+    rows = rows_of("test", "base+passages", BASE, retrieved=[])
     rows = [row | {"shown": ["c"] if n < 4 else [], "says_so": float(n in (0, 5))} for n, row in enumerate(rows)]
-    unanswerable = rows_of("test unanswerable", "base_retrieval", [1, 1, 1, 1, 1, 0])
+    unanswerable = rows_of("test unanswerable", "base+passages", [1, 1, 1, 1, 1, 0])
     (system,) = summary(rows + unanswerable)["systems"]
     said = system["says_so"]
     assert (said["right"]["mean"], said["wrong"]["mean"]) == pytest.approx((5 / 6, 1 / 4))
@@ -218,11 +219,11 @@ def test_saying_so_counts_where_the_documents_do_not_say_and_where_the_evidence_
 )  # fmt: skip
 def test_only_checkpoints_chosen_alike_are_compared(checkpoints, on_dev, compared):
     rows = rows_of("test", "finetuned", BASE, checkpoint=checkpoints[0])
-    rows += rows_of("test", "finetuning_only", BASE, checkpoint=checkpoints[1])
+    rows += rows_of("test", "finetuned_only", BASE, checkpoint=checkpoints[1])
     rows += [row for n in on_dev for row in rows_of("dev", checkpoints[n], BASE)]
     rows += rows_of("dev", "base", BASE) if on_dev else []
     systems = {system["name"]: system for system in summary(rows)["systems"]}
-    assert ("finetuning_only" in systems["finetuned"]["against"]) is compared
+    assert ("finetuned_only" in systems["finetuned"]["against"]) is compared
 
 
 def test_no_gold_questions():
@@ -236,7 +237,7 @@ def test_no_gold_questions():
 
 def test_retrieval_counts_a_right_chunk_among_the_first():
     found = [["a"], ["x", "a"], ["x", "y", "a"], ["x", "y", "z", "u", "a"], ["x"], []]
-    rows = rows_of("test", "base_retrieval", BASE)
+    rows = rows_of("test", "base+passages", BASE)
     rows = [row | {"retrieved": ids, "chunk_ids": ["a", "b"]} for row, ids in zip(rows, found, strict=True)]
     recall = {"recall@1": 1 / 6, "recall@3": 3 / 6, "recall@5": 4 / 6, "questions": 6}
     assert summary(rows)["retrieval"] == pytest.approx(recall)

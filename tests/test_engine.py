@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from llama_qna import UserError
-from llama_qna.answering.answerer import SYSTEMS, Answerer
+from llama_qna.answering.answerer import Answerer
 from llama_qna.models import prompts
+from llama_qna.project.systems import SYSTEMS
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.serving.engine import ENVIRONMENT, KEY_VARIABLE
 from llama_qna.serving.engine_client import EngineAnswerer, answerer_for
@@ -31,7 +32,7 @@ pytestmark = [
     ),
 ]
 KEY = "a-key-of-the-tests"
-MODELS = ("base", "pretrained", "qna")
+MODELS = ("base", "pretrained", "finetuned")
 QUESTIONS = list(pd.read_csv(REPOSITORY / "data" / "paper" / "gold.csv").Question.head(10))
 OFFLINE = {"trust_env": False, "timeout": 120}  # no proxy of the environment
 
@@ -78,7 +79,7 @@ def client(url):
 
 def asked(client, question=QUESTIONS[0], **options):
     messages = [{"role": "user", "content": question}]
-    return client.chat.completions.create(**{"model": "qna", "messages": messages} | options)
+    return client.chat.completions.create(**{"model": "finetuned", "messages": messages} | options)
 
 
 @pytest.fixture
@@ -198,13 +199,15 @@ def post(url, content):
     return httpx.post(f"{url}/v1/chat/completions", content=content, headers=headers, **OFFLINE)
 
 
-@pytest.mark.parametrize("content", [b'{"model": "qna", "messages": [', b"", b"[]", b"\xff\xfe", b'{"model": "qna"}'])
+@pytest.mark.parametrize(
+    "content", [b'{"model": "finetuned", "messages": [', b"", b"[]", b"\xff\xfe", b'{"model": "finetuned"}']
+)
 def test_broken_json(url, still_well, content):
     assert post(url, content).status_code in (400, 422)
 
 
 def test_a_body_of_10_mb(url, still_well):
-    body = b'{"model": "qna", "messages": [{"role": "user", "content": "' + b"why " * 2_500_000 + b'"}]}'
+    body = b'{"model": "finetuned", "messages": [{"role": "user", "content": "' + b"why " * 2_500_000 + b'"}]}'
     assert post(url, body).status_code in (400, 413)
 
 
@@ -227,7 +230,7 @@ def test_every_system_through_the_engine(answerer):
     questions = QUESTIONS[:4]
     for system in SYSTEMS:
         answers = answerer.answer(questions, system)
-        assert len(answers) == 4 and all(bool(answer.sources) == ("rag" in system) for answer in answers)
+        assert len(answers) == 4 and all(bool(answer.sources) == ("passages" in system) for answer in answers)
         alone = answerer.answer(questions[:1], system)[0].text  # in a batch, sums are rounded in another way
         assert "".join(answerer.stream(questions[0], system)) == alone
 

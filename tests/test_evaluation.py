@@ -6,19 +6,20 @@ import json
 import pytest
 
 from llama_qna.evaluation import bench, compare, perplexity, protocols
-from llama_qna.evaluation.free_rows import FREE
 from llama_qna.models import adapters, prompts
 from llama_qna.models.base import EMBEDDED, load_base
 from llama_qna.models.generate import generate_texts
 from llama_qna.project.data import read_chunks
 from llama_qna.project.gold import read_gold
+from llama_qna.project.systems import FREE, LABELS
 from llama_qna.text.scores import ROUGE_NAMES, rouge, score
 from llama_qna.text.search import Search
 from tests import fixtures_models as shared
 from tests.fixtures_models import small_run_fixture  # noqa: F401
 
 CHECKPOINTS = ["base", "pretraining checkpoint-2", "pretraining checkpoint-3"]
-SYSTEMS = [name for name in compare.SYSTEMS if name != "reader"]  # that one is measured by itself
+UNASKED = ("pretrained+passages", "finetuned_only+passages")  # for they have not learnt to read
+SYSTEMS = [name for name in LABELS if name not in UNASKED]
 ALONE = ["finetuning_only checkpoint-2", "finetuning_only checkpoint-3"]
 CHECKPOINTS += ["finetuning checkpoint-2", "finetuning checkpoint-3"]
 
@@ -38,10 +39,11 @@ def gold(small_run):
 
 
 def of(predictions, protocol, system=None):
-    """The answers of models."""
+    """The answers of the models that were trained here, and of their base."""
+    others = (*FREE, "reader")
     return [
         row for row in predictions
-        if row["protocol"] == protocol and system in (None, row["system"]) and row["system"] not in FREE
+        if row["protocol"] == protocol and system in (None, row["system"]) and row["system"] not in others
     ]  # fmt: skip
 
 
@@ -59,9 +61,18 @@ def test_checkpoints_in_order(small_run):
     assert written == small_run.metrics
 
 
-def test_every_checkpoint_answers_the_training_and_the_dev_questions(predictions, gold):
-    trained = [(row["system"], row["question"], row["reference"]) for row in of(predictions, "in_sample")]
-    assert trained == [(name, *pair) for name in CHECKPOINTS for pair in shared.PAIRS[:2]]
+def test_every_checkpoint_answers_the_sample_and_the_last_and_the_chosen_ones_all(small_run, predictions):
+    whole = {found["name"] for found in small_run.metrics["checkpoints"] if found["whole"]}
+    assert whole == {"base", "pretraining checkpoint-3", "finetuning checkpoint-3", small_run.metrics["chosen"]}
+    for name in CHECKPOINTS:
+        rows = of(predictions, "in_sample", name)
+        asked = {(row["question"], row["reference"]) for row in rows}
+        assert sum(row["sample"] for row in rows) == 1 and len(rows) == len(asked)
+        assert asked == set(shared.PAIRS[:2]) if name in whole else len(asked) == 1
+    assert len({row["question"] for row in of(predictions, "in_sample") if row["sample"]}) == 1, "the same for all"
+
+
+def test_every_checkpoint_answers_the_dev_questions(predictions, gold):
     dev = [(row["system"], row["question_id"], row["checkpoint"]) for row in of(predictions, "dev")]
     wanted = gold[gold.fold == "dev"].question_id
     names = [*CHECKPOINTS[:3], *ALONE, *CHECKPOINTS[3:]]
@@ -72,7 +83,7 @@ def test_scores_are_means_of_the_predictions(small_run, predictions):
     for checkpoint in small_run.metrics["checkpoints"]:
         for protocol, scores in (("in_sample", checkpoint["rouge"]), ("dev", checkpoint["dev"])):
             rows = of(predictions, protocol, checkpoint["name"])
-            assert scores == pytest.approx({name: sum(row[name] for row in rows) / 2 for name in scores})
+            assert scores == pytest.approx({name: sum(row[name] for row in rows) / len(rows) for name in scores})
     assert any(row["rouge1"] > 0 for row in of(predictions, "in_sample"))
 
 
@@ -83,12 +94,15 @@ def test_every_checkpoint_scores_the_same_tokens(small_run):
         kind: len(prompts.text_row(shared.tokenizer(), text, 10**6)["input_ids"]) - 1
         for kind, text in (("domain", text), ("general", shared.GENERAL))
     }
+    sampled = [found["perplexity"]["domain"]["sample"]["tokens"] for found in small_run.metrics["checkpoints"]]
+    assert len(set(sampled)) == 1 and 0 < sampled[0] < wanted["domain"]
     for checkpoint in small_run.metrics["checkpoints"]:
-        assert {kind: scores["tokens"] for kind, scores in checkpoint["perplexity"].items()} == wanted
+        scored = {kind: scores["tokens"] for kind, scores in checkpoint["perplexity"].items()}
+        assert scored == wanted if checkpoint["whole"] else scored["domain"] == sampled[0]
 
 
 def test_training_lowers_domain_perplexity(small_run):
-    base, second, third, *_ = [found["perplexity"]["domain"]["nll"] for found in small_run.metrics["checkpoints"]]
+    base, second, third, *_ = [found["sample"]["perplexity"]["domain"] for found in small_run.metrics["checkpoints"]]
     assert base > second > third
 
 
@@ -113,13 +127,14 @@ def test_systems_in_order(small_run, predictions):
     found = [(system["name"], system["checkpoint"], system["context"]) for system in small_run.metrics["systems"]]
     assert [name for name, *_ in found] == SYSTEMS
     assert [where for where in found if where[0] not in FREE] == [
+        ("reader", "reader", "passages"),
         ("base", "base", "none"),
-        ("pretraining", "pretraining checkpoint-3", "none"),
-        ("finetuning_only", alone, "none"),
+        ("pretrained", "pretraining checkpoint-3", "none"),
+        ("finetuned_only", alone, "none"),
         ("finetuned", chosen, "none"),
-        ("base_retrieval", "base", "retrieved"),
-        ("finetuned_retrieval", chosen, "retrieved"),
-        ("base_right_chunk", "base", "right chunk"),
+        ("base+passages", "base", "retrieved"),
+        ("finetuned+passages", chosen, "retrieved"),
+        ("base+right_chunk", "base", "right chunk"),
     ]
 
 
@@ -143,7 +158,7 @@ def test_retrieved_chunks_are_what_the_retriever_finds(small_run, predictions):
     table = read_chunks(small_run.variant)
     body = table[table.kind == "body"]
     retriever = Search(list(body.chunk_id), list(body.text))
-    for system in ("base_retrieval", "finetuned_retrieval"):
+    for system in ("base+passages", "finetuned+passages"):
         for row in of(predictions, "test", system):
             (wanted,) = retriever.search([row["question"]], 5)
             assert row["retrieved"] == [chunk_id for chunk_id, _ in wanted] != []
@@ -158,7 +173,7 @@ def test_hashes_are_those_of_the_prompts(small_run, predictions, gold):
     evidence = dict(zip(gold.question_id, gold.evidence, strict=True))
     hashes = {}
     for row in predictions:
-        if row["system"] in FREE:
+        if row["system"] in FREE or row["system"] == "reader":
             continue
         context = row.get("context", "none")
         seen = [texts[chunk_id] for chunk_id in row.get("shown", [])]

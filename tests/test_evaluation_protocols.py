@@ -12,10 +12,10 @@ import pytest
 
 from llama_qna import cli
 from llama_qna.documents.chunks import load
-from llama_qna.evaluation import bench, compare, perplexity, protocols
-from llama_qna.evaluation.free_rows import FREE
+from llama_qna.evaluation import bench, perplexity, protocols
 from llama_qna.models import adapters, prompts
 from llama_qna.pairs.qna import generate
+from llama_qna.project.systems import FREE
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting import tables
 from llama_qna.training.stages import finetune, pretrain
@@ -50,6 +50,12 @@ def protocols_of(variant):
 def with_protocol(variant, protocol):
     settings = variant.recipe.evaluation.model_copy(update={"protocol": protocol})
     return dataclasses.replace(variant, recipe=variant.recipe.model_copy(update={"evaluation": settings}))
+
+
+def with_passages(variant):
+    """The variant as one whose fine-tuning shows passages."""
+    stage = variant.recipe.finetuning.model_copy(update={"passages": "shares"})
+    return dataclasses.replace(variant, recipe=variant.recipe.model_copy(update={"finetuning": stage}))
 
 
 def test_no_gold_file_no_systems(trained):
@@ -94,7 +100,8 @@ def test_heldout_protocol_leaves_the_study_out_and_old_checkpoints_of_fine_tunin
     shutil.copytree(trained.finetuning, trained.finetuning_only)  # made by another stage
     metrics = protocols.evaluate(with_protocol(trained, "heldout"))
     assert metrics["published"] == [] and metrics["chosen"] == "finetuning checkpoint-3"
-    names = [name for name in compare.SYSTEMS if name not in ("reader", "finetuning_only")]  # asked elsewhere, or not
+    names = ["base", "pretrained", "finetuned", "base+passages", "finetuned+passages", "base+right_chunk"]
+    names = [*list(FREE)[:4], *names, "gold_evidence"]
     assert [system["name"] for system in metrics["systems"]] == names
     assert protocols_of(trained) == {"in_sample", "test"}
 
@@ -105,9 +112,18 @@ def test_unanswerable_questions_are_asked_with_passages_and_of_no_model(trained)
     metrics = protocols.evaluate(with_protocol(trained, "heldout"))
     assert metrics["unanswerable"] == 1
     asked = {system["name"]: system["says_so"] for system in metrics["systems"] if system["says_so"]}
-    assert list(asked) == [*list(FREE)[:4], "base_retrieval", "finetuned_retrieval"]
+    assert list(asked) == [*list(FREE)[:4], "base+passages", "finetuned+passages"]
     assert asked["always_not"]["right"]["mean"] == asked["always_not"]["wrong"]["mean"] == 1
     assert "unanswerable.csv" in json.loads((trained.evaluation / "run.json").read_text())["inputs"]
+
+
+def test_a_model_trained_with_passages_is_asked_by_the_answerer_and_scored_with_its_evidence(trained):
+    metrics = protocols.evaluate(with_passages(with_protocol(trained, "heldout")))
+    systems = {system["name"]: system for system in metrics["systems"]}
+    system = systems["finetuned+passages"]
+    assert (system["context"], system["checkpoint"]) == ("passages", metrics["chosen"])
+    assert {"right", "new_words_f1", "evidence_right", "page_right", "answer_or_evidence"} <= set(system["scores"])
+    assert {"base+passages", "best_sentence"} <= set(system["against"]) and "reader" not in systems
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ def test_a_system_is_right_says_so_or_is_wrong(picked):
     asked = [row["name"] for row in unanswerable["shares"] if row["parts"]]
     assert asked == [label for _, label, _, context, _ in made_up.SYSTEMS if context in ("retrieved", "no model")]
     # who is given the right chunk, or is the evidence, is right more often, but is told where the answer stands
-    assert picked["systems"]["title"] == "Right: fine-tuned with retrieval 35%, the best sentence (BM25) 24%"
+    assert picked["systems"]["title"] == "Right: fine-tuned with passages 35%, the best sentence (BM25) 24%"
     assert "50 gold questions" in picked["systems"]["note"]
 
 

@@ -31,6 +31,10 @@ class Quoting:
     def __init__(self, chunks, reader):
         self.sentences, self.asked, self.at_once = Sentences(chunks), [], threading.Semaphore()
 
+    @classmethod
+    def of(cls, chunks, reader):
+        return cls(chunks, reader)
+
     def check(self, question):
         if not question.strip():
             raise UserError("the question is empty")
@@ -306,7 +310,7 @@ def test_several_questions_and_the_nearest_passages(papers, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "words", [[""], ["  "], [QUESTION, ""], [QUESTION, "--system", "qna"], [QUESTION, "--system", "x"]]
+    "words", [[""], ["  "], [QUESTION, ""], [QUESTION, "--system", "finetuned"], [QUESTION, "--system", "x"]]
 )
 def test_a_question_that_cannot_be_asked_is_one_line(papers, capsys, words):
     assert cli.main(["ask", str(papers), *words]) == 2

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from llama_qna import UserError
-from llama_qna.answering.answerer import SYSTEMS
 from llama_qna.documents.chunks import load
+from llama_qna.project.systems import SYSTEMS
 from llama_qna.serving import page
 from llama_qna.serving.desk import MAX_CHARACTERS, Desk, messages
 from llama_qna.serving.page import answerer_at, serve_page
@@ -29,31 +29,31 @@ def last(replies):
 
 
 def test_trained_variant_offers_every_system_and_its_gold_questions(desk):  # noqa: F811
-    system, gold, notice = page.choose(desk, "manual", "rag")
-    assert [key for _, key in system.choices] == list(SYSTEMS) and system.value == "rag"
+    system, gold, notice = page.choose(desk, "manual", "base+passages")
+    assert [key for _, key in system.choices] == list(SYSTEMS) and system.value == "base+passages"
     assert gold.choices == [(f"{QUESTION} (lid-1, test)", QUESTION)] and gold.visible
     assert not notice.visible
 
 
 def test_variant_on_which_nothing_has_run_offers_the_base_and_says_what_to_run(manual_root):  # noqa: F811
     desk = Desk(manual_root, StandIn)  # noqa: F811
-    system, gold, notice = page.choose(desk, "fresh", "qna+rag")
+    system, gold, notice = page.choose(desk, "fresh", "finetuned+passages")
     assert [key for _, key in system.choices] == ["base"] and system.value == "base"
     assert not gold.visible
     for stage in ("load", "pretrain", "run"):
         assert f"run `llama-qna {stage} fresh` first" in notice.value
     assert last(desk.reply("Why?", "fresh", "base")).text.startswith("base says of 'Why?'")
     by_system = {name: reply for name, reply in desk.side_by_side("Why?", "fresh") if reply.done}
-    assert "llama-qna run fresh" in by_system["qna"].problem and not by_system["base"].problem
+    assert "llama-qna run fresh" in by_system["finetuned"].problem and not by_system["base"].problem
 
 
 def test_broken_recipe_or_gold_file_is_a_notice(desk, manual_root):  # noqa: F811
     gold = manual_root / "data/paper/gold.csv"
     gold.write_text(gold.read_text().replace(",test,", ",exam,"))
-    assert "fold is 'exam'" in page.choose(desk, "manual", "qna")[2].value
-    assert last(desk.reply(QUESTION, "manual", "qna")).text, "the answer stands, without scores"
+    assert "fold is 'exam'" in page.choose(desk, "manual", "finetuned")[2].value
+    assert last(desk.reply(QUESTION, "manual", "finetuned")).text, "the answer stands, without scores"
     (manual_root / "manual/variant.yaml").write_text("nonsense: 1")
-    assert "unknown key `nonsense`" in page.choose(desk, "manual", "qna")[2].value
+    assert "unknown key `nonsense`" in page.choose(desk, "manual", "finetuned")[2].value
     assert {reply.problem[:20] for _, reply in desk.side_by_side("Why?", "manual")} == {"manual/variant.yaml:"}
 
 
@@ -61,22 +61,22 @@ def test_broken_recipe_or_gold_file_is_a_notice(desk, manual_root):  # noqa: F81
 
 
 def test_answer_grows_and_ends_with_its_passages_and_scores(desk):  # noqa: F811
-    replies = list(desk.reply(f" {QUESTION} ", "manual", "qna+rag"))
+    replies = list(desk.reply(f" {QUESTION} ", "manual", "finetuned+passages"))
     texts = [reply.text for reply in replies]
     assert all(later.startswith(earlier) for earlier, later in zip(texts, texts[1:], strict=False))
     assert len(set(texts)) > 5 and [reply.done for reply in replies].index(True) == len(replies) - 1
     assert replies[-1].gold.answer == REFERENCE
     assert replies[-1].scores == score(texts[-1], REFERENCE, ["3 kg"], QUESTION)
-    answer, passages, scores = messages(replies[-1], "manual", "qna+rag")
+    answer, passages, scores = messages(replies[-1], "manual", "finetuned+passages")
     assert answer["content"] == texts[-1] and not answer["metadata"]
-    assert passages["metadata"]["title"] == "qna+rag of manual by a stand-in, given 2 passages"
+    assert passages["metadata"]["title"] == "finetuned+passages of manual by a stand-in, given 2 passages"
     assert passages["content"].startswith(f"[1] manual, page 3, 2 The lid\n{HOSTILE}\n\n[2] manual, page 4\nA hinge.")
     assert f"Reference answer: {REFERENCE}" in scores["content"] and "ROUGE-L 0." in scores["content"]
 
 
 def test_passages_of_a_system_without_retrieval_are_said_not_to_be_given(desk):  # noqa: F811
     _, passages = messages(last(desk.reply("Why?", "manual", "base")), "manual", "base")
-    assert passages["metadata"]["title"] == "base of manual by a stand-in, given no passage; retrieval finds 2"
+    assert passages["metadata"]["title"] == "base of manual by a stand-in, given no passage; 2 were found"
 
 
 def test_the_reader_shows_the_sentence_that_it_answers_from(desk):  # noqa: F811
@@ -93,19 +93,19 @@ def test_each_question_is_asked_of_each_system_once(desk):  # noqa: F811
     assert sorted(system for _, system in desk.answerer("manual").asked) == sorted(SYSTEMS)
     table = page.scores_table(done).splitlines()
     assert len(table) == 2 + len(SYSTEMS)
-    assert table[-1].startswith(f"| qna+rag | {done['qna+rag'].scores['right']:.3f} |")
+    assert table[-1].startswith(f"| finetuned+passages | {done['finetuned+passages'].scores['right']:.3f} |")
 
 
 @pytest.mark.parametrize(
     "question, problem", [("  ", "is empty"), ("a" * (MAX_CHARACTERS + 1), f"longer than {MAX_CHARACTERS} characters")]
 )
 def test_mistakes_are_replies(question, problem, desk):  # noqa: F811
-    (message,) = messages(last(desk.reply(question, "manual", "qna")), "manual", "qna")
+    (message,) = messages(last(desk.reply(question, "manual", "finetuned")), "manual", "finetuned")
     assert message["content"].startswith("No answer: ") and problem in message["content"]
 
 
 def test_who_goes_away_stops_the_writing(desk):  # noqa: F811
-    replies = desk.reply(QUESTION, "manual", "qna")
+    replies = desk.reply(QUESTION, "manual", "finetuned")
     next(replies)
     replies.close()
     assert desk.answerer("manual").left == 1
@@ -125,7 +125,12 @@ def test_many_at_once_get_their_own_answers_from_the_real_model(tmp_path, monkey
     load(variant)
     monkeypatch.setenv("LLAMA_QNA_ROOT", str(tmp_path))
     desk = Desk(tmp_path)  # noqa: F811
-    asked = [("What is a wicket?", "base"), ("Who are you?", "base"), ("What is 2 + 3?", "base"), ("8.9%?", "rag")]
+    asked = [
+        ("What is a wicket?", "base"),
+        ("Who are you?", "base"),
+        ("What is 2 + 3?", "base"),
+        ("8.9%?", "base+passages"),
+    ]
     wanted = [desk.answerer("small").answer([question], system)[0] for question, system in asked]
     got = {}
 
@@ -139,7 +144,7 @@ def test_many_at_once_get_their_own_answers_from_the_real_model(tmp_path, monkey
         person.join()
     assert [got[pair].text for pair in asked] == [answer.text for answer in wanted]
     assert len({answer.text for answer in wanted}) > 2
-    assert got["8.9%?", "rag"].sources == wanted[-1].sources != ()
+    assert got["8.9%?", "base+passages"].sources == wanted[-1].sources != ()
     assert "longer than the 900 tokens of a prompt" in last(desk.reply("word " * 1500, "small", "base")).problem
 
 

@@ -14,10 +14,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from llama_qna.answering.answerer import SYSTEMS
+from llama_qna.project.systems import LABELS, SYSTEMS
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.serving.desk import Desk
-from llama_qna.serving.page import LABELS
 from tests.fixtures_models import small_run_fixture  # noqa: F401
 from tests.fixtures_page import HOSTILE, QUESTION, REFERENCE, StandIn, desk, manual_root, serve  # noqa: F401
 
@@ -110,11 +109,11 @@ def test_answer_streams_in(desk, url, open_page):  # noqa: F811
     desk.answerer("manual").seconds = 0.3
     page = open_page(url)
     ask(page, "Why is it so?")
-    expect(bot(page).first).to_contain_text("qna says of")
+    expect(bot(page).first).to_contain_text("finetuned says of")
     early = bot(page).first.inner_text()
-    expect(bot(page).first).to_contain_text(f"qna says of 'Why is it so?': {REFERENCE}")
+    expect(bot(page).first).to_contain_text(f"finetuned says of 'Why is it so?': {REFERENCE}")
     assert len(early) < len(bot(page).first.inner_text())
-    expect(bot(page).nth(1)).to_contain_text("given no passage; retrieval finds 2")
+    expect(bot(page).nth(1)).to_contain_text("given no passage; 2 were found")
 
 
 def test_systems_are_switched_and_passages_and_scores_shown(url, open_page):
@@ -126,17 +125,17 @@ def test_systems_are_switched_and_passages_and_scores_shown(url, open_page):
     expect(bot(page)).to_have_count(3)
     expect(bot(page).nth(2)).to_contain_text(f"Reference answer: {REFERENCE}")
     expect(bot(page).nth(2)).to_contain_text("ROUGE-L 0.")
-    choose_system(page, "rag (base with retrieval)")
+    choose_system(page, "base with passages")
     ask(page, "And now?")
     expect(bot(page)).to_have_count(5)
     expect(bot(page).nth(3)).to_contain_text("base says of 'And now?'")
-    expect(bot(page).nth(4)).to_contain_text("rag of manual by a stand-in, given 2 passages")
+    expect(bot(page).nth(4)).to_contain_text("base+passages of manual by a stand-in, given 2 passages")
     expect(bot(page).nth(4)).to_contain_text("[1] manual, page 3, 2 The lid")
 
 
 def test_hostile_text_is_shown_and_does_nothing(url, open_page):
     page = open_page(url)
-    choose_system(page, "qna+rag (fine-tuned with retrieval)")
+    choose_system(page, "fine-tuned with passages")
     ask(page, f"What of {HOSTILE}")
     expect(bot(page)).to_have_count(2)
     log = page.get_by_role("log")
@@ -145,7 +144,7 @@ def test_hostile_text_is_shown_and_does_nothing(url, open_page):
     page.get_by_role("tab", name="Side by side").click()
     page.get_by_label("Question for all systems").fill(HOSTILE)
     page.get_by_role("button", name="Ask all systems").click()
-    answer = page.get_by_role("textbox", name=LABELS["qna+rag"], exact=True)
+    answer = page.get_by_role("textbox", name=LABELS["finetuned+passages"], exact=True)
     expect(answer).to_have_value(ending_in(HOSTILE))
     assert page.evaluate("window.hit") is None
     assert log.locator("script, img, a, iframe, [onerror]").count() == 0
@@ -155,7 +154,7 @@ def test_stop_ends_the_writing(desk, url, open_page):  # noqa: F811
     desk.answerer("manual").seconds = 0.5
     page = open_page(url)
     ask(page, QUESTION)
-    expect(bot(page).first).to_contain_text("qna says")
+    expect(bot(page).first).to_contain_text("finetuned says")
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(page.get_by_role("button", name="Ask", exact=True)).to_be_visible()
     for _ in range(SECONDS * 10):
@@ -171,7 +170,7 @@ def test_conversation_is_copied(url, open_page):
     expect(bot(page)).to_have_count(2)
     page.get_by_role("button", name="Copy message").nth(1).click()
     copied = page.evaluate("navigator.clipboard.readText()")
-    assert f"qna says of 'Why, R&\u2060D?': {REFERENCE}" in copied or REFERENCE in copied
+    assert f"finetuned says of 'Why, R&\u2060D?': {REFERENCE}" in copied or REFERENCE in copied
 
 
 def test_two_people_at_once_get_their_own_answers(desk, url, open_page):  # noqa: F811
@@ -183,7 +182,7 @@ def test_two_people_at_once_get_their_own_answers(desk, url, open_page):  # noqa
     expect(bot(mine)).to_have_count(2)
     expect(bot(yours)).to_have_count(2)
     assert bot(mine).first.inner_text().strip() == f"base says of 'Where is the hinge?': {REFERENCE}"
-    assert bot(yours).first.inner_text().strip() == f"qna says of 'Who made it?': {REFERENCE}"
+    assert bot(yours).first.inner_text().strip() == f"finetuned says of 'Who made it?': {REFERENCE}"
 
 
 @pytest.fixture
@@ -215,7 +214,7 @@ def test_side_by_side_on_a_phone(url, open_page):
     page.get_by_label("Question for all systems").fill(QUESTION)
     page.get_by_role("button", name="Ask all systems").click()
     expect(page.locator(".scores tbody tr")).to_have_count(len(SYSTEMS))
-    for model, label in (("base", "base"), ("pretrained", "pretrained"), ("qna", "qna (fine-tuned)")):
+    for model, label in (("base", "base"), ("pretrained", "pretrained"), ("finetuned", "fine-tuned")):
         expect(page.get_by_role("textbox", name=label, exact=True)).to_have_value(ending_in(REFERENCE))
         assert page.get_by_role("textbox", name=label, exact=True).input_value().startswith(f"{model} says")
     assert page.get_by_role("textbox", name="Reference answer").input_value() == REFERENCE
@@ -241,9 +240,9 @@ def test_everything_is_reached_with_the_keyboard_alone(url, open_page):
                 return
         raise AssertionError(f"Tab does not reach {name}")
 
-    tab_to("rag (base with retrieval)")
+    tab_to("base with passages")
     page.keyboard.press("Space")
-    expect(page.get_by_role("radio", name="rag (base with retrieval)")).to_be_checked()
+    expect(page.get_by_role("radio", name="base with passages")).to_be_checked()
     tab_to("Question")
     page.keyboard.type("Why?")
     page.keyboard.press("Enter")
@@ -317,14 +316,14 @@ def test_the_real_model_answers_as_in_the_terminal(real, small_run, open_page): 
     url, output = real  # noqa: F811
     question = "What is a wicket?"
     page = open_page(url)
-    choose_system(page, "rag (base with retrieval)")
+    choose_system(page, "base with passages")
     ask(page, question)
     expect(bot(page)).to_have_count(2)
     answerer = Answerer(small_run.variant)
     wanted = {system: answerer.answer([question], system)[0] for system in SYSTEMS}
-    assert bot(page).first.inner_text().strip() == wanted["rag"].text
-    assert "rag of small by transformers, given" in bot(page).nth(1).inner_text()
-    assert f"{wanted['rag'].sources[0].document}, page 1" in bot(page).nth(1).inner_text()
+    assert bot(page).first.inner_text().strip() == wanted["base+passages"].text
+    assert "base+passages of small by transformers, given" in bot(page).nth(1).inner_text()
+    assert f"{wanted['base+passages'].sources[0].document}, page 1" in bot(page).nth(1).inner_text()
     page.get_by_role("tab", name="Side by side").click()
     page.get_by_label("Question for all systems").fill(question)
     page.get_by_role("button", name="Ask all systems").click()

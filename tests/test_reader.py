@@ -25,7 +25,7 @@ def reader():
 @pytest.fixture(scope="module")
 def answerer(reader):
     path = REPOSITORY / "data" / "paper" / "chunks.csv"
-    return ReadingAnswerer(read_table(path, path.name, CHUNK_COLUMNS, numbers=("page", "tokens")), reader)
+    return ReadingAnswerer.of(read_table(path, path.name, CHUNK_COLUMNS, numbers=("page", "tokens")), reader)
 
 
 def test_the_adapter_is_small_and_the_one_that_was_measured(reader):

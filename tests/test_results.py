@@ -33,10 +33,10 @@ def test_heldout_tables_hold_every_system_with_its_intervals():
     assert overlap[0] == ["system", "ROUGE-1", "ROUGE-2", "ROUGE-L", "F1", "exact match"]
     for table in (leading, overlap):
         assert [row[0] for row in table[2:]] == [label for _, label, *_ in made_up.SYSTEMS]
-    row = next(row for row in leading if row[0] == "fine-tuned with retrieval")
+    row = next(row for row in leading if row[0] == "fine-tuned with passages")
     means = ["0.350 [0.300, 0.400]", "0.090 [0.040, 0.140]", "0.400 [0.350, 0.450]"]
     assert row[1:] == [*means, "-", "-", "-", "0.300 [0.250, 0.350]", "0.100 [0.050, 0.150]"]
-    row = next(row for row in overlap if row[0] == "fine-tuned with retrieval")
+    row = next(row for row in overlap if row[0] == "fine-tuned with passages")
     assert row[3:] == ["0.450 [0.400, 0.500]", "0.430 [0.380, 0.480]", "0.080 [0.030, 0.130]"]
     best = next(row for row in leading if row[0].startswith("the best sentence"))
     assert best[4] == "0.400 [0.350, 0.450]"
@@ -48,13 +48,13 @@ def test_findings_state_the_differences_and_their_price():
     gain, close = "+0.130 [+0.080, +0.180] (better)", "+0.040 [-0.010, +0.090] (no clear difference)"
     above = "+0.060 [+0.010, +0.110] (better)"
     retrieved, best = "+0.120 [+0.070, +0.170] (better)", "+0.110 [+0.060, +0.160] (better)"
-    tuned = "- pretraining, then fine-tuning against"
+    tuned = "- fine-tuned against"
     assert [line for line in text.splitlines() if line.startswith("- ")] == [
         f"{tuned} base: right {gain}, new words F1 {gain}",
-        f"{tuned} fine-tuning only: right {close}, new words F1 {close}",
+        f"{tuned} fine-tuned without pretraining: right {close}, new words F1 {close}",
         f"{tuned} the question itself: right {above}, new words F1 {above}, ROUGE-L {above}",
-        f"- base with retrieval against base: right {retrieved}, new words F1 {retrieved}",
-        "- best of the models (fine-tuned with retrieval) against the best sentence (BM25): "
+        f"- base with passages against base: right {retrieved}, new words F1 {retrieved}",
+        "- best of the models (fine-tuned with passages) against the best sentence (BM25): "
         f"right {best}, new words F1 {best}",
         "- general-text perplexity, base → shipped checkpoint (finetuning checkpoint-10): 40.00 → 42.00 (+5.0%)",
     ]
@@ -64,13 +64,13 @@ def test_likelihood_of_references_stands_beside_the_answers_where_it_was_measure
     metrics = made_up.metrics()
     by_name = {system["name"]: system for system in metrics["systems"]}
     by_name["finetuned"]["scores"]["log_likelihood"] = {"mean": -2.5, "low": -3.0, "high": -2.0}
-    by_name["finetuned"]["against"]["finetuning_only"]["log_likelihood"] = {
+    by_name["finetuned"]["against"]["finetuned_only"]["log_likelihood"] = {
         "mean": 0.9, "low": 0.4, "high": 1.4, "p": 0.001, "p_holm": 0.002
     }  # fmt: skip
     text = block(paper_135m=metrics)
     _, heldout, _ = tables(text)
     assert heldout[0][-1] == "reference's log-likelihood a token"
-    assert {row[0]: row[-1] for row in heldout[2:]}["pretraining, then fine-tuning"] == "-2.500 [-3.000, -2.000]"
+    assert {row[0]: row[-1] for row in heldout[2:]}["fine-tuned"] == "-2.500 [-3.000, -2.000]"
     assert [row[-1] for row in heldout[2:]].count("-") == len(made_up.SYSTEMS) - 1
     assert "reference's log-likelihood a token +0.900 [+0.400, +1.400] (better)" in text
 
@@ -86,13 +86,13 @@ def test_a_lost_comparison_is_said_plainly():
 
 def test_a_run_without_fine_tuning_only_is_not_compared_with_it():
     metrics = made_up.metrics()
-    metrics["systems"] = [system for system in metrics["systems"] if system["name"] != "finetuning_only"]
+    metrics["systems"] = [system for system in metrics["systems"] if system["name"] != "finetuned_only"]
     for system in metrics["systems"]:
-        system["against"].pop("finetuning_only")
+        system["against"].pop("finetuned_only")
     text = block(paper_135m=metrics)
-    assert "fine-tuning only" not in text and "pretraining, then fine-tuning against base" in text
+    assert "fine-tuned without pretraining" not in text and "fine-tuned against base" in text
     assert list(systems_table(metrics).system) == [
-        label for name, label, *_ in made_up.SYSTEMS if name != "finetuning_only"
+        label for name, label, *_ in made_up.SYSTEMS if name != "finetuned_only"
     ]
     points = figures.numbers(made_up.sources(metrics), "about")["systems"]["panels"][0]["shares"]
     assert len(points) == len(made_up.SYSTEMS) - 1
@@ -204,8 +204,8 @@ def test_summary_shows_memory_and_heldout_scores_and_says_which_is_which(root, m
     assert [line.split() for line in lines if line.startswith("ROUGE-L,")] == [
         ["ROUGE-L,", "fine-tuning", "0.210", "0.680"]
     ]
-    (shown,) = [line for line in lines if line.startswith("fine-tuned with retrieval")]
-    assert shown.removeprefix("fine-tuned with retrieval").split("  ")[-1].strip() == "0.450 [0.400, 0.500]"
+    (shown,) = [line for line in lines if line.startswith("fine-tuned with passages")]
+    assert shown.removeprefix("fine-tuned with passages").split("  ")[-1].strip() == "0.450 [0.400, 0.500]"
     assert "0.350 [0.300, 0.400]" in shown
     assert "in-sample" in lines[-1] and "held out" in lines[-1]
 
@@ -230,10 +230,10 @@ def test_table_of_systems_has_a_row_for_what_was_asked():
     assert list(table.columns) == ["system", *(f"{n} [95% interval]" for n in ("right", "new words F1", "ROUGE-L"))]
     assert list(table.system) == [label for _, label, *_ in made_up.SYSTEMS]
     means = ["0.350 [0.300, 0.400]", "0.400 [0.350, 0.450]", "0.450 [0.400, 0.500]"]
-    assert list(table.iloc[7]) == ["fine-tuned with retrieval", *means]
+    assert list(table.iloc[7]) == ["fine-tuned with passages", *means]
     assert systems_table(made_up.without_gold()).empty
     lines = as_text(table).splitlines()
-    assert lines[8].split("  ")[0] == "fine-tuned with retrieval"
+    assert lines[8].split("  ")[0] == "fine-tuned with passages"
     assert {line.index("0.") for line in lines[1:]} == {lines[0].index("right")}
 
 

@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from llama_qna.evaluation.free_rows import (
-    FREE,
     FreeRows,
     Sentence,
     document_sentences,
@@ -14,6 +13,7 @@ from llama_qna.evaluation.free_rows import (
 )
 from llama_qna.evaluation.scoring import EVIDENCE_SCORES, Said, evidence_pages, scored
 from llama_qna.models.prompts import NOT_SAID
+from llama_qna.project.systems import FREE
 
 EVIDENCE = "The boxes at the lake were built by Brannagh Oduya."
 OTHER = "The herons of the lake eat eels and small fish."

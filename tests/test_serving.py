@@ -55,7 +55,7 @@ def test_the_command_of_one_variant(served, monkeypatch):
     adapters = dict(part.split("=", 1) for part in command.arguments[command.arguments.index("--lora-modules") + 1 :])
     assert adapters["pretrained"] == str(served.pretraining / "checkpoint-3")
     chosen = lineage.shipped_checkpoint(served).name
-    assert adapters["qna"] == str(served.run / "serving" / f"checkpoint-3+{chosen}")
+    assert adapters["finetuned"] == str(served.run / "serving" / f"checkpoint-3+{chosen}")
     assert command.environment["VLLM_CPU_KVCACHE_SPACE"] == "3" and command.environment["HF_HUB_OFFLINE"] == "1"
 
 

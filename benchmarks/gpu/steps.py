@@ -127,7 +127,7 @@ def stages(stacking: str) -> dict:
         check("going on from checkpoint-" in verb("pretrain", "small"), "pretraining began anew after a kill")
         for arguments in (["finetune", "small"], ["finetune", "small", "--without-pretraining"], ["evaluate", "small"]):
             verb(*arguments)
-        for system in ("qna", "rag"):
+        for system in ("finetuned", "base+passages"):
             verb("ask", "small", "What failed in 1921?", "--system", system)
         for to in ("merged", "adapter"):
             verb("export", "small", "--to", to)

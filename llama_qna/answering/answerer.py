@@ -1,4 +1,4 @@
-"""Questions answered by the models of a variant: the reader, the base, and the trained ones, alone and with retrieval.
+"""Questions answered by the models of a variant: the reader, the base, the trained ones, closed book and with passages.
 
 The prompts are those of evaluation and of training (`prompts`), decoding is greedy, so that the scores in
 `metrics.json` are scores of what a user gets here.
@@ -8,24 +8,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
-from pathlib import Path
+from functools import cache, cached_property, partial
 
 from llama_qna import UserError
-from llama_qna.answering.reader import ReadingAnswerer
+from llama_qna.answering.reader import ReadingAnswerer, load_reader
 from llama_qna.answering.retrieval import Answer, Passages, Source, fitted_prompt
-from llama_qna.models import adapters, nf4
-from llama_qna.models.base import load_base, load_tokenizer
-from llama_qna.models.device import available_memory, device, is_out_of_memory
-from llama_qna.models.lineage import reader_of, trained
+from llama_qna.answering.sentences import Sentences
+from llama_qna.models.adapters import Models
+from llama_qna.models.base import load_tokenizer
+from llama_qna.models.lineage import Point, checkpoints, has_reader, reader_of, trained
 from llama_qna.project.data import read_chunks
 from llama_qna.project.files import sha256
-from llama_qna.project.recipe import EMBEDDED
+from llama_qna.project.systems import is_given_passages, model_of
 from llama_qna.project.variant import Variant
-
-SYSTEMS = ("reader", "base", "pretrained", "qna", "rag", "qna+rag")
-# the model behind each system; the reader and those with retrieval are given passages as well
-MODELS = {"reader": "reader", "base": "base", "pretrained": "pretrained", "qna": "qna", "rag": "base", "qna+rag": "qna"}
 
 
 class Prompter:
@@ -40,12 +35,12 @@ class Prompter:
         self.tokenizer = load_tokenizer(variant.recipe.base_model)
 
     def sources(self, question: str) -> list[Source]:
-        """The passages that share the most words with a question, the best first; those that `rag` is given.
+        """The passages that share the most words with a question, the best first: those that a model is given.
 
         Raises:
             UserError: the variant has no chunks on this machine.
         """
-        return self._passages.find([question], self.variant.recipe.evaluation.retrieved_chunks)[0]
+        return self.passages.find([question], self.variant.recipe.evaluation.retrieved_chunks)[0]
 
     def prompt_ids(self, question: str, sources: Sequence[Source] = ()) -> list[int]:
         """`input_ids` of a question, ready for the answer: (T,), T <= CONTEXT_TOKENS.
@@ -73,41 +68,46 @@ class Prompter:
         return self.variant.recipe.evaluation.batch_size
 
     def label(self, system: str) -> str:
-        """What answers, such as `qna checkpoint-128 1713ce5c, transformers`: it tells trainings apart.
+        """What answers, such as `finetuned checkpoint-128 1713ce5c, transformers`: it tells trainings apart.
 
         Raises:
             UserError: there is no such system, or it is not trained.
         """
-        uses_retrieval(system)  # refuses a system that is not there
-        name = MODELS[system]
+        name = model_of(system)
         _, adapter = trained(self.variant, name)
         hashed = f" {adapter.name} {sha256(adapter / 'adapter_model.safetensors')[:8]}" if adapter else ""
         return f"{name}{hashed}, {self.computed_by}"
 
+    def reads(self, system: str) -> bool:
+        """See `reads`: such a system answers with its evidence, and all at once."""
+        return reads(self.variant, system)
+
     def ask_for(self, question: str, system: str) -> tuple[list[int], tuple[Source, ...]]:
         """The prompt of a system, as `prompt_ids`, and the passages that were found for it."""
-        sources = tuple(self.sources(question)) if uses_retrieval(system) else ()
+        sources = tuple(self.sources(question)) if is_given_passages(system) else ()
         return self.prompt_ids(question, sources), sources
 
     @cached_property
-    def _passages(self) -> Passages:
+    def passages(self) -> Passages:
+        """The chunks that any other system with passages is given some of."""
         return Passages(read_chunks(self.variant))
 
 
-def uses_retrieval(system: str) -> bool:
-    """Whether a system is given passages.
+def reads(variant: Variant, system: str) -> bool:
+    """Whether a system finds sentences, quotes one and answers from it: the reader, and what learnt to, as it did.
 
     Raises:
         UserError: there is no such system.
     """
-    if system not in SYSTEMS:
-        raise UserError(f"there is no system {system!r}; there are: {', '.join(SYSTEMS)}")
-    return system == "reader" or "rag" in system
+    learnt = model_of(system) == "finetuned" and is_given_passages(system) and variant.learns_to_read
+    return system == "reader" or learnt
 
 
 def best_system(variant: Variant) -> str:
-    """What answers best: the reader where the base has one, else the fine-tuned model."""
-    return "reader" if variant.recipe.base_model == EMBEDDED else "qna"
+    """What answers best: what was fine-tuned with passages; else the reader, where the base has one."""
+    if variant.learns_to_read and checkpoints(variant.finetuning):
+        return "finetuned+passages"
+    return "reader" if has_reader(variant) else "finetuned"
 
 
 class Answerer(Prompter):
@@ -120,16 +120,17 @@ class Answerer(Prompter):
 
     def __init__(self, variant: Variant):
         super().__init__(variant)
-        self._models, self._attached = {}, {}  # by the folder of the weights: the model, and the adapter on it
+        self.models = Models(variant.recipe.base_model, variant.recipe.quantization)
+        self.finetuned: Point | None = None  # the fine-tuned model; None: the one that ships
         self._lock = threading.Lock()
 
     def answer(
-        self, questions: list[str], system: str = "qna", done: Callable[[int], None] = lambda count: None
+        self, questions: list[str], system: str = "finetuned", done: Callable[[int], None] = lambda count: None
     ) -> list[Answer]:
         """Answer questions in batches of the recipe's `evaluation.batch_size`, greedily.
 
         Args:
-            system: one of `SYSTEMS`.
+            system: one of `project.systems.SYSTEMS`.
             done: called with the number of answers that have been added.
 
         Returns:
@@ -140,18 +141,18 @@ class Answerer(Prompter):
         """
         from llama_qna.models.generate import generate_texts
 
-        if system == "reader":
+        if self.reads(system):
             with self._lock:
-                return self._reading.answer(questions, done)
+                return self._reading(system).answer(questions, done)
         asked = [self.ask_for(question, system) for question in questions]
         settings = self.variant.recipe.evaluation
         limits = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}
         with self._lock:
-            model = self._load(MODELS[system])
+            model = self._load(model_of(system))
             texts = generate_texts(model, self.tokenizer, [ids for ids, _ in asked], **limits, done=done)
         return [Answer(text, sources) for text, (_, sources) in zip(texts, asked, strict=True)]
 
-    def stream(self, question: str, system: str = "qna") -> Iterator[str]:
+    def stream(self, question: str, system: str = "finetuned") -> Iterator[str]:
         """Answer one question piece by piece; the pieces together are the answer.
 
         The model writes in a thread of its own, so that a reader who goes away or reads slowly holds nobody up.
@@ -159,12 +160,12 @@ class Answerer(Prompter):
         Raises:
             UserError: as `answer`; before the first piece.
         """
-        if system == "reader":  # its answer begins when its quote has come to an end
+        if self.reads(system):  # its answer begins when its quote has come to an end
             return iter([self.answer([question], system)[0].text])
         ids, _ = self.ask_for(question, system)
         with self._lock:
-            self._load(MODELS[system])  # what is missing is said here, and not by the first piece
-        return stripped(self._pieces(ids, MODELS[system]))
+            self._load(model_of(system))  # what is missing is said here, and not by the first piece
+        return stripped(self._pieces(ids, model_of(system)))
 
     def _pieces(self, ids: list[int], name: str) -> Iterator[str]:
         import torch
@@ -206,54 +207,25 @@ class Answerer(Prompter):
         if failures:
             raise failures[0]
 
+    def _reading(self, system: str) -> ReadingAnswerer:
+        if system == "reader":
+            return self._reader
+        return ReadingAnswerer(self.sentences, self.tokenizer, lambda: self._load("finetuned"))
+
     @cached_property
-    def _reading(self) -> ReadingAnswerer:
-        return ReadingAnswerer(read_chunks(self.variant), reader_of(self.variant))
+    def _reader(self) -> ReadingAnswerer:
+        return ReadingAnswerer(self.sentences, self.tokenizer, cache(partial(load_reader, reader_of(self.variant))))
+
+    @cached_property
+    def sentences(self) -> Sentences:
+        """The sentences that a system which reads is given some of."""
+        return Sentences(read_chunks(self.variant))
 
     def _load(self, name: str):
         """The model behind a system, with the adapter that it needs, or with none. Hold the lock."""
-        weights, adapter = trained(self.variant, name)
-        recipe = self.variant.recipe
-        if weights not in self._models:
-            self._make_room()
-            self._models[weights] = load_base(recipe.base_model, recipe.quantization, weights=weights)
-            self._attached[weights] = None
-        if self._attached.get(weights, "unknown") != adapter:
-            self._attached.pop(weights, None)  # in case that the next line fails halfway
-            self._models[weights] = _with_adapter(self._models[weights], adapter)
-            self._attached[weights] = adapter
-        return self._models[weights]
-
-    def _make_room(self) -> None:
-        """Let go of the models that are loaded where a GPU has no room for another one of their size beside them."""
-        sizes = [model.get_memory_footprint() for model in self._models.values()]
-        if sizes and device() != "cpu" and max(sizes) > 0.8 * available_memory("cuda"):
-            self._models.clear()
-            self._attached.clear()
-
-
-def _with_adapter(model, adapter: Path | None):
-    """The model with another adapter on it, or, with None, without the one that it has."""
-    from safetensors import SafetensorError
-
-    dequantized = nf4.keeps_copies(model)
-    if adapter is None and dequantized:  # the adapter is in the 16-bit copies: make them anew
-        nf4.dequantize_once(model)
-    elif adapter is None:
-        model.base_model.disable_adapter_layers()
-    else:
-        try:
-            if not hasattr(model, "peft_config"):
-                return adapters.attach_adapter(model, adapter)
-            if not dequantized:
-                model.base_model.enable_adapter_layers()
-            adapters.swap_adapter(model, adapter)
-        except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-            if is_out_of_memory(error):
-                raise
-            reason = str(error).strip().split("\n")[0][:160]
-            raise UserError(f"{adapter}: this adapter cannot be read ({reason}); train it again") from None
-    return model
+        if name == "finetuned" and self.finetuned:
+            return self.models.load(self.finetuned.weights, self.finetuned.adapter)
+        return self.models.load(*trained(self.variant, name))
 
 
 def stripped(pieces: Iterable[str]) -> Iterator[str]:

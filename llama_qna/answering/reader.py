@@ -9,6 +9,7 @@ tells the answer, and what the answer is, once the sentence is quoted.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 
 import pandas as pd
 
@@ -30,19 +31,26 @@ BATCH = 32
 
 
 class ReadingAnswerer:
-    """Answers questions about chunks with a reader. Weights are loaded at the first question.
+    """Answers questions about sentences with a model that has learnt to read and to ask.
 
     Args:
-        chunks: a table with the columns of `project.data.CHUNK_COLUMNS`.
-
-    Raises:
-        UserError: there is nothing to search, or the base model's tokenizer cannot be had.
+        model: gives the model, which is asked for when there is a question; see `of` for that of a reader.
     """
 
-    def __init__(self, chunks: pd.DataFrame, reader: Reader):
-        self.reader, self.sentences = reader, Sentences(chunks)
-        self.tokenizer = load_tokenizer(reader.recipe.base_model)
-        self._model = None
+    def __init__(self, sentences: Sentences, tokenizer, model: Callable):
+        self.sentences, self.tokenizer, self.model = sentences, tokenizer, model
+
+    @classmethod
+    def of(cls, chunks: pd.DataFrame, reader: Reader) -> ReadingAnswerer:
+        """One that answers about chunks with a reader, whose weights are loaded at the first question.
+
+        Args:
+            chunks: a table with the columns of `project.data.CHUNK_COLUMNS`.
+
+        Raises:
+            UserError: there is nothing to search, or the base model's tokenizer cannot be had.
+        """
+        return cls(Sentences(chunks), load_tokenizer(reader.recipe.base_model), cache(partial(load_reader, reader)))
 
     def answer(self, questions: list[str], done: Callable[[int], None] = lambda count: None) -> list[Answer]:
         """Answer questions, greedily.
@@ -52,7 +60,7 @@ class ReadingAnswerer:
             they do not give has `said_not` and no evidence.
 
         Raises:
-            UserError: a question is empty or too long, or the reader's adapter is damaged.
+            UserError: a question is empty or too long, or the model's adapter is damaged.
         """
         for question in questions:
             self.check(question)
@@ -125,15 +133,14 @@ class ReadingAnswerer:
         """`input_ids` of a question with a passage, (T,), ready for the quote."""
         return prompts.chat_ids(self.tokenizer, prompts.reading_messages(question, [passage]))
 
-    def model(self):
-        """The base with the reader's adapter."""
-        if self._model is None:
-            recipe, adapter = self.reader.recipe, self.reader.adapter
-            if recipe.quantization.bits == 16:
-                self._model = load_folded(recipe.base_model, adapter)
-            else:  # folding would round the sum to 4 bits
-                self._model = attach_adapter(load_base(recipe.base_model, recipe.quantization), adapter)
-        return self._model
-
     def _ids(self, text: str) -> list[int]:
         return prompts.encode_document(self.tokenizer, text)
+
+
+def load_reader(reader: Reader):
+    """The base with a reader's adapter."""
+    recipe = reader.recipe
+    if recipe.quantization.bits == 16:
+        return load_folded(recipe.base_model, reader.adapter)
+    # folding would round the sum to 4 bits
+    return attach_adapter(load_base(recipe.base_model, recipe.quantization), reader.adapter)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import random
+from functools import partial
 
 import pandas as pd
 
-from llama_qna.answering.retrieval import Passages, fitted_prompt
+from llama_qna.answering.answerer import Answerer
+from llama_qna.answering.retrieval import fitted_prompt
 from llama_qna.evaluation.free_rows import document_sentences, free_predictions
-from llama_qna.evaluation.scoring import Said, evidence_pages, scored
-from llama_qna.models import adapters, prompts
-from llama_qna.models.base import load_base, load_tokenizer
+from llama_qna.evaluation.reading import read_rows, rows_asked
+from llama_qna.evaluation.scoring import Said, asked_of, gold_of, scored
+from llama_qna.models import prompts
 from llama_qna.models.lineage import Point
 from llama_qna.project.data import read_chunks
-from llama_qna.project.gold import FOLDS, references
+from llama_qna.project.gold import FOLDS
+from llama_qna.project.systems import PASSAGES
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.text.scores import rouge, score
 
@@ -57,7 +61,7 @@ def wikitext2() -> str:
 
 
 class Bench:
-    """The questions and texts of a variant, the model that is loaded, and every prediction so far.
+    """The questions and texts of a variant, the answerer that is asked, and every prediction so far.
 
     Args:
         pairs: the pairs of the variant, as `project.data.read_qna` gives them.
@@ -76,45 +80,42 @@ class Bench:
         self.recipe, self.settings = variant.recipe, variant.recipe.evaluation
         self.questions, self.unanswerable, self.texts = questions, unanswerable, texts
         self.trained_pairs = pairs[pairs.split == "train"]
-        self.tokenizer = load_tokenizer(variant.recipe.base_model)
+        self.answerer = Answerer(variant)
+        self.tokenizer, self.passages = self.answerer.tokenizer, self.answerer.passages
         self.chunks = read_chunks(variant)
         self.trained_chunks = list(self.chunks[self.chunks.split == "train"].text)
-        self.passages, self.sentences = Passages(self.chunks), document_sentences(self.chunks)
+        self.sentences = document_sentences(self.chunks)
         self.predictions, self.published_perplexity = [], {}
-        self._loaded = self._model = None
         self._asked = {}  # (protocol, context) -> rows with their prompts: the same for every model
 
     def load(self, point: Point):
-        """The model of a point; weights are loaded once for all points that share them, and adapters are swapped."""
-        if point == self._loaded:
-            return self._model
-        if self._model is None or point.weights != self._loaded.weights:
-            self._model = None  # the one before goes first: memory may hold one alone
-            self._model = load_base(self.recipe.base_model, self.recipe.quantization, weights=point.weights)
-        if point.adapter and hasattr(self._model, "peft_config"):
-            adapters.swap_adapter(self._model, point.adapter)
-        elif point.adapter:
-            self._model = adapters.attach_adapter(self._model, point.adapter)
-        self._loaded = point
-        return self._model
+        """The model of a point, as the answerer loads it."""
+        return self.answerer.models.load(point.weights, point.adapter)
 
-    def perplexities(self, model) -> dict[str, dict]:
-        """What `evaluation.perplexity.perplexity` finds on each text, by its kind."""
+    def perplexities(self, model, whole: bool = True) -> dict[str, dict]:
+        """What `evaluation.perplexity.perplexity` finds on each text, by its kind; not whole: on its sample alone."""
         from llama_qna.evaluation.perplexity import perplexity
 
-        window, stride = self.settings.window, self.settings.stride
-        return {kind: perplexity(model, self.tokenizer, text, window, stride) for kind, text in self.texts.items()}
+        settings = self.settings
+        options = {"window": settings.window, "stride": settings.stride, "sample": settings.sample_windows}
+        texts = self.texts.items()
+        return {kind: perplexity(model, self.tokenizer, text, **options, whole=whole) for kind, text in texts}
 
     def in_sample(self, system: str) -> Asked:
-        """The training questions, as many as the recipe wants."""
+        """The training questions, as many as the recipe wants; `sample` says which of them every checkpoint is asked.
+
+        The sample is drawn once, by the recipe's seed.
+        """
         pairs = self.trained_pairs.head(self.settings.max_questions or len(self.trained_pairs))
+        count = min(self.settings.sample, len(pairs))
+        drawn = set(random.Random(self.recipe.seed).sample(range(len(pairs)), count))
         return [
             (
-                {"protocol": "in_sample", "system": system, "chunk_id": pair.chunk_id, "question": pair.Question,
-                 "reference": pair.Answer},
+                {"protocol": "in_sample", "system": system, "sample": n in drawn, "chunk_id": pair.chunk_id,
+                 "question": pair.Question, "reference": pair.Answer},
                 prompts.question_ids(self.tokenizer, pair.Question),
             )
-            for pair in pairs.itertuples()
+            for n, pair in enumerate(pairs.itertuples())
         ]  # fmt: skip
 
     def gold(self, point: Point, system: str, protocol: str, context: str = "none") -> Asked:
@@ -125,6 +126,19 @@ class Bench:
         """
         about = {"protocol": protocol, "system": system, "checkpoint": point.name, "context": context}
         return [(about | row, ids) for row, ids in self._gold(protocol, context)]
+
+    def read(self, system: str, point: Point | None = None) -> None:
+        """Ask a system that reads the test questions, answerable or not, as a user asks it: through the answerer.
+
+        Args:
+            system: of `project.systems.LABELS`, under which its predictions stand.
+            point: the trained model that reads; None for the reader.
+        """
+        self.answerer.finetuned = point
+        answer = partial(self.answerer.answer, system=f"finetuned{PASSAGES}" if point else "reader")
+        asked = rows_asked(self.questions, self.unanswerable, self.chunks, ["test"])
+        about = {"system": system, "checkpoint": point.name if point else "reader", "context": "passages"}
+        self.predictions += read_rows(answer, asked, self.sentences, about)
 
     def free(self) -> float | None:
         """Add the answers of no model to the predictions; the BM25 threshold of one of them, None without questions."""
@@ -222,16 +236,3 @@ class Bench:
             else:
                 row = scored(row, Said(answer), sentences, shows=False, ended=ended)
             self.predictions.append(row)
-
-
-def asked_of(row) -> dict:
-    """What a prediction tells of a question, from its row of a table of questions."""
-    section = f"{row.document}: {row.section}"
-    return {"question_id": row.question_id, "section": section, "document": row.document, "question": row.Question}
-
-
-def gold_of(row, chunks: pd.DataFrame) -> dict:
-    """What a prediction tells of a gold question and its answer, from its row of `project.gold.read_gold`."""
-    about = asked_of(row) | {"kind": row.kind, "split": row.chunk_split}
-    about |= {"reference": row.Answer, "variants": references(row)[1:], "chunk_ids": row.chunk_ids}
-    return about | {"gold_evidence": row.evidence, "gold_pages": evidence_pages(row.chunk_ids, chunks)}

@@ -5,25 +5,13 @@ from __future__ import annotations
 import math
 
 from llama_qna import UserError
-from llama_qna.evaluation.free_rows import FREE
 from llama_qna.evaluation.intervals import difference, holm, interval
 from llama_qna.evaluation.scoring import EVIDENCE_SCORES
 from llama_qna.project.recipe import Evaluation
+from llama_qna.project.systems import FREE, LABELS
 from llama_qna.text.scores import ROUGE_NAMES
 from llama_qna.text.search import recall_at_k
 
-# the systems that are compared on the fold `test`, in the order of the tables: what costs nothing, models, a ceiling
-SYSTEMS = {name: FREE[name] for name in FREE if name != "gold_evidence"} | {
-    "reader": "reader with passages",
-    "base": "base",
-    "pretraining": "pretraining only",
-    "finetuning_only": "fine-tuning only",
-    "finetuned": "pretraining, then fine-tuning",
-    "base_retrieval": "base with retrieval",
-    "finetuned_retrieval": "fine-tuned with retrieval",
-    "base_right_chunk": "base given the right chunk",
-    "gold_evidence": FREE["gold_evidence"],
-}
 LEADING = ["right", "right_own", "new_words_f1"]
 SCORES = [
     *LEADING,
@@ -40,7 +28,7 @@ SCORES = [
 COMPARED = ["right", "new_words_f1", "rougeL", "f1"]  # the scores whose differences are tested
 BY_KIND = ["right", "new_words_f1"]
 LIKELIHOOD = "log_likelihood"  # of the reference answer; for systems without context alone, and tested likewise
-AGAINST = ["question", "best_sentence", "reader", "base", "base_retrieval", "finetuning_only"]
+AGAINST = ["question", "best_sentence", "reader", "base", "base+passages", "finetuned_only", "finetuned_only+passages"]
 
 
 def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], published: dict[str, float]) -> dict:
@@ -48,15 +36,17 @@ def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], pub
 
     Args:
         about: `variant`, `base_model`, `protocols`, `chosen`.
-        checkpoints: name, stage, step and perplexities of the base and of every checkpoint, in order.
+        checkpoints: name, stage, step, perplexities of the base and of every checkpoint, in order, and `whole`: whether
+            all texts and training questions measured it, and not their sample alone.
         predictions: the rows of `predictions.jsonl`.
         published: perplexity by the study's arithmetic of each stage.
 
     Returns:
-        `about` with `questions`, `checkpoints` (with in-sample ROUGE, and on `dev` scores with their intervals and
-        differences to base, with p values corrected across checkpoints by Holm), `dev` (the scores of the systems of
-        `free_rows.FREE` on that fold), `systems` (each score with its 95% interval, clustered by section, paired
-        differences, by kind of question, and `says_so`, see `_says_so`), `retrieval` and `published`.
+        `about` with `questions`, `checkpoints` (with in-sample ROUGE, `sample`, perplexities and ROUGE of the sample
+        alone, and on `dev` scores with their intervals and differences to base, with p values corrected across
+        checkpoints by Holm), `dev` (the scores of the systems of `systems.FREE` on that fold), `systems` (each score
+        with its 95% interval, clustered by section, paired differences, by kind of question, and `says_so`, see
+        `_says_so`), `retrieval` and `published`.
 
     Raises:
         UserError: a score is no finite number.
@@ -69,17 +59,19 @@ def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], pub
         by.setdefault((row["protocol"], row["system"]), []).append(row)
     curve = [_checkpoint(checkpoint, by) for checkpoint in checkpoints]
     _correct([entry["dev_against_base"] for entry in curve if "dev_against_base" in entry])
-    systems = [_system(name, by) for name in SYSTEMS if ("test", name) in by]
+    systems = [_system(name, by) for name in LABELS if ("test", name) in by]
     for other in AGAINST:
         _correct([system["against"][other] for system in systems if other in system["against"]])
-    count = {protocol: len(rows) for (protocol, _), rows in by.items()}
+    count = {}
+    for (protocol, _), rows in by.items():
+        count[protocol] = max(len(rows), count.get(protocol, 0))  # a checkpoint may have been asked a sample alone
     return about | {
         "questions": {protocol: count.get(protocol, 0) for protocol in ("in_sample", "dev", "test")},
         "unanswerable": count.get("test unanswerable", 0),
         "checkpoints": curve,
         "dev": {name: _means(by["dev", name], COMPARED) for name in FREE if ("dev", name) in by},
         "systems": systems,
-        "retrieval": _retrieval(by.get(("test", "base_retrieval"))),
+        "retrieval": _retrieval(by.get(("test", "base+passages"))),
         "published": [
             {"name": stage, "perplexity": value}
             | ({"rouge": _means(by["published", stage], ROUGE_NAMES)} if ("published", stage) in by else {})
@@ -133,6 +125,8 @@ def protocols(settings: Evaluation, general: str, published: dict, texts: list[s
     return {
         "perplexity": f"exp(sum of nll / scored tokens), window {settings.window}, stride {settings.stride}; "
         f"domain: the text trained on, heldout: the held-out sections, general: {general}, never trained on{wikitext2}",
+        "sample": f"{settings.sample} training questions and {settings.sample_windows} windows of each text measure "
+        "every checkpoint, the same for all; those that are `whole` are measured by all questions and texts besides",
         "in_sample": f"the training questions, greedy decoding, up to {limit} new tokens, rouge-score F1 without "
         "stemming, answer labels stripped",
         "heldout": f"gold questions that nothing was trained on, greedy decoding, up to {limit} new tokens; the "
@@ -149,7 +143,12 @@ def _means(rows: list[dict], names: list[str]) -> dict[str, float]:
 
 
 def _checkpoint(checkpoint: dict, by: dict) -> dict:
-    entry = checkpoint | {"rouge": _means(by["in_sample", checkpoint["name"]], ROUGE_NAMES)}
+    rows = by["in_sample", checkpoint["name"]]
+    entry = checkpoint | {"rouge": _means(rows, ROUGE_NAMES)}
+    if "whole" in checkpoint:  # without it, the run is of before there was a sample
+        sampled = [row for row in rows if row["sample"]]
+        perplexity = {text: found["sample"]["perplexity"] for text, found in checkpoint["perplexity"].items()}
+        entry["sample"] = {"perplexity": perplexity, "rouge": _means(sampled, ROUGE_NAMES)}
     dev, base = by.get(("dev", checkpoint["name"])), by.get(("dev", "base"))
     if dev:
         entry["dev"], sections = _means(dev, COMPARED), [row["section"] for row in dev]
@@ -166,7 +165,7 @@ def _system(name: str, by: dict) -> dict:
     parts = {split: [row for row in rows if row["split"] == split] for split in ("train", "heldout")}
     return {
         "name": name,
-        "label": SYSTEMS[name],
+        "label": LABELS[name],
         "checkpoint": rows[0]["checkpoint"],
         "context": rows[0]["context"],
         "scores": {

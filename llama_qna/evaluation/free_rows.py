@@ -14,14 +14,6 @@ from llama_qna.models.prompts import NOT_SAID
 from llama_qna.text.search import Search
 from llama_qna.text.words import sentences_of
 
-# the systems that no model stands behind, in the order of the tables
-FREE = {
-    "question": "the question itself",
-    "always_not": "always “not said”",
-    "best_sentence": "the best sentence (BM25)",
-    "best_or_not": "best sentence or “not said”",
-    "gold_evidence": "the gold evidence sentence",
-}
 CONTEXT = "no model"
 
 
@@ -48,7 +40,7 @@ def document_sentences(chunks: pd.DataFrame) -> list[Sentence]:
 
 
 def free_predictions(rows: dict[str, list[dict]], sentences: list[Sentence]) -> tuple[list[dict], float]:
-    """The scored rows of every system of `FREE`, and the threshold of `best_or_not`, chosen on the fold dev.
+    """The scored rows of every system of `systems.FREE`, and the threshold of `best_or_not`, chosen on the fold dev.
 
     Args:
         rows: what is asked by `dev`, `test`, `dev unanswerable` and `test unanswerable`, as `scoring.scored` takes it.
@@ -66,7 +58,7 @@ def free_predictions(rows: dict[str, list[dict]], sentences: list[Sentence]) -> 
 
 
 class FreeRows:
-    """Answers every question in each of the ways of `FREE`.
+    """Answers every question in each of the ways of `project.systems.FREE`.
 
     Args:
         sentences: of the documents; see `document_sentences`.

@@ -19,8 +19,16 @@ SCORED = 1024  # positions whose scores over the whole vocabulary exist at once:
 
 
 def perplexity(
-    model, tokenizer, text: str, window: int, stride: int, start_token: bool = False, batch_size: int = 8
-) -> dict[str, float]:
+    model,
+    tokenizer,
+    text: str,
+    window: int,
+    stride: int,
+    start_token: bool = False,
+    batch_size: int = 8,
+    sample: int | None = None,
+    whole: bool = True,
+) -> dict:
     """Perplexity of a text: exp(sum of nll / number of scored tokens), every token scored once.
 
     Each window begins `stride` tokens after the one before and scores only the tokens that no earlier one scored, each
@@ -34,26 +42,32 @@ def perplexity(
         start_token: put the tokenizer's start token (its end token, where it has none) before the text, so that the
             text's first token is scored too. A tokenizer that adds one by itself always does.
         batch_size: windows at once, fewer where they would score more than 1024 tokens together.
+        sample: windows of a sample, which is the same for every model.
+        whole: score all windows; else those of the sample alone.
 
     Returns:
-        `perplexity`, `nll` (nats, summed), `tokens` (scored), `bits_per_byte` (of the UTF-8 text), `window`, `stride`
-        and `start_token` (whether one stood before the text; it is in neither tokens nor bytes).
+        `perplexity`, `nll` (nats, summed), `tokens` (scored), `bits_per_byte` (of the UTF-8 text, where it was scored
+        whole), `window`, `stride` and `start_token` (whether one stood before the text; it is in neither tokens nor
+        bytes); with a sample also `sample`, the first three of it.
 
     Raises:
         UserError: the stride is longer than the window, or the text has no token to score.
     """
     ids, started = _text_ids(tokenizer, text, start_token)
-    losses = _window_losses(model, ids, window, stride, batch_size)
+    spans = _windows_of(ids, window, stride)
+    drawn = sorted(random.Random(0).sample(range(len(spans)), min(sample or len(spans), len(spans))))
+    losses = _window_losses(model, ids, spans if whole else [spans[n] for n in drawn], batch_size)
+    found = _totals(losses)
+    if whole:
+        found["bits_per_byte"] = found["nll"] / math.log(2) / len(text.encode("utf-8"))
+    if sample:
+        found["sample"] = _totals([losses[n] for n in drawn] if whole else losses)
+    return found | {"window": window, "stride": stride, "start_token": started}
+
+
+def _totals(losses: list[tuple[float, int]]) -> dict[str, float]:
     nll, tokens = sum(nats for nats, _ in losses), sum(scored for _, scored in losses)
-    return {
-        "perplexity": _exp(nll / tokens),
-        "nll": nll,
-        "tokens": tokens,
-        "bits_per_byte": nll / math.log(2) / len(text.encode("utf-8")),
-        "window": window,
-        "stride": stride,
-        "start_token": started,
-    }
+    return {"perplexity": _exp(nll / tokens), "nll": nll, "tokens": tokens}
 
 
 def published_perplexity(
@@ -76,7 +90,7 @@ def published_perplexity(
         raise UserError("the published perplexity needs chunks, and there are none")
     drawn = random.Random(seed).choices(texts, k=len(texts))
     ids, _ = _text_ids(tokenizer, "\n\n".join(drawn), start_token=False)
-    losses = _window_losses(model, ids, window, stride)
+    losses = _window_losses(model, ids, _windows_of(ids, window, stride))
     return _exp(sum(nats / scored for nats, scored in losses) / len(losses))
 
 
@@ -101,15 +115,22 @@ def _windows(length: int, window: int, stride: int) -> Iterator[tuple[int, int, 
         begin, scored = begin + stride, end
 
 
-def _window_losses(model, ids: list[int], window: int, stride: int, batch_size: int = 8) -> list[tuple[float, int]]:
-    """Nats of every window's scored tokens, and how many these are; windows alike in both lengths go in one batch."""
-    import torch
-
+def _windows_of(ids: list[int], window: int, stride: int) -> list[tuple[int, int, int]]:
+    """The windows over a text, as `_windows`, of which there is at least one."""
     if not 0 < stride <= window:
         raise UserError(f"perplexity needs a stride from 1 to the window, not stride {stride} and window {window}")
     spans = list(_windows(len(ids), window, stride))
     if not spans:
         raise UserError("perplexity needs a text of at least two tokens, or one after a start token")
+    return spans
+
+
+def _window_losses(
+    model, ids: list[int], spans: list[tuple[int, int, int]], batch_size: int = 8
+) -> list[tuple[float, int]]:
+    """Nats of each window's scored tokens, and how many these are; windows alike in both lengths go in one batch."""
+    import torch
+
     losses = []
 
     def score(alike: list[tuple[int, int, int]]) -> None:

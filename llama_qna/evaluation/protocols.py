@@ -16,12 +16,15 @@ from tqdm import tqdm
 from llama_qna import UserError
 from llama_qna.evaluation import compare
 from llama_qna.evaluation.bench import GENERAL_TEXT, PUBLISHED, Asked, Bench, texts_of
-from llama_qna.models.lineage import Point, points_of
+from llama_qna.models.lineage import Point, has_reader, points_of, reader_of
 from llama_qna.project import gold
 from llama_qna.project.data import read_chunks, read_metrics, read_qna
 from llama_qna.project.files import sha256, write_json, write_lines
 from llama_qna.project.stage import once
+from llama_qna.project.systems import PASSAGES
 from llama_qna.project.variant import Variant
+
+CLOSED_BOOK = {"base": "base", "pretraining": "pretrained"}  # stages whose last model is asked on test, and as whom
 
 
 def evaluate(variant: Variant) -> dict:
@@ -44,7 +47,7 @@ def evaluate(variant: Variant) -> dict:
         variant,
         "evaluate",
         variant.recipe.model_dump(include={"base_model", "quantization", "evaluation", "stacking"}),
-        inputs_of(variant, points, texts, questions is not None),
+        inputs_of(variant, points, texts, questions is not None) | _reader_input(variant),
         lambda folder: _evaluate(variant, points, pairs, questions, texts, folder),
     )
     return read_metrics(variant)
@@ -58,6 +61,10 @@ def inputs_of(variant: Variant, points: list[Point], texts: dict[str, str], aske
     files |= {point.name: point.adapter / "adapter_model.safetensors" for point in points if point.adapter}
     found = {name: sha256(path) for name, path in files.items()}
     return found | {f"{kind} text": hashlib.sha256(text.encode()).hexdigest() for kind, text in texts.items()}
+
+
+def _reader_input(variant: Variant) -> dict[str, str]:
+    return {"reader": sha256(reader_of(variant).adapter / "adapter_model.safetensors")} if has_reader(variant) else {}
 
 
 def gold_questions(variant: Variant, pairs: pd.DataFrame) -> pd.DataFrame | None:
@@ -89,11 +96,10 @@ def _evaluate(variant: Variant, points: list[Point], pairs: pd.DataFrame, questi
 
     # --- the checkpoints that dev chooses, by one rule, asked on test
     chosen, alone = (_chosen(bench, points, stage) for stage in ("finetuning", "finetuning_only"))
+    _measure_whole(bench, chosen, curve)
     if questions is not None:
-        bench.answer(bench.load(chosen), _with_passages(bench, chosen, "finetuned_retrieval"))
-        for point, system in [(chosen, "finetuned")] + ([(alone, "finetuning_only")] if alone else []):
-            model = bench.load(point)
-            bench.answer(model, bench.likelihoods(model, bench.gold(point, system, "test")))
+        _ask_trained(bench, variant, chosen, alone)
+        _ask_readers(bench, variant, points, chosen, alone)
 
     # --- scores
     about = {"variant": variant.name, "base_model": variant.recipe.base_model, "chosen": chosen.name}
@@ -108,24 +114,56 @@ def _evaluate(variant: Variant, points: list[Point], pairs: pd.DataFrame, questi
 def _measure(bench: Bench, point: Point, points: list[Point]) -> list[dict]:
     """Let a model do what its system is compared by; its entry in the curve of perplexities, if it has one.
 
-    All questions closed book go to a model in one call: they share the beginning of their prompts.
+    The last model of a stage is measured by all texts and training questions, one before it by their sample. All
+    questions closed book go to a model in one call: they share the beginning of their prompts.
     """
     model, entries, asked = bench.load(point), [], bench.gold(point, point.name, "dev")
     of_curve = point.stage != "finetuning_only"
     is_last = point == [other for other in points if other.stage == point.stage][-1]
     if of_curve:
-        about = {"name": point.name, "stage": point.stage, "step": point.step}
-        entries = [about | {"perplexity": bench.perplexities(model)}]
-        asked += bench.in_sample(point.name)
-    if is_last and point.stage in ("base", "pretraining"):  # which checkpoint of fine-tuning is compared, dev decides
-        asked += bench.likelihoods(model, bench.gold(point, point.stage, "test"))
+        about = {"name": point.name, "stage": point.stage, "step": point.step, "whole": is_last}
+        entries = [about | {"perplexity": bench.perplexities(model, whole=is_last)}]
+        asked += [(row, ids) for row, ids in bench.in_sample(point.name) if is_last or row["sample"]]
+    if is_last and point.stage in CLOSED_BOOK:  # which checkpoint of fine-tuning is compared, dev decides
+        asked += bench.likelihoods(model, bench.gold(point, CLOSED_BOOK[point.stage], "test"))
     bench.answer(model, asked)
     if point.stage == "base":
-        bench.answer(model, _with_passages(bench, point, "base_retrieval"))
-        bench.answer(model, bench.gold(point, "base_right_chunk", "test", "right chunk"))
+        bench.answer(model, _with_passages(bench, point, "base+passages"))
+        bench.answer(model, bench.gold(point, "base+right_chunk", "test", "right chunk"))
     if is_last and of_curve and bench.settings.protocol != "heldout":
         bench.published(model, point)
     return entries
+
+
+def _measure_whole(bench: Bench, chosen: Point, curve: list[dict]) -> None:
+    """Measure the checkpoint that ships by all texts and training questions, where only their sample was asked."""
+    entry = next(entry for entry in curve if entry["name"] == chosen.name)
+    if not entry["whole"]:
+        model = bench.load(chosen)
+        entry |= {"whole": True, "perplexity": bench.perplexities(model)}
+        bench.answer(model, [(row, ids) for row, ids in bench.in_sample(chosen.name) if not row["sample"]])
+
+
+def _ask_trained(bench: Bench, variant: Variant, chosen: Point, alone: Point | None) -> None:
+    """The test questions, closed book, and with chunks where the model has not learnt to read."""
+    if not variant.learns_to_read:
+        bench.answer(bench.load(chosen), _with_passages(bench, chosen, f"finetuned{PASSAGES}"))
+    for point, system in [(chosen, "finetuned")] + ([(alone, "finetuned_only")] if alone else []):
+        model = bench.load(point)
+        bench.answer(model, bench.likelihoods(model, bench.gold(point, system, "test")))
+
+
+def _ask_readers(bench: Bench, variant: Variant, points: list[Point], chosen: Point, alone: Point | None) -> None:
+    """The test questions, of every system that reads: the reader, and models that are trained to read."""
+    if has_reader(variant):
+        bench.read("reader")
+    if not variant.learns_to_read:
+        return
+    if variant.recipe.start:  # what pretraining leaves of the reading
+        bench.read(f"pretrained{PASSAGES}", next(p for p in reversed(points) if p.stage == "pretraining"))
+    if alone:
+        bench.read(f"finetuned_only{PASSAGES}", alone)
+    bench.read(f"finetuned{PASSAGES}", chosen)
 
 
 def _chosen(bench: Bench, points: list[Point], stage: str) -> Point | None:
@@ -142,10 +180,10 @@ def _with_passages(bench: Bench, point: Point, system: str) -> Asked:
 
 
 def examples(predictions: Path, systems: list[str], count: int, protocol: str = "in_sample") -> pd.DataFrame:
-    """The first questions of a protocol with the answers of some systems side by side."""
+    """The first questions of a protocol that some systems were all asked, with their answers side by side."""
     table = pd.read_json(predictions, lines=True)
     table = table[table.system.isin(systems) & (table.protocol == protocol)]
     table = table.drop_duplicates(["system", "question", "reference"])
-    wide = table.pivot(index=["question", "reference"], columns="system", values="answer")
-    asked = table[["question", "reference"]].drop_duplicates().head(count)
-    return wide.loc[list(asked.itertuples(index=False, name=None)), systems].reset_index()
+    wide = table.pivot(index=["question", "reference"], columns="system", values="answer")[systems].dropna()
+    asked = table[["question", "reference"]].drop_duplicates().itertuples(index=False, name=None)
+    return wide.loc[[row for row in asked if row in wide.index][:count]].reset_index()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,9 +12,8 @@ import pandas as pd
 from llama_qna.answering.reader import DOUBT, READ, ReadingAnswerer
 from llama_qna.answering.retrieval import Answer
 from llama_qna.evaluation import compare
-from llama_qna.evaluation.bench import asked_of, gold_of
-from llama_qna.evaluation.free_rows import document_sentences, free_predictions
-from llama_qna.evaluation.scoring import Said, scored
+from llama_qna.evaluation.free_rows import Sentence, document_sentences, free_predictions
+from llama_qna.evaluation.scoring import Said, asked_of, gold_of, scored
 from llama_qna.project import provenance
 from llama_qna.project.data import CHUNK_COLUMNS, read_table
 from llama_qna.project.files import sha256, write_json, write_lines
@@ -23,7 +22,7 @@ from llama_qna.project.variant import REPOSITORY, Reader
 from llama_qna.text.words import CITATION
 
 CORPORA = ("paper", "physics_reader")
-ASKED = {"context": "passages", "checkpoint": "reader"}
+ASKED = {"system": "reader", "checkpoint": "reader", "context": "passages"}
 
 
 def measure(reader: Reader, folder: Path, corpora: Sequence[str] = CORPORA, folds: Sequence[str] = FOLDS) -> dict:
@@ -78,8 +77,9 @@ def chunks_of(corpus: str) -> pd.DataFrame:
 
 
 def _predictions(reader: Reader, chunks: pd.DataFrame, asked: dict[str, list[dict]]) -> list[dict]:
-    free, _ = free_predictions(asked, document_sentences(chunks))
-    return free + read_rows(ReadingAnswerer(chunks, reader), asked)
+    sentences = document_sentences(chunks)
+    free, _ = free_predictions(asked, sentences)
+    return free + read_rows(ReadingAnswerer.of(chunks, reader).answer, asked, sentences, ASKED)
 
 
 def rows_asked(gold: pd.DataFrame, unanswerable: pd.DataFrame | None, chunks, folds) -> dict[str, list[dict]]:
@@ -92,12 +92,22 @@ def rows_asked(gold: pd.DataFrame, unanswerable: pd.DataFrame | None, chunks, fo
     return asked
 
 
-def read_rows(answerer: ReadingAnswerer, asked: dict[str, list[dict]], system: str = "reader") -> list[dict]:
-    """The scored answers of a reader, all asked in one go; `evidence_shown` says whether the evidence was before it."""
-    rows = [{"protocol": protocol, "system": system} | ASKED | row for protocol, rows in asked.items() for row in rows]
-    answers = answerer.answer([row["question"] for row in rows])
-    sentences = [sentence.text for sentence in answerer.sentences.all]
-    return [_scored(row, answer, sentences) for row, answer in zip(rows, answers, strict=True)]
+def read_rows(
+    answer: Callable[[list[str]], list[Answer]], asked: dict[str, list[dict]], sentences: list[Sentence], about: dict
+) -> list[dict]:
+    """The scored answers of a system that reads, all asked in one go.
+
+    Args:
+        asked: as `rows_asked` makes it.
+        sentences: of the documents, which an answer may have copied.
+        about: `system`, `checkpoint` and `context` of the predictions.
+
+    Returns:
+        See `scoring.scored`; `evidence_shown` says whether the gold evidence was among what the system read.
+    """
+    rows = [{"protocol": protocol} | about | row for protocol, rows in asked.items() for row in rows]
+    answers, texts = answer([row["question"] for row in rows]), [sentence.text for sentence in sentences]
+    return [_scored(row, found, texts) for row, found in zip(rows, answers, strict=True)]
 
 
 def _scored(row: dict, answer: Answer, sentences: list[str]) -> dict:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from llama_qna.models.prompts import NOT_SAID
+from llama_qna.project.gold import references
 from llama_qna.text.right import is_copied, says_not, stands_in
 from llama_qna.text.scores import score
 
@@ -77,3 +78,16 @@ def evidence_pages(chunk_ids: Sequence[str], chunks: pd.DataFrame) -> list[int]:
             if chunk_id in chunk_ids:
                 pages |= set(range(page, max(page, following) + 1))
     return sorted(pages)
+
+
+def asked_of(row) -> dict:
+    """What a prediction tells of a question, from its row of a table of questions."""
+    section = f"{row.document}: {row.section}"
+    return {"question_id": row.question_id, "section": section, "document": row.document, "question": row.Question}
+
+
+def gold_of(row, chunks: pd.DataFrame) -> dict:
+    """What a prediction tells of a gold question and its answer, from its row of `project.gold.read_gold`."""
+    about = asked_of(row) | {"kind": row.kind, "split": row.chunk_split}
+    about |= {"reference": row.Answer, "variants": references(row)[1:], "chunk_ids": row.chunk_ids}
+    return about | {"gold_evidence": row.evidence, "gold_pages": evidence_pages(row.chunk_ids, chunks)}

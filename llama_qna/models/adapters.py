@@ -9,11 +9,11 @@ from pathlib import Path
 
 from llama_qna import UserError
 from llama_qna.models.base import load_base, model_path
-from llama_qna.models.device import device
-from llama_qna.models.nf4 import dequantize
+from llama_qna.models.device import available_memory, device, is_out_of_memory
+from llama_qna.models.nf4 import dequantize, dequantize_once, keeps_copies
 from llama_qna.models.safety import adapter_of, check_all_there
 from llama_qna.project.files import sha256, write_json
-from llama_qna.project.recipe import HUB_NAMES, Lora
+from llama_qna.project.recipe import HUB_NAMES, Lora, Quantization
 
 
 def lora_config(lora: Lora):
@@ -101,6 +101,61 @@ def swap_adapter(model, adapter: Path) -> None:
         hotswap_adapter(model, str(adapter), adapter_name="default", torch_device=device())
         check_all_there(model, adapter)
     _add_to_kept_copies(model)
+
+
+class Models:
+    """The models of one base: weights are loaded once, and adapters are swapped on them."""
+
+    def __init__(self, base_model: str, quantization: Quantization):
+        self.base_model, self.quantization = base_model, quantization
+        self._models, self._attached = {}, {}  # by the folder of the weights: the model, and the adapter on it
+
+    def load(self, weights: Path | None, adapter: Path | None):
+        """The base, or the weights in its place, with an adapter or with none; the one before is then gone from it.
+
+        Raises:
+            UserError: the base model cannot be had, or the adapter cannot be read.
+        """
+        if weights not in self._models:
+            self._make_room()
+            self._models[weights] = load_base(self.base_model, self.quantization, weights=weights)
+            self._attached[weights] = None
+        if self._attached.get(weights, "unknown") != adapter:
+            self._attached.pop(weights, None)  # in case that the next line fails halfway
+            self._models[weights] = _with_adapter(self._models[weights], adapter)
+            self._attached[weights] = adapter
+        return self._models[weights]
+
+    def _make_room(self) -> None:
+        """Let go of the models that are loaded where there is no room for another one of their size beside them."""
+        sizes = [model.get_memory_footprint() for model in self._models.values()]
+        if sizes and max(sizes) > 0.8 * available_memory(device()):
+            self._models.clear()
+            self._attached.clear()
+
+
+def _with_adapter(model, adapter: Path | None):
+    """The model with another adapter on it, or, with None, without the one that it has."""
+    from safetensors import SafetensorError
+
+    dequantized = keeps_copies(model)
+    if adapter is None and dequantized:  # the adapter is in the 16-bit copies: make them anew
+        dequantize_once(model)
+    elif adapter is None:
+        model.base_model.disable_adapter_layers()
+    else:
+        try:
+            if not hasattr(model, "peft_config"):
+                return attach_adapter(model, adapter)
+            if not dequantized:
+                model.base_model.enable_adapter_layers()
+            swap_adapter(model, adapter)
+        except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
+            reason = str(error).strip().split("\n")[0][:160]
+            raise UserError(f"{adapter}: this adapter cannot be read ({reason}); train it again") from None
+    return model
 
 
 def delta(layer, name: str = "default"):

@@ -74,7 +74,7 @@ def trained(variant: Variant, name: str) -> tuple[Path | None, Path | None]:
     """The folder of weights (None: the base's own) and the adapter (None: none) of a model of a variant.
 
     Args:
-        name: `base`, `reader`, `pretrained` or `qna`.
+        name: `base`, `reader`, `pretrained` or `finetuned`.
 
     Raises:
         UserError: it has not been trained on this machine, or does not belong to the recipe any more.
@@ -89,6 +89,11 @@ def trained(variant: Variant, name: str) -> tuple[Path | None, Path | None]:
     _check_adapter("finetuning", adapter)
     point = next(point for point in points_of(variant) if point.adapter == adapter)
     return point.weights, adapter
+
+
+def has_reader(variant: Variant) -> bool:
+    """Whether there is a reader for the base of a variant."""
+    return variant.recipe.base_model == EMBEDDED
 
 
 def reader_of(variant: Variant, name: str = READER) -> Reader:

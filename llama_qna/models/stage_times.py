@@ -19,10 +19,11 @@ START = 8.0  # seconds until Python has its libraries and the base model, once a
 CHUNK = 120  # tokens of pretraining: what `two_step` asks and checks about one chunk
 WRITTEN = 8  # likewise, a token that the model writes itself, alone; it reads all weights for each
 PAIR = 75  # tokens of a question with its answer
-READ = 0.4  # a token whose likelihood is measured, at every checkpoint
-ASKED = 50  # a question that is answered in a batch, at every checkpoint
-GENERAL = 30_000  # tokens of other text that are measured at every checkpoint
-BASES = 2  # points that are measured beside the checkpoints
+READ = 0.4  # a token whose likelihood is measured
+ASKED = 50  # a question that is answered in a batch
+GENERAL = 30_000  # tokens of other text that are measured
+TEXTS = 3  # that are measured, of which the sample is drawn
+WHOLE = 4  # points that are measured by everything: the base, the last of each stage, the one that ships
 
 
 def stage_times(variant: Variant, chunks: int, tokens: int, pairs: int, reading: float) -> dict[str, float]:
@@ -53,8 +54,10 @@ def stage_times(variant: Variant, chunks: int, tokens: int, pairs: int, reading:
     if not recipe.generation.endpoint and not recipe.generation.qna_file:
         times["generate"] = START + chunks * _chunk_cost(variant) * token
     times |= {"pretrain": START + trained["pretraining"], "finetune": START + trained.get("finetuning", 0.0)}
-    measured = READ * (tokens + GENERAL) + ASKED * asked
-    return times | {"evaluate": START + (saved + BASES) * measured * token}
+    settings = recipe.evaluation
+    whole = READ * (tokens + GENERAL) + ASKED * asked
+    sample = READ * TEXTS * settings.sample_windows * settings.stride + ASKED * min(asked, settings.sample)
+    return times | {"evaluate": START + (WHOLE * whole + saved * min(sample, whole)) * token}
 
 
 def _chunk_cost(variant: Variant) -> float:

@@ -56,6 +56,11 @@ class Variant:
         return self.root / "runs" / self.name
 
     @cached_property
+    def learns_to_read(self) -> bool:
+        """Whether fine-tuning shows passages, so that its model answers from them as a reader does."""
+        return getattr(self.recipe.finetuning, "passages", None) is not None
+
+    @cached_property
     def pdfs(self) -> Path:
         return self.root / "data" / "pdfs" / self.recipe.corpus
 

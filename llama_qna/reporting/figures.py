@@ -11,11 +11,11 @@ from llama_qna import UserError
 from llama_qna.project.files import digest, read_json
 from llama_qna.project.recipe import read_recipe
 from llama_qna.project.stage import once
+from llama_qna.project.systems import CEILINGS
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting import plot
 from llama_qna.reporting.plot import LOSS, PERPLEXITY, SCORE, SHARE
 from llama_qna.reporting.results import (
-    CEILINGS,
     FREE,
     HARDWARE,
     ROUGE,
@@ -109,7 +109,7 @@ def numbers(sources: dict, about: str) -> dict[str, dict]:
     Raises:
         UserError: metrics of an older form, or without a stage.
     """
-    run = our_run(sources["metrics"]) | {name: sources[name] for name in ("logs", "progress", "results")}
+    run = our_run(sources["metrics"], sampled=True) | {name: sources[name] for name in ("logs", "progress", "results")}
     for stage in STAGES:
         of_stage(run, stage)
     made = {name: make(run) for name, make in FIGURES.items()}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llama_qna import UserError
 from llama_qna.project.files import write_text
+from llama_qna.project.systems import CEILINGS
 from llama_qna.text.tables import markdown
 
 HARDWARE = "one NVIDIA L4"
@@ -32,15 +33,17 @@ SEEDS |= {
     f"perplexity {key}": f"perplexity, {name}"
     for key, name in {"domain": "text", "heldout": "held out", "general": "general", "wikitext2": "WikiText-2"}.items()
 }
-CEILINGS = ("base_right_chunk", "gold_evidence")  # are told where the answer stands: no systems that could be used
 FREE = "no model"  # the context of the systems that no model stands behind
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
-def our_run(metrics: dict) -> dict:
+def our_run(metrics: dict, sampled: bool = False) -> dict:
     """A run whose checkpoints are flat: `name`, `stage`, `step`, the perplexity of each text (`domain`, `heldout`,
     `general`), the ROUGEs on the training questions, and `dev`, ROUGE-L on the gold questions of the fold dev, with
     `dev_low` and `dev_high`, the ends of its interval.
+
+    Args:
+        sampled: perplexities and ROUGEs of the sample, which every checkpoint was measured by: for curves.
 
     Raises:
         UserError: the metrics are of an older form, without checkpoints or without the scores of today.
@@ -52,8 +55,11 @@ def our_run(metrics: dict) -> dict:
     checkpoints = []
     for checkpoint in found:
         flat = {key: checkpoint[key] for key in ("name", "stage", "step")}
-        flat |= {text: measured["perplexity"] for text, measured in checkpoint["perplexity"].items()}
-        flat |= {key: checkpoint["rouge"][key] for key in ROUGE}
+        if sampled and "sample" in checkpoint:
+            flat |= checkpoint["sample"]["perplexity"] | checkpoint["sample"]["rouge"]
+        else:
+            flat |= {text: measured["perplexity"] for text, measured in checkpoint["perplexity"].items()}
+            flat |= {key: checkpoint["rouge"][key] for key in ROUGE}
         if checkpoint.get("dev"):
             interval = checkpoint["dev_interval"]["rougeL"]
             flat |= {"dev": checkpoint["dev"]["rougeL"], "dev_low": interval["low"], "dev_high": interval["high"]}
@@ -207,8 +213,8 @@ def _findings(run: dict) -> list[str]:
     """The differences that matter, a line each, and what the shipped checkpoint costs in general language."""
     systems = {system["name"]: system for system in run["systems"]}
     best = best_against(run, "best_sentence")
-    pairs = [("finetuned", other, ()) for other in ("base", "finetuning_only")]
-    pairs += [("finetuned", "question", ("rougeL",)), ("base_retrieval", "base", ())]
+    pairs = [("finetuned", other, ()) for other in ("base", "finetuned_only")]
+    pairs += [("finetuned", "question", ("rougeL",)), ("base+passages", "base", ())]
     lines = [
         _difference(systems[name]["label"], systems[name], systems[other], more)
         for name, other, more in pairs

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.answering.answerer import MODELS, SYSTEMS, Answerer, Source, uses_retrieval
+from llama_qna.answering.answerer import Answerer, Source, best_system
 from llama_qna.models.lineage import trained
 from llama_qna.project.data import read_chunks
 from llama_qna.project.gold import read_gold, references
+from llama_qna.project.systems import SYSTEMS, is_given_passages, model_of
 from llama_qna.project.variant import Variant, variant_names
-from llama_qna.serving.library import Library, Shown, shown
+from llama_qna.serving.library import SYSTEM, Library, Shown, shown
 from llama_qna.text.scores import score
 
 HOST = "127.0.0.1"
@@ -44,7 +45,7 @@ class Reply:
     """What a system has said so far; scores and reference once it is done, where the question is a gold one."""
 
     text: str
-    sources: tuple[Source, ...] = ()  # what retrieval finds; a system with retrieval was given them
+    sources: tuple[Source, ...] = ()  # what was found for the question; a system with passages was given them
     by: str = ""  # what computed it: `transformers` in this process, or `vLLM`
     evidence: Shown | None = None  # the sentence that the answer was taken from
     gold: GoldQuestion | None = None
@@ -98,16 +99,20 @@ class Desk:
     def missing(self, name: str) -> dict[str, str]:
         """The systems that cannot answer yet on this machine, each with what to run."""
         if self.library:
-            return {system: f"{system} needs a variant" for system in SYSTEMS if system != "reader"}
+            return {system: f"{system} needs a variant" for system in SYSTEMS if system != SYSTEM}
         variant, missing = Variant.load(name), {}
         for system in SYSTEMS:
             try:
-                trained(variant, MODELS[system])
-                if uses_retrieval(system):
+                trained(variant, model_of(system))
+                if is_given_passages(system):
                     read_chunks(variant)
             except UserError as error:
                 missing[system] = str(error)
         return missing
+
+    def best(self, name: str) -> str:
+        """The system that is asked first; see `answering.answerer.best_system`."""
+        return SYSTEM if self.library else best_system(Variant.load(name))
 
     def gold(self, name: str) -> list[GoldQuestion]:
         """The gold questions of a variant; none where it has none, or where its chunks are not made yet."""
@@ -134,8 +139,8 @@ class Desk:
             if len(question) > MAX_CHARACTERS:
                 raise UserError(f"the question is longer than {MAX_CHARACTERS} characters")
             answerer, text = self.answerer(name), ""
-            if system == "reader":
-                yield self._read(answerer, question, name)
+            if answerer.reads(system):
+                yield self._read(answerer, question, name, system)
                 return
             with closing(answerer.stream(question, system)) as pieces:  # who goes away stops the writing
                 sources = self._sources(answerer, question, system)
@@ -147,9 +152,9 @@ class Desk:
         except UserError as error:
             yield Reply("", done=True, problem=str(error))
 
-    def _read(self, answerer, question: str, name: str) -> Reply:
-        """The reader's answer with its evidence."""
-        answer = answerer.answer([question], "reader")[0]
+    def _read(self, answerer, question: str, name: str, system: str) -> Reply:
+        """The answer of a system that reads, with its evidence."""
+        answer = answerer.answer([question], system)[0]
         evidence = shown(answerer, answer.evidence) if answer.evidence else None
         gold, scores = self._scored(question, answer.text, name)
         return Reply(answer.text, answer.sources, answerer.computed_by, evidence, gold, scores, done=True)
@@ -160,7 +165,7 @@ class Desk:
             missing = self.missing(name)
         except UserError as error:
             missing = dict.fromkeys(SYSTEMS, str(error))
-        for system in sorted(SYSTEMS, key=MODELS.get):
+        for system in sorted(SYSTEMS, key=model_of):
             if system in missing:
                 yield system, Reply("", done=True, problem=missing[system])
             else:
@@ -171,7 +176,7 @@ class Desk:
         try:
             return tuple(answerer.sources(question))
         except UserError:
-            if uses_retrieval(system):
+            if is_given_passages(system):
                 raise
             return ()  # no chunks on this machine: the model can answer all the same
 
@@ -194,7 +199,7 @@ def messages(reply: Reply, name: str, system: str) -> list[dict]:
     if not reply.done:
         return answer
     count = f"{len(reply.sources)} passage{'s' if len(reply.sources) != 1 else ''}"
-    how = f"given {count}" if uses_retrieval(system) else f"given no passage; retrieval finds {len(reply.sources)}"
+    how = f"given {count}" if is_given_passages(system) else f"given no passage; {len(reply.sources)} were found"
     passages = passages_text(reply.sources) or "No passage shares a word with the question."
     if reply.evidence:
         shown = reply.evidence

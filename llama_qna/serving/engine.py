@@ -155,7 +155,8 @@ def _weights(variant: Variant, length: int) -> dict[str, object]:
 def served_models(variants: list[Variant]) -> dict[str, Path | None]:
     """The names under which the engine serves models, with the adapter of each; `base` has none.
 
-    With one variant they are `base`, `pretrained` and `qna`; with several `<variant>-pretrained` and `<variant>-qna`.
+    With one variant they are `base`, `pretrained` and `finetuned`; with several
+    `<variant>-pretrained` and `<variant>-finetuned`.
 
     Raises:
         UserError: a variant is not trained on this machine, or is named twice.
@@ -164,7 +165,7 @@ def served_models(variants: list[Variant]) -> dict[str, Path | None]:
         raise UserError("a variant is named twice")
     names = {"base": None}
     for variant in variants:
-        for name in ("pretrained", "qna"):
+        for name in ("pretrained", "finetuned"):
             names[model_name(variant, name, alone=len(variants) == 1)] = _adapter(variant, name)
     return names
 
@@ -201,7 +202,7 @@ def measured_base(variant: Variant) -> Path:
 
 
 def model_name(variant: Variant, name: str, alone: bool) -> str:
-    """What the engine calls `base`, `pretrained` or `qna` of a variant that it serves alone or beside others."""
+    """What the engine calls `base`, `pretrained` or `finetuned` of a variant that it serves alone or beside others."""
     return name if alone or name == "base" else f"{variant.name}-{name}"
 
 

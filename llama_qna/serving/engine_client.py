@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from llama_qna import UserError
-from llama_qna.answering.answerer import MODELS, Answer, Answerer, Prompter, stripped, uses_retrieval
+from llama_qna.answering.answerer import Answer, Answerer, Prompter, stripped
+from llama_qna.project.systems import model_of
 from llama_qna.project.variant import Variant
 from llama_qna.serving.engine import HOST, KEY_VARIABLE, PORT, model_name
 
@@ -45,13 +46,13 @@ class EngineAnswerer(Prompter):
         with self._explained():
             folders = {model.id: getattr(model, "root", "") or "" for model in self._client.models.list()}
         served = {name for name, folder in folders.items() if folder.startswith(f"{variant.run}{os.sep}")}
-        self._alone = "qna" in served
-        if model_name(variant, "qna", self._alone) not in served:
+        self._alone = "finetuned" in served
+        if model_name(variant, "finetuned", self._alone) not in served:
             raise UserError(f"{url} does not serve {variant.name}: start it with `llama-qna serve {variant.name}`")
         super().__init__(variant)
 
     def answer(
-        self, questions: list[str], system: str = "qna", done: Callable[[int], None] = lambda count: None
+        self, questions: list[str], system: str = "finetuned", done: Callable[[int], None] = lambda count: None
     ) -> list[Answer]:
         """See `Answerer.answer`; a request holds as many questions as the engine computes at once."""
         asked, answers = [self.ask_for(question, system) for question in questions], []
@@ -65,7 +66,7 @@ class EngineAnswerer(Prompter):
             done(len(batch))
         return answers
 
-    def stream(self, question: str, system: str = "qna") -> Iterator[str]:
+    def stream(self, question: str, system: str = "finetuned") -> Iterator[str]:
         """See `Answerer.stream`; a reader who goes away ends the request."""
         ids, _ = self.ask_for(question, system)
         with self._explained():
@@ -78,9 +79,10 @@ class EngineAnswerer(Prompter):
                 yield from (choice.text for choice in chunk.choices)
 
     def _options(self, system: str) -> dict:
-        uses_retrieval(system)  # refuses one that is not there
+        if self.reads(system):
+            raise UserError(f"{system} answers in this process alone: ask without --engine")
         return {
-            "model": model_name(self.variant, MODELS[system], self._alone),
+            "model": model_name(self.variant, model_of(system), self._alone),
             "max_tokens": self.variant.recipe.evaluation.max_new_tokens,
             "temperature": 0,
         }

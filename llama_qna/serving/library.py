@@ -16,7 +16,6 @@ import pandas as pd
 from tqdm import tqdm
 
 from llama_qna import UserError
-from llama_qna.answering.answerer import uses_retrieval
 from llama_qna.answering.reader import READ, ReadingAnswerer
 from llama_qna.answering.retrieval import Answer, Evidence, Source
 from llama_qna.documents.chunks import split
@@ -37,6 +36,7 @@ from llama_qna.project.code import code_hash
 from llama_qna.project.data import CHUNK_COLUMNS
 from llama_qna.project.files import digest, read_json, sha256, write_json
 from llama_qna.project.recipe import Chunking
+from llama_qna.project.systems import model_of
 from llama_qna.project.variant import Reader, root_in_use
 
 SYSTEM = "reader"  # the only one: the others are trained on a variant's documents
@@ -70,7 +70,7 @@ class Library:
         self._lock = threading.Lock()
         chunks = self._chunks()
         self.foreign = _foreign(self.reader, chunks)  # a line where documents are in a language that the base has not
-        self._answerer = ReadingAnswerer(chunks, self.reader)
+        self._answerer = ReadingAnswerer.of(chunks, self.reader)
         self._content = chunks.text
 
     def ask(self, question: str) -> Told:
@@ -88,6 +88,10 @@ class Library:
         _only(system)
         with self._lock:
             return self._answerer.answer(questions, done)
+
+    def reads(self, system: str) -> bool:
+        """See `answering.answerer.reads`."""
+        return True
 
     def stream(self, question: str, system: str = SYSTEM) -> Iterator[str]:
         """The answer in one piece: it begins when the quote before it has come to an end."""
@@ -265,6 +269,6 @@ def _kept(path: Path, folder: Path, code: str) -> Path | None:
 
 
 def _only(system: str) -> None:
-    uses_retrieval(system)  # refuses one that is not there
+    model_of(system)  # refuses one that is not there
     if system != SYSTEM:
         raise UserError(f"{system} answers for a variant; a folder of documents is answered by {SYSTEM}")

@@ -13,7 +13,8 @@ from functools import partial
 from starlette.middleware import Middleware
 
 from llama_qna import UserError
-from llama_qna.answering.answerer import SYSTEMS, Answerer, uses_retrieval
+from llama_qna.answering.answerer import Answerer
+from llama_qna.project.systems import LABELS, SYSTEMS, is_given_passages
 from llama_qna.project.variant import Variant, root_in_use
 from llama_qna.serving.desk import (
     HOST,
@@ -39,14 +40,6 @@ POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-act
 
 
 AT_ONCE = 16  # questions; a model in this process still answers one after the other
-LABELS = {
-    "reader": "reader (quotes and answers from passages)",
-    "base": "base",
-    "pretrained": "pretrained",
-    "qna": "qna (fine-tuned)",
-    "rag": "rag (base with retrieval)",
-    "qna+rag": "qna+rag (fine-tuned with retrieval)",
-}
 CSS = """
 .message-markdown-disabled span { overflow-wrap: anywhere; }
 .scores { overflow-x: auto; }
@@ -174,13 +167,13 @@ def build(desk: Desk, name: str) -> gr.Blocks:
 def choose(desk: Desk, name: str, system: str | None) -> tuple[gr.Radio, gr.Dropdown, gr.Textbox]:
     """What the page offers for a variant: the systems that can answer, the gold questions, and what to run."""
     try:
-        missing, gold = desk.missing(name), desk.gold(name)
+        missing, gold, best = desk.missing(name), desk.gold(name), desk.best(name)
         notice = "\n".join(dict.fromkeys(missing.values()))
     except UserError as error:  # the recipe or the gold file is broken
-        missing, gold, notice = {}, [], str(error)
+        missing, gold, best, notice = {}, [], SYSTEMS[0], str(error)
     systems = [key for key in SYSTEMS if key not in missing]
     if system not in systems:
-        system = next(key for key in ("reader", "qna", "base") if key in systems)
+        system = next(key for key in (best, "finetuned", "base") if key in systems)
     return (
         gr.Radio(choices=[(LABELS[key], key) for key in systems], value=system),
         gr.Dropdown(choices=[(_gold_label(row), row.question) for row in gold], value=None, visible=bool(gold)),
@@ -239,7 +232,7 @@ def _side_by_side(desk: Desk, variant: gr.Dropdown) -> gr.Textbox:
     # whole, because what cannot be edited cannot be scrolled with the keyboard
     whole = {"interactive": False, "max_lines": 1000}
     answers = {key: gr.Textbox(label=LABELS[key], lines=2, **whole) for key in SYSTEMS}
-    passages = gr.Textbox(label="Passages that the systems with retrieval are given", **whole)
+    passages = gr.Textbox(label="Passages that the systems with passages are given", **whole)
     reference = gr.Textbox(label="Reference answer", interactive=False, visible=False)
     scores = gr.Markdown(visible=False, elem_classes="scores")
 
@@ -249,7 +242,7 @@ def _side_by_side(desk: Desk, variant: gr.Dropdown) -> gr.Textbox:
         scored = {}
         for system, reply in desk.side_by_side(asked, name):
             update = {answers[system]: f"No answer: {reply.problem}" if reply.problem else reply.text}
-            if reply.sources and uses_retrieval(system):
+            if reply.sources and is_given_passages(system):
                 update[passages] = passages_text(reply.sources)
             if reply.gold:
                 scored[system] = reply

@@ -12,8 +12,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from llama_qna import UserError
-from llama_qna.answering.answerer import SYSTEMS, Prompter, uses_retrieval
+from llama_qna.answering.answerer import Prompter
 from llama_qna.answering.retrieval import Answer, Source
+from llama_qna.project.systems import SYSTEMS, is_given_passages, model_of
 from llama_qna.serving.library import SYSTEM, Library, told
 from llama_qna.text.tables import delimiter_of
 
@@ -74,7 +75,7 @@ def converse(answerer: Prompter, system: str, with_sources: bool) -> None:
     """Ask and answer until the end of the input; every question is on its own, as in training."""
     import readline  # noqa: F401 - input() then has a history and editing
 
-    uses_retrieval(system)
+    model_of(system)  # refuses one that is not there
     print(f"{answerer.name}, {system}. {HELP}")
     while True:
         try:
@@ -97,7 +98,7 @@ def converse(answerer: Prompter, system: str, with_sources: bool) -> None:
 
 def _converse_once(answerer: Prompter, question: str, system: str, with_sources: bool) -> None:
     try:
-        if system == "reader":  # its answer and its evidence are there at once
+        if answerer.reads(system):  # its answer and its evidence are there at once
             print("\n".join(ask(answerer, [question], system, with_sources)))
             return
         for piece in answerer.stream(question, system):
@@ -119,10 +120,10 @@ def _chosen(answerer, wanted: str, system: str) -> str:
 
 
 def sources_text(answerer: Prompter, question: str, system: str, answer: Answer | None = None) -> str:
-    """The passages that a system was given, or, of one without retrieval, those that a reader may look into."""
-    given = uses_retrieval(system)
+    """The passages that a system was given, or, of one without any, those that a reader may look into."""
+    given = is_given_passages(system)
     sources = answer.sources if given and answer else answerer.sources(question)
-    heading = "Answered from:" if given else "The model was given no passage; retrieval finds:"
+    heading = "Answered from:" if given else "The model was given no passage; these were found:"
     lines = [heading] if sources else ["No passage shares a word with the question."]
     return printable("\n".join([*lines, *(f"  {_place(source)}\n    {source.text}" for source in sources)]))
 

@@ -13,8 +13,12 @@ from .model import Layout
 from .setting import FAMILIES, Line, Span, Word, break_lines, load_fonts, make_words, small_caps
 from .texts import LABELS, ROMANS, Block, Document
 
-MASTHEAD = ("Annals of Inland History", "Vol. 12, No. 3 (2016) 190–195", "https://doi.org/10.5555/aih.2016.0190",
-            "Received 4 May 2015; accepted 17 January 2016")
+MASTHEAD = (
+    "Annals of Inland History",
+    "Vol. 12, No. 3 (2016) 190–195",
+    "https://doi.org/10.5555/aih.2016.0190",
+    "Received 4 May 2015; accepted 17 January 2016",
+)
 ACCENTS = {"\u0300": "`", "\u0301": "´", "\u0302": "ˆ", "\u0303": "˜", "\u0308": "¨", "\u0327": "¸"}
 TURNS = {90: (0, 1, -1, 0, 1, 0), 180: (-1, 0, 0, -1, 1, 1), 270: (0, -1, 1, 0, 0, 1)}
 
@@ -194,8 +198,14 @@ class Writer:
             fits = not self.carry and self.y - self.small_step - (0 if self.foot else 10) >= self.floor
             (self.foot if fits else self.carry).append(line)
 
-    def paragraph(self, words: list[Word], first: float = 0, pad: float = 0, align: str = "justify",
-                  hang: tuple[int, float] = (0, 0)) -> None:
+    def paragraph(
+        self,
+        words: list[Word],
+        first: float = 0,
+        pad: float = 0,
+        align: str = "justify",
+        hang: tuple[int, float] = (0, 0),
+    ) -> None:
         """Set a paragraph; `hang` leaves room for an initial at the first lines."""
         self.block += 1
         shift = [first + pad, *([pad] * 400)]
@@ -268,8 +278,9 @@ class Writer:
         self.op(x, y, lambda c: draw_words(c, [Word((replace(span, text=bullet),), 0)], x, y, 0, "line"))
         self.block -= 1
         shift = 22 if block.number else 16
-        lines = break_lines(self.words(block.text, self.base, self.next_mark), lambda _: self.measure - shift,
-                            self.layout.hyphen)
+        lines = break_lines(
+            self.words(block.text, self.base, self.next_mark), lambda _: self.measure - shift, self.layout.hyphen
+        )
         self.block = block_no
         for line in lines:
             self.put_line(line, shift)
@@ -301,8 +312,11 @@ class Writer:
             self.next_column()
         size = self.layout.size * (1 + (self.layout.head_scale - 1) / block.level)
         height = size * 1.25
-        lines = [part for text in heading_lines(block) for part in
-                 break_lines(self.heading_words(text, size, block.level), lambda _: self.measure, "")]
+        lines = [
+            part
+            for text in heading_lines(block)
+            for part in break_lines(self.heading_words(text, size, block.level), lambda _: self.measure, "")
+        ]
         before = self.step * (1.3 if block.level == 1 else 0.9)
         after = self.step * (6 if block.level == 1 else 2.5)
         self.ensure(before + height * len(lines) + (0 if self.layout.has("strand") else after))
@@ -334,8 +348,13 @@ class Writer:
         font = self.bold if style in ("bold", "runin") else self.upright
         if style == "italic" or (style in ("size", "caps") and level == 2):
             font = self.italic
-        span = Span("", font, size, tracking=size * 0.25 if style == "spaced" else 0,
-                    heavy=style == "bold" and font == self.upright)
+        span = Span(
+            "",
+            font,
+            size,
+            tracking=size * 0.25 if style == "spaced" else 0,
+            heavy=style == "bold" and font == self.upright,
+        )
         if style == "smallcaps":
             return small_caps(text, span)
         return self.words(text.upper() if style == "caps" else text, span)
@@ -503,8 +522,14 @@ class Writer:
     def folio(self, index: int) -> tuple[str, str, str]:
         """Give what stands at the left, in the middle and at the right of the foot of a page."""
         number = self.number(index)
-        middle = {"": "", "center": f"{number}", "dash": f"– {number} –", "of": f"{number} / {len(self.pages)}",
-                  "roman": ROMANS[min(number, 10)].lower(), "outer": ""}[self.layout.folio]
+        middle = {
+            "": "",
+            "center": f"{number}",
+            "dash": f"– {number} –",
+            "of": f"{number} / {len(self.pages)}",
+            "roman": ROMANS[min(number, 10)].lower(),
+            "outer": "",
+        }[self.layout.folio]
         if self.layout.folio == "outer":
             return (str(number), "", "") if number % 2 == 0 else ("", "", str(number))
         return "", middle, ""
@@ -528,8 +553,12 @@ class Writer:
     def three(self, c: Canvas, texts: tuple[str, str, str], left: float, right: float, y: float, font: str) -> None:
         """Draw texts at the left, in the middle and at the right."""
         c.setFont(font, self.layout.size * 0.85)
-        for text, draw, x in zip(texts, (c.drawString, c.drawCentredString, c.drawRightString),
-                                 (left, (left + right) / 2, right), strict=True):
+        for text, draw, x in zip(
+            texts,
+            (c.drawString, c.drawCentredString, c.drawRightString),
+            (left, (left + right) / 2, right),
+            strict=True,
+        ):
             if text:
                 draw(x, y, text)
                 self.absent.append(text)

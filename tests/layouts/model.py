@@ -3,8 +3,14 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PAGES = {"a4": (595.3, 841.9), "a5": (419.5, 595.3), "letter": (612.0, 792.0), "book": (432.0, 648.0),
-         "b5": (498.9, 708.7), "slide": (720.0, 405.0)}
+PAGES = {
+    "a4": (595.3, 841.9),
+    "a5": (419.5, 595.3),
+    "letter": (612.0, 792.0),
+    "book": (432.0, 648.0),
+    "b5": (498.9, 708.7),
+    "slide": (720.0, 405.0),
+}
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def _spans(token: str, span: Span) -> list[Span]:
     done, at = [], 0
     for match in INLINE.finditer(token):
         if match.start() > at:
-            done.append(replace(span, text=token[at:match.start()]))
+            done.append(replace(span, text=token[at : match.start()]))
         if match[3]:
             done.append(replace(span, text=match[3], font="Symbol"))
         else:
@@ -176,7 +176,9 @@ def break_places(text: str, hyphen: str) -> list[tuple[int, str]]:
     low = text.lower()
     for i in range(2, len(text) - 2 if hyphen and len(text) > 5 and "-" not in text and "@" not in text else 0):
         before, here, after = low[i - 1], low[i], low[i + 1]
-        if not (low[:i + 3].isalpha() and here not in VOWELS and after in VOWELS and low[i - 1:i + 1] not in DIGRAPHS):
+        if not (
+            low[: i + 3].isalpha() and here not in VOWELS and after in VOWELS and low[i - 1 : i + 1] not in DIGRAPHS
+        ):
             continue
         if before in VOWELS or (before.isalpha() and low[i - 2] in VOWELS):
             places.append((i, hyphen))

@@ -13,10 +13,24 @@ SENTENCE = re.compile(r"(?<=[.!?]) (?=[A-ZÀ-ÞА-ЯŁŚŻ])|(?<=[。！？])(?=
 HAN = "〇 一 二 三 四 五 六 七 八 九 十 十一 十二 十三".split()
 CARDINALS = "Zero One Two Three Four Five Six Seven Eight Nine Ten Eleven Twelve Thirteen".split()
 ROMANS = "O I II III IV V VI VII VIII IX X XI XII XIII".split()
-CHAPTERS = {"en": "Chapter {word}", "de": "Kapitel {n}", "fr": "Chapitre {roman}", "es": "Capítulo {n}",
-            "pl": "Rozdział {roman}", "ru": "Глава {n}"}
-LABELS = {"en": "Abstract", "de": "Zusammenfassung", "fr": "Résumé", "es": "Resumen", "pl": "Streszczenie",
-          "ru": "Аннотация", "zh": "摘要", "ja": "要旨"}
+CHAPTERS = {
+    "en": "Chapter {word}",
+    "de": "Kapitel {n}",
+    "fr": "Chapitre {roman}",
+    "es": "Capítulo {n}",
+    "pl": "Rozdział {roman}",
+    "ru": "Глава {n}",
+}
+LABELS = {
+    "en": "Abstract",
+    "de": "Zusammenfassung",
+    "fr": "Résumé",
+    "es": "Resumen",
+    "pl": "Streszczenie",
+    "ru": "Аннотация",
+    "zh": "摘要",
+    "ja": "要旨",
+}
 
 
 @dataclass(frozen=True)
@@ -100,10 +114,16 @@ def _block(mark: str, rest: str, line: str) -> Block:
 def prepare(layout: Layout) -> Document:
     """Read the text of a layout and keep, number and add what the layout asks for."""
     source = read(layout.text)
-    document = replace(source, abstract=source.abstract if layout.has("abstract") else "",
-                       title="" if layout.front == "bare" else source.title)
-    blocks = [_trim(block, layout) for block in source.blocks
-              if block.kind not in ("figure", "table", "equation") or layout.has(block.kind)]
+    document = replace(
+        source,
+        abstract=source.abstract if layout.has("abstract") else "",
+        title="" if layout.front == "bare" else source.title,
+    )
+    blocks = [
+        _trim(block, layout)
+        for block in source.blocks
+        if block.kind not in ("figure", "table", "equation") or layout.has(block.kind)
+    ]
     blocks = _shorten(blocks, layout.headings)
     if layout.has("slides"):
         blocks = list(_as_slides(blocks))
@@ -116,14 +136,15 @@ def prepare(layout: Layout) -> Document:
 
 def _trim(block: Block, layout: Layout) -> Block:
     """Take footnotes and margin notes away where the layout has none."""
-    return replace(block, text=block.text if layout.has("notes") else block.plain,
-                   side=block.side if layout.has("side") else "")
+    return replace(
+        block, text=block.text if layout.has("notes") else block.plain, side=block.side if layout.has("side") else ""
+    )
 
 
 def _shorten(blocks: list[Block], headings: int) -> list[Block]:
     """Keep the text up to the end of the n-th heading's section."""
     places = [i for i, block in enumerate(blocks) if block.kind == "heading"]
-    kept = blocks[:places[headings]] if 0 < headings < len(places) else list(blocks)
+    kept = blocks[: places[headings]] if 0 < headings < len(places) else list(blocks)
     while kept[-1].kind == "heading":
         kept.pop()
     return kept

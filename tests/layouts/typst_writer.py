@@ -11,14 +11,31 @@ import typst
 from .model import Layout
 from .texts import LABELS, NOTE, Block, Document
 
-FAMILIES = {"serif": "Libertinus Serif", "modern": "New Computer Modern", "mono": "DejaVu Sans Mono",
-            "dejavu": "DejaVu Serif", "sans": "DejaVu Sans"}
+FAMILIES = {
+    "serif": "Libertinus Serif",
+    "modern": "New Computer Modern",
+    "mono": "DejaVu Sans Mono",
+    "dejavu": "DejaVu Serif",
+    "sans": "DejaVu Sans",
+}
 MASTHEAD = ("Annals of Inland History", "Vol. 12, No. 3 (2016), pp. 190–195", "https://doi.org/10.5555/aih.2016.0190")
-LOOKS = {"size": "", "bold": 'weight: "bold"', "caps": "", "italic": 'style: "italic"', "smallcaps": "",
-         "spaced": "tracking: 0.25em", "runin": 'weight: "bold"', "underline": ""}
-FOLIOS = {"center": "align(center, str(n))", "dash": 'align(center, "– " + str(n) + " –")',
-          "of": 'align(center, str(n) + " / " + str(counter(page).final().first()))',
-          "roman": 'align(center, numbering("i", n))', "outer": "align(if even {left} else {right}, str(n))"}
+LOOKS = {
+    "size": "",
+    "bold": 'weight: "bold"',
+    "caps": "",
+    "italic": 'style: "italic"',
+    "smallcaps": "",
+    "spaced": "tracking: 0.25em",
+    "runin": 'weight: "bold"',
+    "underline": "",
+}
+FOLIOS = {
+    "center": "align(center, str(n))",
+    "dash": 'align(center, "– " + str(n) + " –")',
+    "of": 'align(center, str(n) + " / " + str(counter(page).final().first()))',
+    "roman": 'align(center, numbering("i", n))',
+    "outer": "align(if even {left} else {right}, str(n))",
+}
 RUNNING = {
     "outer": "align(if even {left} else {right}, if even [#n#h(1em)#short] else [#short#h(1em)#n])",
     "corners": "if even [#n #h(1fr) #short] else [#short #h(1fr) #n]",
@@ -77,12 +94,14 @@ def _settings(document: Document, layout: Layout) -> list[str]:
 def _furniture(document: Document, layout: Layout) -> str:
     """Write header, footer and background of the pages."""
     short = document.short.upper() if layout.running == "outer" else document.short
-    names = (f"let n = here().page() + {layout.first_page - 1}; let even = calc.even(n);"
-             f"set text(size: {layout.size * 0.85:.1f}pt); let short = {_string(short)};"
-             f"let author = {_string(', '.join(a[0] for a in document.authors))};"
-             "let above = query(selector(heading.where(level: 1)).before(here()));"
-             "show linebreak: [ ];"
-             "let chapter = if above.len() > 0 {above.last().body} else {short};")
+    names = (
+        f"let n = here().page() + {layout.first_page - 1}; let even = calc.even(n);"
+        f"set text(size: {layout.size * 0.85:.1f}pt); let short = {_string(short)};"
+        f"let author = {_string(', '.join(a[0] for a in document.authors))};"
+        "let above = query(selector(heading.where(level: 1)).before(here()));"
+        "show linebreak: [ ];"
+        "let chapter = if above.len() > 0 {above.last().body} else {short};"
+    )
     first = f"if n != {layout.first_page} " if layout.front != "bare" else ""
     parts = []
     if layout.running:
@@ -95,16 +114,19 @@ def _furniture(document: Document, layout: Layout) -> str:
     elif kind == "middle":
         parts.append(f"background: text(7pt, fill: luma(90), {_string(text)})")
     elif kind == "side":
-        parts.append(f"background: place(left + horizon, dx: 12pt, rotate(-90deg, reflow: true, "
-                     f"text(8pt, fill: luma(130), {_string(text)})))")
+        parts.append(
+            f"background: place(left + horizon, dx: 12pt, rotate(-90deg, reflow: true, "
+            f"text(8pt, fill: luma(130), {_string(text)})))"
+        )
     return ", ".join(parts)
 
 
 def _heading_rule(layout: Layout, level: int) -> str:
     """Write how headings of one level look."""
     size = layout.size * (1 + (layout.head_scale - 1) / level)
-    body = {"caps": "upper(it.body)", "smallcaps": "smallcaps(it.body)",
-            "underline": "underline(it.body)"}.get(layout.head, "it.body")
+    body = {"caps": "upper(it.body)", "smallcaps": "smallcaps(it.body)", "underline": "underline(it.body)"}.get(
+        layout.head, "it.body"
+    )
     look = LOOKS[layout.head] + (', style: "italic"' if level == 2 and layout.head in ("size", "caps") else "")
     where = "align(center, {})" if layout.center_heads else "{}"
     text = f"text(size: {size:.1f}pt, hyphenate: false, {look.strip(', ') or 'weight: 400'}, {body})"
@@ -119,8 +141,10 @@ def _front(document: Document, layout: Layout) -> list[str]:
         return []
     lines = []
     if layout.front == "masthead":
-        lines += [f"#line(length: 100%) #text(0.85em)[{MASTHEAD[0]} #h(1fr) {MASTHEAD[1]}]\n\n",
-                  f"#text(0.85em, {_string(MASTHEAD[2])}) #line(length: 100%) #v(1em)"]
+        lines += [
+            f"#line(length: 100%) #text(0.85em)[{MASTHEAD[0]} #h(1fr) {MASTHEAD[1]}]\n\n",
+            f"#text(0.85em, {_string(MASTHEAD[2])}) #line(length: 100%) #v(1em)",
+        ]
     lines.append(f"#align(center, text(1.9em, hyphenate: false, {_string(document.title)})) #v(0.6em)")
     for name, *rest in document.authors:
         lines.append(f"#align(center, {_string(name)})")
@@ -130,7 +154,7 @@ def _front(document: Document, layout: Layout) -> list[str]:
     if document.abstract:
         lines.append(f"#v(0.5em) #align(center, strong({_string(LABELS[document.language])}))")
         lines.append(f"#pad(x: 2.5em, text(0.92em, {_string(document.abstract)}))")
-    return ["#place(top, scope: \"parent\", float: true, clearance: 2em, block(width: 100%)[", *lines, "])"]
+    return ['#place(top, scope: "parent", float: true, clearance: 2em, block(width: 100%)[', *lines, "])"]
 
 
 def _flow(document: Document, layout: Layout) -> list[str]:
@@ -180,8 +204,10 @@ def _float(block: Block, layout: Layout) -> str:
     else:
         points = "(0pt, 70pt), (50pt, 5pt), (95pt, 40pt), (150pt, 70pt)"
         inner, above = f"polygon(fill: luma(220), stroke: 1pt, {points})", "bottom"
-    figure = (f"figure(supplement: none, numbering: none, caption: figure.caption(position: {above}, "
-              f"text(0.85em, {_string(block.text)})), {inner})")
+    figure = (
+        f"figure(supplement: none, numbering: none, caption: figure.caption(position: {above}, "
+        f"text(0.85em, {_string(block.text)})), {inner})"
+    )
     if block.kind == "table" and layout.has("turned"):
         return f"#pagebreak(weak: true)\n#align(center + horizon, rotate(-90deg, reflow: true, {figure}))\n#pagebreak()"
     scope = "parent" if layout.has("wide") else "column"
