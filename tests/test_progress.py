@@ -31,13 +31,10 @@ def test_the_start_and_every_checkpoint_answer_and_are_measured_once(shallow_var
             progress(variant, stage, QUESTIONS[:1])
 
 
-def test_questions_are_gold_ones_of_dev_and_without_any_those_of_the_pairs(shallow_variant):
+def test_before_training_it_is_refused_and_questions_are_gold_ones_of_dev_or_those_of_the_pairs(shallow_variant):
+    with pytest.raises(UserError):
+        progress(shallow_variant, "pretrain", QUESTIONS)
     assert set(dev_questions(shallow_variant, 2)) < {question for question, _ in PAIRS}
     write_gold(shallow_variant.gold)
     dev = [question for _, question, *_, fold, _ in GOLD if fold == "dev"]
     assert dev_questions(shallow_variant, 3) == dev
-
-
-def test_a_stage_that_is_not_done_is_refused(shallow_variant):
-    with pytest.raises(UserError):
-        progress(shallow_variant, "pretrain", QUESTIONS)
