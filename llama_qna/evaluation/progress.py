@@ -6,8 +6,6 @@ small fixed sample and takes seconds.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
 from llama_qna import UserError
@@ -70,7 +68,8 @@ def progress(variant: Variant, stage: str, questions: list[str]) -> dict:
 
 
 def _points(variant: Variant, stage: str, questions: list[str]) -> list[dict]:
-    from llama_qna.models.base import load_base, load_tokenizer
+    from llama_qna.models.adapters import Models
+    from llama_qna.models.base import load_tokenizer
     from llama_qna.models.generate import continue_prompts
 
     recipe, states = variant.recipe, _states(variant, stage)
@@ -79,8 +78,8 @@ def _points(variant: Variant, stage: str, questions: list[str]) -> list[dict]:
     found = []
     for number, state in enumerate(states):
         if number < 2:  # what training began with may have an adapter of another shape than its checkpoints
-            model = load_base(recipe.base_model, recipe.quantization, weights=state.weights)
-        model = _with_adapter(model, state.adapter)
+            models = Models(recipe.base_model, recipe.quantization)
+        model = models.load(state.weights, state.adapter)
         said = continue_prompts(
             model, tokenizer, asked, max_new_tokens=ANSWER_TOKENS, batch_size=len(asked), done=lambda count: None
         )
@@ -98,17 +97,6 @@ def _states(variant: Variant, stage: str) -> list[Point]:
         weights, begin = start_of_finetuning(variant)
     trained = checkpoints(variant.stage_folders[stage])
     return [Point("start", begin, weights), *(Point(LAST_OF[stage], adapter, weights) for adapter in trained)]
-
-
-def _with_adapter(model, adapter: Path | None):
-    from llama_qna.models.adapters import attach_adapter, swap_adapter
-
-    if adapter is None:
-        return model
-    if not hasattr(model, "peft_config"):
-        return attach_adapter(model, adapter)
-    swap_adapter(model, adapter)
-    return model
 
 
 def _loss(model, tokenizer, variant: Variant, stage: str, split: str) -> float | None:
