@@ -4,8 +4,11 @@ import json
 import shutil
 import subprocess
 import sys
+from base64 import b64decode
+from io import BytesIO
 
 import pytest
+from PIL import Image
 
 from llama_qna import UserError, publish
 from llama_qna.project.variant import REPOSITORY, Variant
@@ -176,6 +179,17 @@ def test_rouge_stands_beside_right(picked):
     values = {row["name"]: row["values"] for row in numbers["panels"][0]["dots"]}
     assert values["the question itself"] == pytest.approx({"ROUGE-L": 0.27, "right": 0.17})
     assert numbers["title"] == "The question itself as the answer: ROUGE-L 0.27, right 17%"
+
+
+def test_evidence_is_the_marked_part_of_the_page(tmp_path):
+    page = Image.new("RGB", (600, 2000), "white")
+    page.paste("yellow", (50, 980, 550, 1020))
+    content = figures.evidence("Why?", "Because.", "a paper, page 1", page, [(25, 490, 275, 510)], scale=2)
+    png = plot.save(tmp_path, "evidence", content)
+    shown = Image.open(BytesIO(b64decode(read(tmp_path, "evidence")["panels"][0]["picture"]))).convert("RGB")
+    assert shown.width == 600 and shown.height == 40 + 2 * 2 * figures.AROUND
+    assert shown.getpixel((300, shown.height // 2)) == (255, 255, 0)
+    assert png.is_file() and content["title"] == "Why?" and "page 1" in content["note"]
 
 
 def test_summary_shows_answering_and_reading(picked):

@@ -39,7 +39,9 @@ def test_figures_are_what_the_metrics_make(name):
     about = read_recipe(REPOSITORY / name / "variant.yaml").description
     made = figures.numbers(figures.committed_sources(REPOSITORY, name), about)
     assert set(figures.FIGURES) == set(made)  # both variants have gold questions and all records
-    assert committed(REPOSITORY / "figs" / name) == made
+    found = committed(REPOSITORY / "figs" / name)
+    found.pop("evidence", None)  # notebook 10 makes it, of an answer
+    assert found == made
 
 
 def test_figures_of_the_study_are_what_its_numbers_make():

@@ -4,7 +4,9 @@ A maker turns what was measured into the content of one `<name>.json`. The pictu
 else, so that every one can be rebuilt from the file beside it.
 """
 
+from base64 import b64encode
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 from llama_qna import UserError
@@ -33,6 +35,7 @@ TEXTS = {"domain": "trained text", "heldout": "held-out sections", "general": "g
 # of the many systems those that tell the story in one picture; what a run has not is left out
 SHORT = ("question", "best_sentence", "base", "finetuned", "base+passages", "finetuned+passages", "reader")
 SHORT += ("gold_evidence",)
+AROUND = 60  # points of a page above and below a mark
 RUN_STAGES = {"pretraining": "pretrain", "finetuning": "finetune"}  # name in recipe and figures -> of the stage
 
 
@@ -300,6 +303,23 @@ def _summary(run: dict) -> dict | None:
     panels = [_right_or_wrong(systems, "Held-out questions"), _perplexity_panel(run, "Reading")]
     panels[1]["x"] = STEP
     return {"title": _best(run), "note": _asked(run), "panels": panels, "widths": [1.25, 1]}
+
+
+def evidence(question: str, answer: str, source: str, page, boxes: list[tuple], scale: float) -> dict:
+    """An answer above the part of its page on which its sentence is marked; notebook 10 makes it.
+
+    Args:
+        source: document and page, in words.
+        page: PIL's image of the page, with the marks on it.
+        boxes: left, bottom, right and top of each mark in points, y upwards.
+        scale: pixels a point.
+    """
+    top = page.height - scale * (max(box[3] for box in boxes) + AROUND)
+    bottom = page.height - scale * (min(box[1] for box in boxes) - AROUND)
+    part, written = page.crop((0, max(0, int(top)), page.width, min(page.height, int(bottom)))), BytesIO()
+    part.quantize(32).save(written, "PNG", optimize=True)
+    panel = {"title": f"Answer: {answer}", "picture": b64encode(written.getvalue()).decode()}
+    return {"title": question, "note": f"marked: the sentence that it was taken from; {source}", "panels": [panel]}
 
 
 # --- the study's figures

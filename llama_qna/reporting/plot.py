@@ -8,14 +8,18 @@ The numbers are a title, a note and panels. A panel has a `title`, the label `x`
 - `shares`: rows with a `name` and `parts` (kind -> share, or nothing); `low` and `high` are the interval of the first
   part, `dot` is one more share, whose meaning is the panel's `dot`;
 - `dots`: rows with a `name` and `values` (kind -> value);
+- `picture`: a PNG, in base64;
 - `boxes`: rows of boxes, each with a `name` and `text`, read from left to right; `arrows` are pairs of names.
 """
 
 import textwrap
+from base64 import b64decode
+from io import BytesIO
 from pathlib import Path
 
 from matplotlib import style
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 from matplotlib.ticker import PercentFormatter
 
 from llama_qna.project.files import write_json
@@ -36,7 +40,8 @@ def save(folder: Path, name: str, numbers: dict) -> Path:
     write_json(folder / f"{name}.json", numbers)
     figure, png = plot(numbers), folder / f"{name}.png"
     with style.context(["default", STYLE]):  # no date and no version inside: same numbers, same files
-        figure.savefig(png, dpi=150, metadata={"Software": None})
+        sharp = 90 if "picture" in numbers["panels"][0] else 150  # a page is large in a file
+        figure.savefig(png, dpi=sharp, metadata={"Software": None})
         figure.savefig(png.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
     return png
 
@@ -59,6 +64,9 @@ def plot(numbers: dict) -> Figure:
 
 def _height(panels: list[dict], rows: int) -> float:
     """Inches, so that each row of bars or dots gets the same room."""
+    if "picture" in panels[0]:
+        pixels = _image(panels[0])
+        return 1.8 + WIDTH * pixels.shape[0] / pixels.shape[1]
     listed = max(len(panel.get(kind, [])) for panel in panels for kind in ("shares", "dots"))
     return 8.6 if rows > 1 else max(5.6, 2.2 + 0.5 * listed)
 
@@ -218,4 +226,16 @@ def _arrow(axis, begin: tuple[float, float], end: tuple[float, float]) -> None:
     axis.annotate("", (to_x, to_y), (x, y), arrowprops=look)
 
 
-DRAWN = {"curves": _draw_curves, "bars": _draw_bars, "shares": _draw_shares, "dots": _draw_dots, "boxes": _draw_boxes}
+def _draw_picture(axis, panel: dict) -> None:
+    axis.set_axis_off()
+    axis.set_title(textwrap.fill(panel["title"], 95))
+    axis.imshow(_image(panel), interpolation="none")
+
+
+def _image(panel: dict):
+    """The pixels of a panel's picture: (height, width, 3 or 4)."""
+    return imread(BytesIO(b64decode(panel["picture"])), format="png")
+
+
+DRAWN = {"curves": _draw_curves, "bars": _draw_bars, "shares": _draw_shares, "dots": _draw_dots}
+DRAWN |= {"boxes": _draw_boxes, "picture": _draw_picture}
