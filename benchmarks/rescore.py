@@ -104,10 +104,8 @@ def rescore(name: str) -> None:
             write_json(folder / record, read_json(folder / record) | {"rescored": rescored})
 
     # --- what is drawn and written from them
-    stages = (corpus.recipe.pretraining, corpus.recipe.finetuning)
-    logs = [read_json(folder / stage.folder / "log.json") for stage in stages]
-    study = read_json(REPOSITORY / "data" / "published_results.json")
-    for figure, content in figures.numbers(metrics, *logs, study, corpus.recipe.description).items():
+    sources = figures.committed_sources(REPOSITORY, name)
+    for figure, content in figures.numbers(sources, corpus.recipe.description).items():
         plot.save(REPOSITORY / "figs" / name, figure, content)
     write_published_card(REPOSITORY, name)
 

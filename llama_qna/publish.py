@@ -22,12 +22,13 @@ from llama_qna.reporting.reader import reader_block
 from llama_qna.reporting.results import our_run, results_block
 from llama_qna.run import NOTEBOOKS, default_variant
 
+PROGRESS = "progress.json"  # notebooks 06 and 07 write it: a run without notebooks has none
 # what is copied of each stage, with its name there
 FILES = {
     "load": {"chunks.csv": "chunks.csv", "documents.json": "documents.json", "run.json": "load.run.json"},
     "generate": {"qna.csv": "qna.csv", "qna_rejected.csv": "qna_rejected.csv", "run.json": "generate.run.json"},
-    "pretrain": {"log.json": "log.json", "run.json": "run.json"},
-    "finetune": {"log.json": "log.json", "run.json": "run.json"},
+    "pretrain": {"log.json": "log.json", "run.json": "run.json", PROGRESS: PROGRESS},
+    "finetune": {"log.json": "log.json", "run.json": "run.json", PROGRESS: PROGRESS},
     "finetune_only": {"log.json": "log.json", "run.json": "run.json"},
     "repeat": {
         "seeds.json": "seeds.json",
@@ -120,6 +121,7 @@ def _copies(variant: Variant, finished: dict[str, Path]) -> dict[Path, Path]:
         folder / name: targets.get(stage, variant.folder / folder.name) / new_name
         for stage, folder in finished.items()
         for name, new_name in FILES.get(stage, {}).items()
+        if name != PROGRESS or (folder / name).is_file()
     }
 
 

@@ -21,7 +21,7 @@ from llama_qna.reporting.tables import as_text, systems_table
 NOTEBOOKS = REPOSITORY / "notebooks"
 # the stage of each notebook, by its number
 LAST_STAGE = {"01": "load", "02": "load", "03": "load", "04": "generate", "05": "generate", "06": "pretrain"}
-LAST_STAGE |= {"07": "finetune", "08": "evaluate", "09": "figures", "10": "evaluate"}
+LAST_STAGE |= {"07": "finetune", "08": "evaluate", "09": "figures", "10": "figures"}
 
 
 def run_stages(variant: Variant) -> None:

@@ -114,6 +114,12 @@ def metrics(variant="paper_135m"):
     }
 
 
+def sources(metrics):
+    """What the figures of a run with these metrics are made of."""
+    logs = {"pretraining": PRETRAINING_LOG, "finetuning": FINETUNING_LOG}
+    return {"metrics": metrics, "logs": logs, "progress": {}, "results": {}}
+
+
 def without_gold(variant="paper_135m"):
     """A run of a user's corpus: no gold questions, no sections held out, only our own protocol in-sample."""
     content = metrics(variant) | {"chosen": "finetuning checkpoint-20", "retrieval": None}

@@ -4,17 +4,19 @@ import json
 import shutil
 import subprocess
 import sys
+from base64 import b64decode
+from io import BytesIO
 
 import pytest
+from PIL import Image
 
 from llama_qna import UserError, publish
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting import figures, plot
 from tests import fixtures_metrics as made_up
 
-PUBLISHED = json.loads((REPOSITORY / "data" / "published_results.json").read_text(encoding="utf-8"))
-WITHOUT_GOLD = ["perplexity", "training_loss", "rouge", "ours_and_published", "summary"]
-NAMES = ["systems", "memory_and_understanding", *WITHOUT_GOLD]
+WITHOUT_GOLD = ["perplexity", "training_loss"]
+NAMES = ["systems", "rouge_and_right", "memory", *WITHOUT_GOLD, "summary"]
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def picked():
 
 
 def pick(metrics):
-    return figures.numbers(metrics, made_up.PRETRAINING_LOG, made_up.FINETUNING_LOG, PUBLISHED, made_up.ABOUT)
+    return figures.numbers(made_up.sources(metrics), made_up.ABOUT)
 
 
 def measured(variant, content):
@@ -70,10 +72,6 @@ def test_a_run_without_gold_questions_has_no_figures_of_them(variant):
         "trained text",
         "general text",
     ]
-    summary = read(variant.figures, "summary")
-    right = summary["panels"][1]["curves"][-1]
-    assert (right["label"], right["step"], right["value"]) == ("ROUGE-L", [0, 10, 20], [0.21, 0.48, 0.68])
-    assert "in-sample" in summary["note"]
 
 
 def test_publishing_replaces_the_committed_figures(variant):
@@ -83,9 +81,7 @@ def test_publishing_replaces_the_committed_figures(variant):
     (target / "drawn_no_more.png").write_bytes(b"")
     publish._publish_figures(variant)
     assert {path.stem for path in target.iterdir()} == set(NAMES)
-    content = figures.numbers(
-        made_up.metrics(), made_up.PRETRAINING_LOG, made_up.FINETUNING_LOG, PUBLISHED, variant.recipe.description
-    )
+    content = figures.numbers(made_up.sources(made_up.metrics()), variant.recipe.description)
     assert {name: read(target, name) for name in NAMES} == content
 
 
@@ -94,6 +90,28 @@ def test_training_loss_is_what_was_logged(picked):
     for panel, log in zip(panels, (made_up.PRETRAINING_LOG, made_up.FINETUNING_LOG), strict=True):
         assert panel["curves"][0]["step"] == [entry["step"] for entry in log]
         assert panel["curves"][0]["value"] == [entry["loss"] for entry in log]
+
+
+def test_a_held_out_loss_stands_beside_the_training_loss_where_it_was_measured():
+    points = [{"step": step, "trained_loss": 1.0, "heldout_loss": 3.0 - step} for step in (0, 2)]
+    sources = made_up.sources(made_up.metrics()) | {"progress": {"finetuning": {"points": points}}}
+    read, tuned = figures.numbers(sources, made_up.ABOUT)["training_loss"]["panels"]
+    assert len(read["curves"]) == 1
+    assert tuned["curves"][1] == {"label": "held out", "step": [0, 2], "value": [3.0, 1.0]}
+    points[0]["heldout_loss"] = points[1]["heldout_loss"] = None
+    assert len(figures.numbers(sources, made_up.ABOUT)["training_loss"]["panels"][1]["curves"]) == 1
+
+
+def test_the_way_tells_what_the_run_made(picked):
+    assert "way" not in picked  # no records of the stages
+    found = {"load": {"documents": 2, "chunks": 83, "tokens": 11186}, "generate": {"pairs": 129, "rejected": 49}}
+    found |= dict.fromkeys(("pretrain", "finetune"), {"steps": 80, "trained_parameters": 19_500_000})
+    way = figures.numbers(made_up.sources(made_up.metrics()) | {"results": found}, made_up.ABOUT)["way"]
+    (panel,) = way["panels"]
+    texts = {box["name"]: box["text"] for row in panel["boxes"] for box in row}
+    assert texts["PDF"] == "2 documents" and "11,186" in texts["Clean text"] and "129" in texts["Pairs"]
+    assert {name for arrow in panel["arrows"] for name in arrow} == set(texts)
+    plot.plot(way)
 
 
 def test_perplexity_of_three_texts_stands_in_one_picture(picked):
@@ -106,14 +124,11 @@ def test_perplexity_of_three_texts_stands_in_one_picture(picked):
     assert heldout["value"] == [20.0, 15.0, 14.0, 14.5, 15.0]
     assert general["value"] == [40.0, 40.5, 41.0, 42.0, 43.0]
     assert panel["marks"] == {"fine-tuning starts": 12, "shipped checkpoint": 22}
-    assert numbers["title"] == (
-        "Pretraining: perplexity 17.8 → 2.5 on trained text, 20 → 14 held out;\n"
-        "general text 40 → 42 (+5.0%) at the shipped checkpoint"
-    )
+    assert numbers["title"] == "Perplexity in pretraining: trained text 17.8 → 2.5, held-out sections 20 → 14"
 
 
 def test_memory_stands_beside_understanding(picked):
-    numbers = picked["memory_and_understanding"]
+    numbers = picked["memory"]
     memory, understanding = numbers["panels"][0]["curves"]
     assert memory["step"] == understanding["step"] == [0, 6, 12, 22, 32]
     assert memory["value"] == [0.19, 0.20, 0.21, 0.48, 0.68]
@@ -121,75 +136,67 @@ def test_memory_stands_beside_understanding(picked):
     assert list(numbers["panels"][0]["levels"].values()) == [0.26]  # the question itself has as much
     assert understanding["low"] == pytest.approx([0.15, 0.16, 0.17, 0.28, 0.27]) and "low" not in memory
     assert understanding["high"] == pytest.approx([0.22, 0.23, 0.24, 0.35, 0.34])
-    # the title is about the checkpoint that ships, not about the last one
-    assert "0.19 → 0.48 on training questions" in numbers["title"]
-    assert "0.18 → 0.31 on held-out questions" in numbers["title"]
-    assert "87 training questions; 30 gold questions of the fold dev" in numbers["note"]
 
 
-def test_systems_stand_with_their_intervals_beside_the_base(picked):
-    numbers = picked["systems"]
-    right, new_words = numbers["panels"]
-    rouge = [rougeL for *_, rougeL in made_up.SYSTEMS]
-    assert [point["name"] for point in right["points"]] == [label for _, label, *_ in made_up.SYSTEMS]
-    assert [point["mean"] for point in right["points"]] == pytest.approx([mean - 0.1 for mean in rouge])
-    assert [point["mean"] for point in new_words["points"]] == pytest.approx([mean - 0.05 for mean in rouge])
-    assert [(point["low"], point["high"]) for point in right["points"][7:8]] == [
-        (pytest.approx(0.30), pytest.approx(0.40))
-    ]
-    best = "the best sentence (BM25)"
-    assert (right["levels"], new_words["levels"]) == ({best: pytest.approx(0.24)}, {best: pytest.approx(0.29)})
-    kinds = ["the question alone"] * 4 + ["with retrieved chunks"] * 2 + ["with the right chunk"]
-    assert [point["kind"] for point in right["points"]] == ["no model"] * 2 + kinds + ["no model"]
-    # who is given the right chunk, or is the evidence, scores more, but is told where the answer stands
-    assert numbers["title"] == (
-        f"Held-out questions, best model: fine-tuned with passages\nright 0.350, +0.110 [+0.060, +0.160] against {best}"
-    )
-    assert "50 gold questions" in numbers["note"] and "base given the right chunk is a bound" in numbers["note"]
-    assert "the gold evidence sentence is a bound" in numbers["note"]
+def test_a_system_is_right_says_so_or_is_wrong(picked):
+    answerable, unanswerable = picked["systems"]["panels"]
+    names = [label for _, label, *_ in made_up.SYSTEMS]
+    for panel in (answerable, unanswerable):
+        assert [row["name"] for row in panel["shares"]] == names
+        assert all(sum(row["parts"].values()) == pytest.approx(1) for row in panel["shares"] if row["parts"])
+    rights = [row["parts"]["right"] for row in answerable["shares"]]
+    assert rights == pytest.approx([rougeL - 0.1 for *_, rougeL in made_up.SYSTEMS])
+    row = answerable["shares"][7]
+    assert (row["low"], row["high"]) == (pytest.approx(0.30), pytest.approx(0.40))
+    with_evidence = [row["name"] for row in answerable["shares"] if "dot" in row]
+    assert with_evidence == ["the best sentence (BM25)", "the gold evidence sentence"]
+    asked = [row["name"] for row in unanswerable["shares"] if row["parts"]]
+    assert asked == [label for _, label, _, context, _ in made_up.SYSTEMS if context in ("retrieved", "no model")]
+    # who is given the right chunk, or is the evidence, is right more often, but is told where the answer stands
+    assert picked["systems"]["title"] == "Right: fine-tuned with passages 35%, the best sentence (BM25) 24%"
+    assert "50 gold questions" in picked["systems"]["note"]
 
 
-def test_an_interval_is_drawn_from_low_to_high():
-    points = [{"name": "a", "kind": "k", "mean": 0.3, "low": 0.2, "high": 0.5}]
-    panel = dict(title="", x="ROUGE-L (0-1)", y="", points=points, levels={"base": 0.1})
-    (axis,) = plot.plot({"title": "", "panels": [panel]}).axes
+def test_an_interval_is_drawn_from_low_to_high_and_a_row_without_parts_is_named():
+    rows = [{"name": "a", "parts": {"right": 0.3, "wrong": 0.7}, "low": 0.2, "high": 0.5}, {"name": "b", "parts": {}}]
+    (axis,) = plot.plot({"title": "", "panels": [dict(title="", x="", shares=rows)]}).axes
     (bar,) = [collection for collection in axis.collections if hasattr(collection, "get_segments")]
-    (left, row), (right, _) = bar.get_segments()[0]
-    assert (left, right, row) == (pytest.approx(0.2), pytest.approx(0.5), 0)
-    assert [text.get_text() for text in axis.texts] == ["0.300"]
+    (left, _), (right, _) = bar.get_segments()[0]
+    assert (left, right) == (pytest.approx(0.2), pytest.approx(0.5))
+    assert [text.get_text() for text in axis.texts] == ["30%", "70%", "not asked"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b"]
 
 
-def test_rouge_is_of_the_training_questions(picked):
-    numbers = picked["rouge"]
-    panels = numbers["panels"]
-    assert [panel["title"] for panel in panels] == ["ROUGE-1", "ROUGE-2", "ROUGE-L"]
-    assert [panel["curves"][0]["value"] for panel in panels] == [[0.50, 0.7077], [0.40, 0.60], [0.48, 0.68]]
-    assert panels[0]["curves"][0]["step"] == [10, 20]
-    assert panels[0]["levels"] == {"after pretraining": 0.2345, "base model": 0.21}
-    assert numbers["title"] == "ROUGE-L on the training questions rises from 0.21 to 0.68 in fine-tuning"
+def test_names_at_the_ends_of_curves_do_not_lie_on_each_other():
+    curves = [{"label": label, "step": [0, 1], "value": [1.0, 0.5]} for label in ("one", "two", "three")]
+    (axis,) = plot.plot({"title": "", "panels": [dict(title="", x="", y="", curves=curves)]}).axes
+    heights = sorted(text.xy[1] for text in axis.texts)
+    assert len(heights) == 3 and all(above - below > 0.05 for below, above in zip(heights, heights[1:], strict=False))
 
 
-def test_ours_stands_beside_the_study_by_its_own_arithmetic(picked):
-    both = picked["ours_and_published"]
-    panels = both["panels"]
-    assert panels[0]["bars"] == {"base model": [18.0, 6.91, 6.56], "after pretraining": [3.0, 2.4932, 2.4792]}
-    assert panels[3]["bars"]["after fine-tuning"] == pytest.approx([0.69, 0.6920377, 0.3749711])
-    assert [name.split(":")[0] for name in panels[0]["names"]] == ["paper_135m", "Paper-7b", "MK-PhysX-7b"]
-    assert all("in-sample" in name for name in panels[0]["names"])
-    assert "all by the study's arithmetic" in both["note"]
+def test_rouge_stands_beside_right(picked):
+    numbers = picked["rouge_and_right"]
+    values = {row["name"]: row["values"] for row in numbers["panels"][0]["dots"]}
+    assert values["the question itself"] == pytest.approx({"ROUGE-L": 0.27, "right": 0.17})
+    assert numbers["title"] == "The question itself as the answer: ROUGE-L 0.27, right 17%"
 
 
-def test_without_the_studys_arithmetic_our_last_checkpoints_stand_beside_it():
-    both = pick(made_up.without_gold())["ours_and_published"]
-    assert both["panels"][0]["bars"]["base model"][0] == 17.75
-    assert both["panels"][3]["bars"]["after fine-tuning"][0] == 0.68
-    assert "last checkpoint of each stage" in both["note"]
+def test_evidence_is_the_marked_part_of_the_page(tmp_path):
+    page = Image.new("RGB", (600, 2000), "white")
+    page.paste("yellow", (50, 980, 550, 1020))
+    content = figures.evidence("Why?", "Because.", "a paper, page 1", page, [(25, 490, 275, 510)], scale=2)
+    png = plot.save(tmp_path, "evidence", content)
+    shown = Image.open(BytesIO(b64decode(read(tmp_path, "evidence")["panels"][0]["picture"]))).convert("RGB")
+    assert shown.width == 600 and shown.height == 40 + 2 * 2 * figures.AROUND
+    assert shown.getpixel((300, shown.height // 2)) == (255, 255, 0)
+    assert png.is_file() and content["title"] == "Why?" and "page 1" in content["note"]
 
 
-def test_summary_shows_reading_and_answering(picked):
+def test_summary_shows_answering_and_reading(picked):
     left, right = picked["summary"]["panels"]
-    assert left | {"title": ""} == picked["perplexity"]["panels"][0]
-    assert right["points"] == picked["systems"]["panels"][0]["points"]
+    assert right["curves"] == picked["perplexity"]["panels"][0]["curves"]
+    names = [row["name"] for row in left["shares"]]
+    assert names == [label for name, label, *_ in made_up.SYSTEMS if name in figures.SHORT]
 
 
 def test_figures_are_drawn_once_and_again_when_a_number_changes(variant, capsys):
@@ -200,10 +207,10 @@ def test_figures_are_drawn_once_and_again_when_a_number_changes(variant, capsys)
     assert "nothing has changed" in capsys.readouterr().out
 
     content = made_up.metrics()
-    content["checkpoints"][-1]["rouge"]["rouge1"] = 0.8
+    content["checkpoints"][-1]["rouge"]["rougeL"] = 0.8
     measured(variant, content)
     figures.draw(variant)
-    assert read(variant.figures, "rouge")["panels"][0]["curves"][0]["value"] == [0.50, 0.8]
+    assert read(variant.figures, "memory")["panels"][0]["curves"][0]["value"][-1] == 0.8
 
 
 def test_a_picture_can_be_rebuilt_from_its_numbers_to_the_byte(variant, tmp_path):

@@ -95,8 +95,7 @@ def test_a_run_without_fine_tuning_only_is_not_compared_with_it():
     assert list(systems_table(metrics).system) == [
         label for name, label, *_ in made_up.SYSTEMS if name != "finetuned_only"
     ]
-    logs = (made_up.PRETRAINING_LOG, made_up.FINETUNING_LOG)
-    points = figures.numbers(metrics, *logs, PUBLISHED, "about")["systems"]["panels"][0]["points"]
+    points = figures.numbers(made_up.sources(metrics), "about")["systems"]["panels"][0]["shares"]
     assert len(points) == len(made_up.SYSTEMS) - 1
 
 

@@ -4,42 +4,40 @@ A maker turns what was measured into the content of one `<name>.json`. The pictu
 else, so that every one can be rebuilt from the file beside it.
 """
 
+from base64 import b64encode
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.project.files import read_json, sha256
+from llama_qna.project.files import digest, read_json
+from llama_qna.project.recipe import read_recipe
 from llama_qna.project.stage import once
+from llama_qna.project.systems import CEILINGS
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting import plot
-from llama_qna.reporting.plot import LOSS, PERPLEXITY, SCORE
+from llama_qna.reporting.plot import LOSS, PERPLEXITY, SCORE, SHARE
 from llama_qna.reporting.results import (
-    CEILINGS,
     FREE,
     HARDWARE,
-    LEADING,
     ROUGE,
     STAGES,
-    STATES,
     STUDY,
     asked_of,
-    best_against,
-    by_study_arithmetic,
-    chosen,
     last,
     of_stage,
     our_run,
     study,
-    with_interval,
 )
 
-PUBLISHED = f"Published (study), {HARDWARE}, scored on training data"
+PUBLISHED = f"published by the study: {HARDWARE}, all scored on training data"
 STEP, BOTH = "optimizer step", "optimizer step, counted through both stages"
 TEXTS = {"domain": "trained text", "heldout": "held-out sections", "general": "general text", "wikitext2": "WikiText-2"}
-SCORES = {key: LEADING[key] for key in ("right", "new_words_f1")}
-CONTEXTS = {FREE: FREE, "none": "the question alone", "passages": "with passages"}
-CONTEXTS |= {"retrieved": "with retrieved chunks", "right chunk": "with the right chunk"}
-IN_SAMPLE = "the text and questions that it was trained on (in-sample)"
+# of the many systems those that tell the story in one picture; what a run has not is left out
+SHORT = ("question", "best_sentence", "base", "finetuned", "base+passages", "finetuned+passages", "reader")
+SHORT += ("gold_evidence",)
+AROUND = 60  # points of a page above and below a mark
+RUN_STAGES = {"pretraining": "pretrain", "finetuning": "finetune"}  # name in recipe and figures -> of the stage
 
 
 def draw(variant: Variant) -> list[Path]:
@@ -48,18 +46,12 @@ def draw(variant: Variant) -> list[Path]:
     Raises:
         UserError: the run has no metrics or no training log yet.
     """
-    paths = {"evaluate": variant.evaluation / "metrics.json"}
-    paths |= {"pretrain": variant.pretraining / "log.json", "finetune": variant.finetuning / "log.json"}
-    for verb, path in paths.items():
-        if not path.is_file():
-            raise UserError(f"no {path.stem} yet for {variant.name}: run `llama-qna {verb} {variant.name}` first")
-    about, paths["published"] = variant.recipe.description, REPOSITORY / "data" / "published_results.json"
+    sources, about = sources_of(variant), variant.recipe.description
 
     def work(folder: Path) -> dict:
-        found = numbers(*(read_json(path) for path in paths.values()), about)
-        return {"figures": [plot.save(folder, name, content).name for name, content in found.items()]}
+        return {"figures": [plot.save(folder, name, content).name for name, content in numbers(sources, about).items()]}
 
-    inputs = {verb: sha256(path) for verb, path in paths.items()}
+    inputs = {name: digest(content) for name, content in sources.items()}
     record = once(variant, "figures", recipe={"description": about}, inputs=inputs, work=work)
     return [variant.figures / name for name in record["results"]["figures"]]
 
@@ -71,27 +63,62 @@ def draw_published(folder: Path) -> list[Path]:
     return [plot.save(folder, name, content) for name, content in published_numbers(published).items()]
 
 
-def numbers(metrics: dict, pretraining: list, finetuning: list, published: dict, about: str) -> dict[str, dict]:
+def sources_of(variant: Variant) -> dict:
+    """What the figures of a run are made of: see `numbers`.
+
+    Raises:
+        UserError: the run has no metrics or no training log yet.
+    """
+    folders = {name: variant.stage_folders[verb] for name, verb in RUN_STAGES.items()}
+    needed = {"evaluate": variant.evaluation / "metrics.json"}
+    needed |= {RUN_STAGES[name]: folder / "log.json" for name, folder in folders.items()}
+    for verb, path in needed.items():
+        if not path.is_file():
+            raise UserError(f"no {path.stem} yet for {variant.name}: run `llama-qna {verb} {variant.name}` first")
+    records = {name: variant.stage_folders[name] / "run.json" for name in ("load", "generate", *RUN_STAGES.values())}
+    return _gathered(needed["evaluate"], folders, records)
+
+
+def committed_sources(root: Path, name: str) -> dict:
+    """The same of the committed results of a variant."""
+    recipe = read_recipe(root / name / "variant.yaml")
+    folders = {stage: root / name / getattr(recipe, stage).folder for stage in RUN_STAGES}
+    records = {stage: root / "data" / recipe.corpus / f"{stage}.run.json" for stage in ("load", "generate")}
+    records |= {RUN_STAGES[stage]: folder / "run.json" for stage, folder in folders.items()}
+    return _gathered(root / name / "metrics.json", folders, records)
+
+
+def _gathered(metrics: Path, folders: dict[str, Path], records: dict[str, Path]) -> dict:
+    """Read all of it; a record or a `progress.json` that is not there is left out."""
+    return {
+        "metrics": read_json(metrics),
+        "logs": {name: read_json(folder / "log.json") for name, folder in folders.items()},
+        "progress": _there({name: folder / "progress.json" for name, folder in folders.items()}),
+        "results": {name: found["results"] for name, found in _there(records).items()},
+    }
+
+
+def _there(paths: dict[str, Path]) -> dict:
+    return {name: read_json(path) for name, path in paths.items() if path.is_file()}
+
+
+def numbers(sources: dict, about: str) -> dict[str, dict]:
     """The content of every `<name>.json` of a run, by name; a figure whose scores were not measured is left out.
 
     Args:
-        metrics: content of `metrics.json`.
-        pretraining, finetuning: content of the `log.json` of each stage.
-        published: content of `data/published_results.json`.
+        sources: `metrics` (content of `metrics.json`), `logs` and `progress` (of each stage of training), and `results`
+            (what the record of each stage says of itself), as `sources_of` reads them.
         about: model and text, for the notes below the figures.
 
     Raises:
         UserError: metrics of an older form, or without a stage.
     """
-    source = our_run(metrics, sampled=True) | {
-        "logs": dict(zip(STAGES, (pretraining, finetuning), strict=True)),
-        "about": about,
-    }
-    source["study"] = [study(published, key) for key in STUDY]
-    measured = {"systems": bool(metrics.get("systems")), "memory_and_understanding": "dev" in source["checkpoints"][0]}
-    found = {name: make(source) for name, make in FIGURES.items() if measured.get(name, True)}
-    whose = f"{metrics['variant']}: {about}"
-    return {name: content | {"note": f"{whose}; {content['note']}"} for name, content in found.items()}
+    run = our_run(sources["metrics"], sampled=True) | {name: sources[name] for name in ("logs", "progress", "results")}
+    for stage in STAGES:
+        of_stage(run, stage)
+    made = {name: make(run) for name, make in FIGURES.items()}
+    whose = f"{run['variant']}: {about}"
+    return {name: found | {"note": f"{whose}; {found['note']}"} for name, found in made.items() if found}
 
 
 def published_numbers(published: dict) -> dict[str, dict]:
@@ -99,169 +126,216 @@ def published_numbers(published: dict) -> dict[str, dict]:
     return {name: make(published) for name, make in PUBLISHED_FIGURES.items()}
 
 
-def _both_stages(source: dict) -> tuple[list[dict], dict[str, int]]:
+# --- what the makers share
+
+
+def _both_stages(run: dict) -> tuple[list[dict], dict[str, int]]:
     """All checkpoints, steps counted on through both stages, and the steps at which something happens."""
-    before = of_stage(source, "base") + of_stage(source, "pretraining")
+    before = of_stage(run, "base") + of_stage(run, "pretraining")
     start = before[-1]["step"]
-    after = [checkpoint | {"step": start + checkpoint["step"]} for checkpoint in of_stage(source, "finetuning")]
-    ships = next(checkpoint["step"] for checkpoint in before + after if checkpoint["name"] == source["chosen"])
+    after = [checkpoint | {"step": start + checkpoint["step"]} for checkpoint in of_stage(run, "finetuning")]
+    ships = next(checkpoint["step"] for checkpoint in before + after if checkpoint["name"] == run["chosen"])
     return before + after, {"fine-tuning starts": start, "shipped checkpoint": ships}
-
-
-def _change(before: float, after: float) -> str:
-    return f"{'falls' if after < before else 'rises'} from {before:.3g} to {after:.3g}"
-
-
-def _from_to(before: float, after: float) -> str:
-    return f"{before:.3g} → {after:.3g}"
 
 
 def _curve(label: str, checkpoints: list[dict], what: str) -> dict:
     """Steps and values of the checkpoints, or log entries, that have the score; the ends of its intervals, if any."""
-    points = [checkpoint for checkpoint in checkpoints if what in checkpoint]
+    points = [checkpoint for checkpoint in checkpoints if checkpoint.get(what) is not None]
     curve = {"label": label, "step": [point["step"] for point in points], "value": [point[what] for point in points]}
     ends = {end: f"{what}_{end}" for end in ("low", "high")}
     return curve | {end: [point[key] for point in points] for end, key in ends.items() if points and key in points[0]}
 
 
-def _training_loss(source: dict) -> dict:
-    changes = [
-        f"{_change(log[0]['loss'], log[-1]['loss'])} in {stage.replace('fine', 'fine-')}"
-        for stage, log in source["logs"].items()
-    ]
-    curves = {stage: [_curve("loss", log, "loss")] for stage, log in source["logs"].items()}
-    panels = [dict(title=shown, x=STEP, y=LOSS, curves=curves[stage]) for stage, shown in STAGES.items()]
-    return {"title": f"Training loss {' and '.join(changes)}", "note": IN_SAMPLE, "panels": panels}
+def _systems(run: dict, *names: str) -> list[dict]:
+    """The systems with these names, or all of them."""
+    return [system for system in run.get("systems") or [] if not names or system["name"] in names]
 
 
-def _perplexity_panel(source: dict, title: str = "") -> dict:
-    checkpoints, marks = _both_stages(source)
+def _asked(run: dict) -> str:
+    """What the questions and the words in a figure of systems are."""
+    asked = f"{run['questions']['test']} gold questions that nothing was trained or chosen on"
+    return f'{asked}; whiskers: 95% intervals; says so: "The documents do not say."'
+
+
+# --- the figures of a run
+
+
+def _right_or_wrong(systems: list[dict], title: str) -> dict:
+    """The answerable questions: how many a system answers right, how many it declines, how many it gets wrong."""
+    rows = []
+    for system in systems:
+        right, says_so = system["scores"]["right"], system["scores"]["says_so"]["mean"]
+        parts = {"right": right["mean"], "says so": says_so, "wrong": max(0.0, 1 - right["mean"] - says_so)}
+        row = {"name": system["label"], "parts": parts, "low": right["low"], "high": right["high"]}
+        shown = system["scores"].get("evidence_right")
+        rows.append(row | ({"dot": shown["mean"]} if shown else {}))
+    return {"title": title, "x": SHARE, "shares": rows, "dot": "shows the right evidence"}
+
+
+def _unanswerable(systems: list[dict]) -> dict:
+    """The questions on which to say so is right; a system that was not asked them has no parts."""
+    rows = []
+    for system in systems:
+        row, found = {"name": system["label"], "parts": {}}, system["says_so"]
+        if found:
+            right = found["right"]
+            row["parts"] = {"says so": right["mean"], "wrong": 1 - right["mean"]}
+            row |= {"low": right["low"], "high": right["high"]}
+        rows.append(row)
+    return {"title": "Unanswerable questions", "x": SHARE, "shares": rows, "beside": True}
+
+
+def _systems_figure(run: dict) -> dict | None:
+    if not (systems := _systems(run)):
+        return None
+    panels = [_right_or_wrong(systems, "Questions that the documents answer")]
+    if any(system["says_so"] for system in systems):
+        panels.append(_unanswerable(systems))
+        panels[1]["title"] += f" ({run['unanswerable']})"
+    return {"title": _best(run), "note": _asked(run), "panels": panels, "widths": [2, 1][: len(panels)]}
+
+
+def _best(run: dict) -> str:
+    """The model that is right most often, beside the sentence that a search finds."""
+    models = [system for system in _systems(run) if system["context"] != FREE and system["name"] not in CEILINGS]
+    best = max(models, key=lambda s: [s["scores"][score]["mean"] for score in ("right", "new_words_f1")])
+    beside = [best, *_systems(run, "best_sentence")]
+    return "Right: " + ", ".join(f"{system['label']} {system['scores']['right']['mean']:.0%}" for system in beside)
+
+
+def _perplexity_panel(run: dict, title: str = "") -> dict:
+    checkpoints, marks = _both_stages(run)
     texts = {text: name for text, name in TEXTS.items() if text in checkpoints[0]}
     curves = [_curve(name, checkpoints, text) for text, name in texts.items()]
-    return dict(title=title, x=BOTH, y=PERPLEXITY, curves=curves, marks=marks)
+    return {"title": title, "x": BOTH, "y": PERPLEXITY, "curves": curves, "marks": marks}
 
 
-def _perplexity(source: dict) -> dict:
-    unseen = [name for text, name in TEXTS.items() if text in source["checkpoints"][0] and text != "domain"]
+def _perplexity(run: dict) -> dict:
+    unseen = [name for text, name in TEXTS.items() if text in run["checkpoints"][0] and text != "domain"]
     note = f"nothing was trained on what is read here of {' and '.join(unseen)}"
-    return {"title": _read(source), "note": note, "panels": [_perplexity_panel(source)]}
+    return {"title": _read(run), "note": note, "panels": [_perplexity_panel(run)]}
 
 
-def _read(source: dict) -> str:
-    """What reading the text did to perplexity, and what the whole training cost, in two lines."""
-    (base, *_), ships = source["checkpoints"], chosen(source)
-    places = {"domain": "on trained text", "heldout": "held out"}
+def _read(run: dict) -> str:
+    """What reading did to the text trained on and to the sections held out."""
+    base, places = run["checkpoints"][0], {"domain": "trained text", "heldout": "held-out sections"}
     falls = [
-        f"{_from_to(base[text], last(source, 'pretraining', text))} {place}"
+        f"{place} {base[text]:.3g} → {last(run, 'pretraining', text):.3g}"
         for text, place in places.items()
         if text in base
     ]
-    rise = f"{100 * (ships['general'] / base['general'] - 1):+.1f}%"
-    cost = f"general text {_from_to(base['general'], ships['general'])} ({rise}) at the shipped checkpoint"
-    return f"Pretraining: perplexity {', '.join(falls)};\n{cost}"
+    return f"Perplexity in pretraining: {', '.join(falls)}"
 
 
-def _rouge(source: dict) -> dict:
+def _training_loss(run: dict) -> dict:
     panels = []
-    for key, name in ROUGE.items():
-        levels = {STATES[stage]: last(source, stage, key) for stage in ("pretraining", "base")}
-        curve = _curve("fine-tuned", of_stage(source, "finetuning"), key)
-        panels.append(dict(title=name, x=STEP, y=SCORE, curves=[curve], levels=levels))
-    change = _change(*(last(source, stage, "rougeL") for stage in STAGES))
-    title = f"ROUGE-L on the training questions {change} in fine-tuning"
-    return {"title": title, "note": IN_SAMPLE, "panels": panels}
+    for stage, shown in STAGES.items():
+        curves = [_curve("training", run["logs"][stage], "loss")]
+        heldout = _curve("held out", run["progress"].get(stage, {}).get("points", []), "heldout_loss")
+        panels.append({"title": shown, "x": STEP, "y": LOSS, "curves": curves + ([heldout] if heldout["step"] else [])})
+    ends = [f"{run['logs'][stage][0]['loss']:.3g} → {run['logs'][stage][-1]['loss']:.3g}" for stage in STAGES]
+    title = f"Training loss: pretraining {ends[0]}, fine-tuning {ends[1]}"
+    note = "left over every token of the text, right over the answers (and the replayed text, where there is any)"
+    return {"title": title, "note": note, "panels": panels}
 
 
-def _memory_and_understanding(source: dict) -> dict:
-    checkpoints, marks = _both_stages(source)
+def _memory(run: dict) -> dict | None:
+    """The questions trained on beside questions of the fold dev, checkpoint by checkpoint."""
+    checkpoints, marks = _both_stages(run)
     kinds = {"rougeL": "training questions", "dev": "held-out questions"}
-    changes = [f"{_from_to(checkpoints[0][key], chosen(source)[key])} on {kinds[key]}" for key in kinds]
-    panel = dict(title="", x=BOTH, y=SCORE, marks=marks)
-    if "question" in source["dev"]:  # what the score is worth: an echo of the question has it too
-        panel["levels"] = {"the held-out question itself as the answer": source["dev"]["question"]["rougeL"]}
-    panel["curves"] = [_curve(label, checkpoints, what) for what, label in kinds.items()]
-    note = f"{source['questions']['in_sample']} training questions; {source['questions']['dev']} {asked_of(source)} of "
-    note += "the fold dev, with 95% intervals, which choose the checkpoint: the systems are compared on others"
-    title = ",\n".join(changes)
-    return {"title": f"ROUGE-L, base → shipped checkpoint: {title}", "note": note, "panels": [panel]}
+    curves = [_curve(label, checkpoints, what) for what, label in kinds.items()]
+    if not curves[1]["step"]:
+        return None
+    panel = {"title": "", "x": BOTH, "y": SCORE, "curves": curves, "marks": marks}
+    panel["levels"] = {"the question as answer": run["dev"]["question"]["rougeL"]}
+    changes = [f"{label} {curve['value'][0]:.2f} → {curve['value'][-1]:.2f}" for label, curve in zip(
+        ("trained", "held-out"), curves, strict=True)]  # fmt: skip
+    note = f"{run['questions']['dev']} {asked_of(run)} of the fold dev, with 95% intervals, which choose the checkpoint"
+    return {"title": f"ROUGE-L on questions: {', '.join(changes)}", "note": note, "panels": [panel]}
 
 
-def _systems_panel(source: dict, score: str, title: str) -> dict:
-    """A point with its interval for each system, and the mark of what costs nothing."""
-    points = [
-        {"name": system["label"], "kind": CONTEXTS[system["context"]]}
-        | {end: system["scores"][score][end] for end in ("mean", "low", "high")}
-        for system in source["systems"]
+def _rouge_and_right(run: dict) -> dict | None:
+    """That ROUGE is earned by an echo: the same systems by ROUGE-L and by right answers."""
+    if not (systems := _systems(run)):
+        return None
+    kinds = {"rougeL": "ROUGE-L", "right": "right"}
+    rows = [
+        {"name": s["label"], "values": {name: s["scores"][key]["mean"] for key, name in kinds.items()}} for s in systems
     ]
-    free = {system["label"]: system["scores"][score]["mean"] for system in _named(source, "best_sentence")}
-    return dict(title=title, x=f"{SCORES[score]} (0-1)", y="", points=points, levels=free)
+    panel = {"title": "", "x": "score (0-1)", "dots": rows}
+    echo = next(row["values"] for row in rows if row["name"] == _systems(run, "question")[0]["label"])
+    title = f"The question itself as the answer: ROUGE-L {echo['ROUGE-L']:.2f}, right {echo['right']:.0%}"
+    return {"title": title, "note": _asked(run), "panels": [panel]}
 
 
-def _named(source: dict, *names: str) -> list[dict]:
-    return [system for system in source["systems"] if system["name"] in names]
+def _way(run: dict) -> dict | None:
+    """From PDF to score, with what this run made at each place."""
+    if len(found := run["results"]) < 4:
+        return None
+    load, pairs, read, tuned = (found[stage] for stage in ("load", "generate", *RUN_STAGES.values()))
+    rows = [
+        ("PDF", "1 document" if load["documents"] == 1 else f"{load['documents']} documents"),
+        ("Clean text", f"{load['chunks']} chunks, {load['tokens']:,} tokens"),
+        ("Pairs", f"{pairs['pairs']} questions with answers, {pairs['rejected']} rejected"),
+        ("Gold questions", f"{run['questions']['test']} that nothing is trained on"),
+        ("Base model", f"{run['base_model'].split('/')[-1]}, frozen, 4 bits a weight"),
+        ("Pretraining", f"{read['steps']} steps on the text; {read['trained_parameters'] / 1e6:.1f} M trained"),
+        ("Fine-tuning", f"{tuned['steps']} steps on the pairs"),
+        ("Score", "right, wrong or says so, with intervals"),
+        ("Question", "in your own words"),
+        ("Passages", "what a search finds in the text"),
+        ("Model", "answers, or says that the documents do not"),
+        ("Answer", "with its sentence and its page"),
+    ]
+    boxes = [{"name": name, "text": text} for name, text in rows]
+    arrows = [["PDF", "Clean text"], ["Clean text", "Pairs"], ["Base model", "Pretraining"]]
+    arrows += [["Pretraining", "Fine-tuning"], ["Clean text", "Pretraining"], ["Pairs", "Fine-tuning"]]
+    arrows += [["Question", "Passages"], ["Passages", "Model"], ["Fine-tuning", "Model"], ["Model", "Answer"]]
+    arrows += [["Answer", "Score"], ["Gold questions", "Score"]]
+    panel = {"title": "", "boxes": [boxes[:4], boxes[4:8], boxes[8:]], "arrows": arrows}
+    note = "top: what is made of the documents; middle: what is trained; bottom: what is asked"
+    return {"title": "From a PDF to an answer with its page", "note": note, "panels": [panel]}
 
 
-def _best(source: dict) -> str:
-    other = "best_sentence" if _named(source, "best_sentence") else "base"
-    (bar,), best = _named(source, other), best_against(source, other)
-    mean, difference = best["scores"]["right"]["mean"], with_interval(best["against"][other]["right"], "+")
-    return f"Held-out questions, best model: {best['label']}\nright {mean:.3f}, {difference} against {bar['label']}"
+def _summary(run: dict) -> dict | None:
+    """Answering left, reading right, by the systems that tell the story."""
+    if not (systems := _systems(run, *SHORT)):
+        return None
+    panels = [_right_or_wrong(systems, "Held-out questions"), _perplexity_panel(run, "Reading")]
+    panels[1]["x"] = STEP
+    return {"title": _best(run), "note": _asked(run), "panels": panels, "widths": [1.25, 1]}
 
 
-def _asked(source: dict) -> str:
-    bounds = [f"; {system['label']} is a bound" for system in _named(source, *CEILINGS)]
-    asked = f"{source['questions']['test']} {asked_of(source)} that nothing was trained or chosen on"
-    return f"{asked}, with 95% intervals{''.join(bounds)}"
+def evidence(question: str, answer: str, source: str, page, boxes: list[tuple], scale: float) -> dict:
+    """An answer above the part of its page on which its sentence is marked; notebook 10 makes it.
 
-
-def _systems(source: dict) -> dict:
-    panels = [_systems_panel(source, score, name) for score, name in SCORES.items()]
-    return {"title": _best(source), "note": _asked(source), "panels": panels}
-
-
-def _ours_and_published(source: dict) -> dict:
-    """A group of bars for each model; ours by the study's arithmetic where it was measured, else our last checkpoints.
-
-    The study's last checkpoint is also the one that it chose as its best.
+    Args:
+        source: document and page, in words.
+        page: PIL's image of the page, with the marks on it.
+        boxes: left, bottom, right and top of each mark in points, y upwards.
+        scale: pixels a point.
     """
-    alike = by_study_arithmetic(source)
-    known = [alike if alike["checkpoints"] else source] + source["study"]
-    names = [f"{source['variant']}: ours, {source['about']}, in-sample"]
-    names += [f"{m['variant']}: study, {m['base_model']} on the {m['text']}, in-sample" for m in known[1:]]
-    bars = {STATES[stage]: [last(m, stage, "domain") for m in known] for stage in ("base", "pretraining")}
-    panels = [dict(title="Perplexity", x=PERPLEXITY, y="", names=names, bars=bars)]
-    for key, name in ROUGE.items():
-        bars = {STATES["finetuning"]: [last(m, "finetuning", key) for m in known]}
-        panels.append(dict(title=name, x=SCORE, y="", names=names, bars=bars))
-    how = "all by the study's arithmetic" if alike["checkpoints"] else "last checkpoint of each stage"
-    note = f"{how}; texts, questions and tokenizers differ: compare a model with its own base"
-    return {"title": "Ours beside the study, each scored on its training data", "note": note, "panels": panels}
+    top = page.height - scale * (max(box[3] for box in boxes) + AROUND)
+    bottom = page.height - scale * (min(box[1] for box in boxes) - AROUND)
+    part, written = page.crop((0, max(0, int(top)), page.width, min(page.height, int(bottom)))), BytesIO()
+    part.quantize(32).save(written, "PNG", optimize=True)
+    panel = {"title": f"Answer: {answer}", "picture": b64encode(written.getvalue()).decode()}
+    return {"title": question, "note": f"marked: the sentence that it was taken from; {source}", "panels": [panel]}
 
 
-def _summary(source: dict) -> dict:
-    """Reading left, answering right: held-out systems where they were measured, else ROUGE in-sample."""
-    left = _perplexity_panel(source, "Reading")
-    if source.get("systems"):
-        right = _systems_panel(source, "right", "Answering held-out questions")
-        title, note = _best(source), _asked(source)
-    else:
-        after = [of_stage(source, "pretraining")[-1] | {"step": 0}] + of_stage(source, "finetuning")
-        right = dict(title="Answering training questions", x=STEP, y=SCORE)
-        right["curves"] = [_curve(name, after, key) for key, name in ROUGE.items()]
-        rises = _change(*(right["curves"][-1]["value"][end] for end in (0, -1)))
-        title, note = f"ROUGE-L on training questions {rises} in fine-tuning", f"right: {IN_SAMPLE}"
-    return {"title": f"{_read(source)}\n{title}", "note": note, "panels": [left, right]}
+# --- the study's figures
 
 
-def _published(y: str, scores: dict[str, str], keys: list[str], published: dict) -> dict:
+def _published(what: str, y: str, scores: dict[str, str], published: dict) -> dict:
     """The study's checkpoints: a panel a model, a curve a score."""
     panels, changes = [], []
-    for model in (study(published, key) for key in keys):
-        curves = [_curve(f"{model['variant']}, {name}", model["checkpoints"], what) for what, name in scores.items()]
-        panels.append(dict(title=f"{model['variant']}: {model['text']}", x=STEP, y=y, curves=curves))
-        shown = curves[-1:] if scores is ROUGE else curves
-        changes += [f"{curve['label']} {_change(curve['value'][0], curve['value'][-1])}" for curve in shown]
-    return {"title": "\n".join([PUBLISHED, *changes]), "panels": panels}
+    for model in (study(published, key) for key in STUDY):
+        curves = [_curve(name, model["checkpoints"], key) for key, name in scores.items()]
+        curves = [curve for curve in curves if curve["step"]]
+        panels.append({"title": f"{model['variant']}: {model['text']}", "x": STEP, "y": y, "curves": curves})
+        shown = curves[-1 if scores is ROUGE else 0]["value"]
+        changes.append(f"{model['variant']} {shown[0]:.3g} → {shown[-1]:.3g}")
+    return {"title": f"{what}: {', '.join(changes)}", "note": PUBLISHED, "panels": panels}
 
 
 def _published_loss(published: dict) -> dict:
@@ -272,16 +346,22 @@ def _published_loss(published: dict) -> dict:
             every = published["recipe"][key][stage]["logging_steps"]
             entries = enumerate(published["training_loss"][key][stage], start=1)
             curve = _curve("loss", [entry | {"step": every * n} for n, entry in entries], "loss")
-            panels.append(dict(title=f"{name}: {shown}", x=STEP, y=LOSS, curves=[curve]))
-    return {"title": f"{PUBLISHED}\nTraining loss of both models in both stages", "columns": 2, "panels": panels}
+            panels.append({"title": f"{name}: {shown}", "x": STEP, "y": LOSS, "curves": [curve]})
+    return {"title": "The study's training losses", "note": PUBLISHED, "columns": 2, "panels": panels}
 
 
-MAKERS = (_systems, _memory_and_understanding, _perplexity, _training_loss, _rouge, _ours_and_published, _summary)
-FIGURES = {make.__name__.removeprefix("_"): make for make in MAKERS}  # name -> the function that picks its numbers
-STUDY_TEXTS = {"domain": "perplexity on its text", "general": "perplexity on WikiText-2 (not trained on)"}
+FIGURES = {  # name -> the function that picks its numbers, None where they were not measured
+    "way": _way,
+    "systems": _systems_figure,
+    "rouge_and_right": _rouge_and_right,
+    "memory": _memory,
+    "perplexity": _perplexity,
+    "training_loss": _training_loss,
+    "summary": _summary,
+}
+STUDY_TEXTS = {"domain": "its text", "general": "WikiText-2, not trained on"}
 PUBLISHED_FIGURES = {
-    "published_perplexity": partial(_published, PERPLEXITY, {"domain": STUDY_TEXTS["domain"]}, [*STUDY]),
-    "published_general_text": partial(_published, PERPLEXITY, STUDY_TEXTS, ["paper_7b"]),
-    "published_rouge": partial(_published, SCORE, ROUGE, [*STUDY]),
+    "published_perplexity": partial(_published, "The study's perplexity", PERPLEXITY, STUDY_TEXTS),
+    "published_rouge": partial(_published, "The study's ROUGE-L", SCORE, ROUGE),
     "published_training_loss": _published_loss,
 }

@@ -1,25 +1,39 @@
-"""A file of numbers becomes a picture: `plot` knows panels of curves, of bars and of points with intervals, and no run.
+"""A file of numbers becomes a picture: `plot` knows panels of curves, bars, shares, dots and boxes, and no run.
 
-The numbers are a title, a note and panels. A panel has a `title`, the labels `x` and `y` of its axes, and one of
-`curves` (`label`, `step`, `value`), `bars` (label -> a value for each of the panel's `names`) and `points` (`name`,
-`kind`, `mean`, `low`, `high`). `levels` are values worth a line, `marks` are steps worth one; both are name -> place.
+The numbers are a title, a note and panels. A panel has a `title`, the label `x` of its axis, and one of
+
+- `curves`: `label`, `step`, `value`, with `y`, the label of that axis; `levels` (name -> value) and `marks`
+  (name -> step) are lines across and upward;
+- `bars`: label -> a value for each of the panel's `names`;
+- `shares`: rows with a `name` and `parts` (kind -> share, or nothing); `low` and `high` are the interval of the first
+  part, `dot` is one more share, whose meaning is the panel's `dot`;
+- `dots`: rows with a `name` and `values` (kind -> value);
+- `picture`: a PNG, in base64;
+- `boxes`: rows of boxes, each with a `name` and `text`, read from left to right; `arrows` are pairs of names.
 """
 
 import textwrap
+from base64 import b64decode
+from io import BytesIO
 from pathlib import Path
 
 from matplotlib import style
 from matplotlib.figure import Figure
+from matplotlib.image import imread
+from matplotlib.ticker import PercentFormatter
 
 from llama_qna.project.files import write_json
 
 # the labels of the axes that are drawn in a way of their own
-PERPLEXITY, SCORE, LOSS = "perplexity (lower is better)", "ROUGE F1 (0-1)", "training loss"
+PERPLEXITY, SCORE, LOSS = "perplexity (lower is better)", "ROUGE F1 (0-1)", "loss (nats a token)"
+SHARE = "share of questions"
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), each with its own marker: curves differ without colour too
 LOOKS = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v")]
 TEXT_WIDTH, TEXT_LINES = 88, 58  # characters and lines of text beside a page
-STYLE = {"font.size": 15, "axes.titleweight": "bold", "lines.linewidth": 2.5, "text.parse_math": False}
-STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.edgecolor": "none", "svg.hashsalt": "llama-qna"}
+PARTS = {"right": "#0072B2", "says so": "#B8C4CC", "wrong": "#F0B48A"}  # of a bar, from the left
+STYLE = {"font.size": 14, "axes.titlesize": 14, "lines.linewidth": 2.5, "text.parse_math": False}
+STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "svg.hashsalt": "llama-qna"}
+WIDTH = 12  # inches; at 900 pixels a letter of 14 points is then as high as one of 10 points on a screen
 
 
 def save(folder: Path, name: str, numbers: dict) -> Path:
@@ -27,7 +41,8 @@ def save(folder: Path, name: str, numbers: dict) -> Path:
     write_json(folder / f"{name}.json", numbers)
     figure, png = plot(numbers), folder / f"{name}.png"
     with style.context(["default", STYLE]):  # no date and no version inside: same numbers, same files
-        figure.savefig(png, dpi=150, metadata={"Software": None})
+        sharp = 90 if "picture" in numbers["panels"][0] else 150  # a page is large in a file
+        figure.savefig(png, dpi=sharp, metadata={"Software": None})
         figure.savefig(png.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
     return png
 
@@ -35,18 +50,16 @@ def save(folder: Path, name: str, numbers: dict) -> Path:
 def plot(numbers: dict) -> Figure:
     """Draw the content of a `<name>.json`; the figure belongs to no pyplot state."""
     panels, columns = numbers["panels"], numbers.get("columns", len(numbers["panels"]))
-    rows, width = len(panels) // columns, 11 if columns == 1 else 15
+    rows = len(panels) // columns
     with style.context(["default", STYLE]):
-        height = 9.2 if rows > 1 else 8 if any("points" in panel for panel in panels) else 6.4
-        figure = Figure(figsize=(width, height), layout="constrained")
-        alike = rows == 1 and len({panel["y"] for panel in panels}) == 1
-        axes = figure.subplots(rows, columns, sharey=alike, squeeze=False)
-        for axis, panel in zip(axes.flat, panels, strict=True):
-            label = panel["y"] if axis is axes[0, 0] or not alike else ""
-            axis.set(title=panel["title"], xlabel=panel["x"], ylabel=label)
-            (_draw_bars if "bars" in panel else _draw_points if "points" in panel else _draw_curves)(axis, panel)
-        figure.suptitle("\n".join(_wrapped(numbers["title"].split("\n"), 7 * width)), fontsize=18)
-        figure.supxlabel(*_wrapped([numbers.get("note", "")], 9 * width), fontsize=13, color="0.3")
+        figure = Figure(figsize=(WIDTH, _height(panels, rows)), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False, width_ratios=numbers.get("widths"))
+        for axis, panel in zip(grid.flat, panels, strict=True):
+            axis.set_title(panel["title"], pad=36 if "marks" in panel else 8)
+            draw = next(DRAWN[kind] for kind in DRAWN if kind in panel)
+            draw(axis, panel)
+        figure.suptitle(textwrap.fill(numbers["title"], 90), fontsize=17, fontweight="bold")
+        figure.supxlabel(textwrap.fill(numbers.get("note", ""), 132), fontsize=11, color="0.35")
     return figure
 
 
@@ -63,74 +76,180 @@ def page_and_text(image, paragraphs: list[str]) -> Figure:
     return figure
 
 
-def _draw_curves(axis, panel: dict) -> None:
-    """Curves with their first and last value in the legend, levels as broken lines across, marks as lines upward.
+def _height(panels: list[dict], rows: int) -> float:
+    """Inches, so that each row of bars or dots gets the same room."""
+    if "picture" in panels[0]:
+        pixels = _image(panels[0])
+        return 1.8 + WIDTH * pixels.shape[0] / pixels.shape[1]
+    listed = max(len(panel.get(kind, [])) for panel in panels for kind in ("shares", "dots"))
+    return 8.6 if rows > 1 else max(5.6, 2.2 + 0.5 * listed)
 
-    A curve with intervals has them as a shade around it.
-    """
+
+def _draw_curves(axis, panel: dict) -> None:
+    """Curves with their name and last value at their end; an interval is a shade around its curve."""
+    axis.set(xlabel=panel["x"], ylabel=panel["y"])
+    axis.grid(color="0.92")
+    ends = []
     for curve, (colour, marker) in zip(panel["curves"], LOOKS, strict=False):
         steps, values = curve["step"], curve["value"]
-        label = f"{curve['label']}: {values[0]:.3g} → {values[-1]:.3g}"
-        axis.plot(steps, values, color=colour, marker=marker if len(steps) < 40 else "", label=label)
+        axis.plot(steps, values, color=colour, marker=marker if len(steps) < 30 else "")
         if "low" in curve:
-            axis.fill_between(steps, curve["low"], curve["high"], color=colour, alpha=0.2, linewidth=0)
-    for (name, level), dashes in zip(panel.get("levels", {}).items(), ("--", ":"), strict=False):
-        axis.axhline(level, color="black", linestyle=dashes, label=f"{name}: {level:.3g}")
-    for (name, step), dashes in zip(panel.get("marks", {}).items(), ("-.", ":"), strict=False):
-        axis.axvline(step, color="0.5", linewidth=1.5, linestyle=dashes, label=name, zorder=1)
-    axis.grid(color="0.9")
+            axis.fill_between(steps, curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0)
+        ends.append((values[-1], f"{curve['label']} {values[-1]:.3g}", colour))
+    for name, level in panel.get("levels", {}).items():
+        axis.axhline(level, color="0.3", linestyle="--", linewidth=1.5)
+        ends.append((level, f"{name} {level:.3g}", "0.3"))
     if panel["y"] in (PERPLEXITY, LOSS) and axis.dataLim.ymax > 6 * axis.dataLim.ymin > 0:
         axis.set_yscale("log", subs=[])
         axis.yaxis.get_major_locator().set_params(subs=(1, 2, 5))
         axis.yaxis.set_major_formatter("{x:g}")
     elif panel["y"] == SCORE:
         axis.set_ylim(0, 1)
-    if "marks" in panel:
-        _legend_below(axis)
-    else:
-        axis.legend()
+    _label_ends(axis, ends)
+    _label_marks(axis, panel.get("marks", {}))
+
+
+def _label_ends(axis, ends: list[tuple[float, str, str]]) -> None:
+    """Write each (value, text, colour) at the right of the axis, moved up where it would lie on the one below."""
+    axis.get_ylim()  # settles the scale, which is put off until it is asked for
+    to_axes = axis.transData + axis.transAxes.inverted()
+    lowest = -1.0
+    for value, text, colour in sorted(ends):
+        lines = textwrap.wrap(text, 16)
+        half = 0.035 * len(lines)  # of the axis, for letters of 13 points
+        height = max(lowest + half, to_axes.transform((axis.dataLim.xmax, value))[1])
+        lowest = height + half
+        place = dict(xycoords="axes fraction", va="center", fontsize=13)
+        axis.annotate("\n".join(lines), (1.02, height), color=colour, **place)
+
+
+def _label_marks(axis, marks: dict[str, float]) -> None:
+    """Lines upward with their names above the axis, the second one higher than the first."""
+    middle = sum(axis.get_xlim()) / 2
+    for (name, step), height in zip(marks.items(), (1.01, 1.06), strict=False):
+        axis.axvline(step, color="0.5", linewidth=1.5, linestyle=":", zorder=1)
+        side = "left" if step < middle else "right"
+        place = axis.get_xaxis_transform()
+        axis.text(step, height, name, transform=place, ha=side, color="0.35", fontsize=12)
 
 
 def _draw_bars(axis, panel: dict) -> None:
-    """Horizontal bars, a group a model, each with its value written beside it; the last bar of a group stands out."""
+    """A group of bars a name, each with its value beside it; the last bar of a group stands out."""
     names, height = panel["names"], 0.8 / len(panel["bars"])
     for n, (label, values) in enumerate(panel["bars"].items(), start=-len(panel["bars"])):
-        places = [model + (n + 0.5) * height for model in range(1, len(names) + 1)]
+        places = [row + 0.4 + (n + 0.5) * height for row in range(len(names))]
         bars = axis.barh(places, values, 0.9 * height, label=label, color=("#999999", LOOKS[0][0])[n])
         axis.bar_label(bars, fmt="%.3g", padding=3)
-    axis.set_yticks([model + 0.6 for model in range(len(names))], _wrapped(names, 24))
-    axis.set_ylim(len(names) + 0.7, 0)
-    axis.set_xlim(right=1.05 if panel["x"] == SCORE else 1.3 * axis.dataLim.xmax)
-    axis.locator_params(axis="x", nbins=3)
-    axis.legend(loc="lower right")
+    axis.margins(x=0.15)
+    _finish_rows(axis, panel, names)
 
 
-def _draw_points(axis, panel: dict) -> None:
-    """A row a point, with its interval as a bar and its mean written behind; a colour and a marker for each kind."""
-    points = panel["points"]
-    for kind, (colour, marker) in zip(dict.fromkeys(p["kind"] for p in points), LOOKS, strict=False):
-        rows = [row for row, point in enumerate(points) if point["kind"] == kind]
-        means = [points[row]["mean"] for row in rows]
-        arms = [[abs(points[row][end] - points[row]["mean"]) for row in rows] for end in ("low", "high")]
-        axis.errorbar(means, rows, xerr=arms, fmt=marker, color=colour, markersize=10, capsize=5, label=kind)
-        for row in rows:
-            mean, high = points[row]["mean"], points[row]["high"]
-            axis.annotate(f"{mean:.3f}", (high, row), (8, 0), textcoords="offset points", va="center", fontsize=13)
-    for name, level in panel.get("levels", {}).items():
-        axis.axvline(level, color="black", linewidth=1, linestyle="--", label=f"{name}: {level:.3f}", zorder=1)
-    axis.set_yticks(range(len(points)), _wrapped([point["name"] for point in points], 30))
-    axis.set_ylim(len(points) - 0.5, -0.7)
-    axis.set_xlim(0, 1.2 * max(point["high"] for point in points))
-    axis.grid(axis="x", color="0.9", zorder=0)
-    axis.set_axisbelow(True)
-    _legend_below(axis)
+def _draw_shares(axis, panel: dict) -> None:
+    """A bar a row, whose parts add up to 1, each with its percentage where there is room for it."""
+    rows, dot = panel["shares"], panel.get("dot")
+    for number, row in enumerate(rows):
+        begin = 0.0
+        for kind, share in row["parts"].items():
+            axis.barh(number, share, 0.72, left=begin, color=PARTS[kind], label=kind)
+            if share >= 0.08:
+                light = "white" if kind == "right" else "0.2"
+                axis.text(begin + share / 2, number, f"{share:.0%}", ha="center", va="center", color=light, fontsize=12)
+            begin += share
+        if not row["parts"]:
+            axis.text(0.02, number, "not asked", va="center", color="0.5", fontsize=12)
+        elif row["low"] < row["high"]:
+            first = next(iter(row["parts"].values()))
+            arms = [[max(0.0, first - row["low"])], [max(0.0, row["high"] - first)]]
+            axis.errorbar(first, number - 0.24, xerr=arms, color="black", linewidth=1.2, capsize=3)
+        if "dot" in row:
+            axis.plot(
+                row["dot"],
+                number + 0.24,
+                "D",
+                color="white",
+                markeredgecolor="black",
+                markersize=8,
+                clip_on=False,
+                label=dot,
+            )
+    axis.set_xlim(0, 1)
+    axis.xaxis.set_major_formatter(PercentFormatter(1))
+    _finish_rows(axis, panel, [row["name"] for row in rows])
 
 
-def _legend_below(axis) -> None:
-    """A legend under the label of the x axis, where it hides nothing; the distance is in font sizes."""
-    place = dict(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=4.5)
-    axis.legend(**place, ncols=2, columnspacing=1.2, fontsize=13)
+def _draw_dots(axis, panel: dict) -> None:
+    """A row of dots, one a kind, with a line between them."""
+    rows = panel["dots"]
+    for number, row in enumerate(rows):
+        axis.plot(list(row["values"].values()), [number] * len(row["values"]), color="0.8", zorder=1)
+    for kind, (colour, marker) in zip(rows[0]["values"], LOOKS, strict=False):
+        values = [row["values"][kind] for row in rows]
+        axis.plot(values, range(len(rows)), marker, color=colour, markersize=10, label=kind)
+    axis.grid(axis="x", color="0.92")
+    _finish_rows(axis, panel, [row["name"] for row in rows])
 
 
-def _wrapped(lines: list[str], width: int) -> list[str]:
-    return [textwrap.fill(line, width, break_on_hyphens=False) for line in lines]
+def _finish_rows(axis, panel: dict, names: list[str]) -> None:
+    """Names at the left and what the colours mean below the axis; neither where the panel beside has them."""
+    axis.set_xlabel(panel["x"])
+    axis.set_yticks(range(len(names)), [textwrap.fill(name, 34) for name in names])
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.tick_params(axis="y", length=0)
+    axis.spines["left"].set_visible(False)
+    if panel.get("beside"):
+        axis.set_yticks([])
+        return
+    handles, labels = axis.get_legend_handles_labels()
+    known = dict(zip(labels, handles, strict=True))
+    place = dict(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=3.8)
+    axis.legend(known.values(), known, **place, ncols=len(known), columnspacing=1.2, handlelength=1.2, fontsize=12)
+
+
+def _draw_boxes(axis, panel: dict) -> None:
+    """Rows of boxes with a heading and a text, and arrows from the edge of one to the edge of the next."""
+    axis.set_axis_off()
+    columns, rows = max(len(row) for row in panel["boxes"]), len(panel["boxes"])
+    axis.set(xlim=(0, columns), ylim=(rows, 0))
+    centres = {}
+    for number, row in enumerate(panel["boxes"]):
+        for column, box in enumerate(row):
+            x, y = column + 0.5, number + 0.5
+            centres[box["name"]] = x, y
+            axis.add_patch(_rounded(x, y, LOOKS[number][0]))
+            axis.text(x, y - 0.2, box["name"], ha="center", va="center", fontweight="bold", fontsize=13)
+            axis.text(x, y + 0.1, textwrap.fill(box["text"], 19), ha="center", va="center", fontsize=11, color="0.25")
+    for begin, end in panel["arrows"]:
+        _arrow(axis, centres[begin], centres[end])
+
+
+def _rounded(x: float, y: float, colour: str):
+    from matplotlib.patches import FancyBboxPatch
+
+    shape = "round,pad=0,rounding_size=0.05"
+    return FancyBboxPatch((x - 0.4, y - 0.36), 0.8, 0.72, boxstyle=shape, facecolor=f"{colour}18", edgecolor=colour)
+
+
+def _arrow(axis, begin: tuple[float, float], end: tuple[float, float]) -> None:
+    (x, y), (to_x, to_y) = begin, end
+    if y == to_y:
+        x, to_x = x + 0.4, to_x - 0.4
+    else:
+        edge = 0.36 if to_y > y else -0.36
+        y, to_y = y + edge, to_y - edge
+    look = dict(arrowstyle="-|>", color="0.4", linewidth=1.6, shrinkA=0, shrinkB=0)
+    axis.annotate("", (to_x, to_y), (x, y), arrowprops=look)
+
+
+def _draw_picture(axis, panel: dict) -> None:
+    axis.set_axis_off()
+    axis.set_title(textwrap.fill(panel["title"], 95))
+    axis.imshow(_image(panel), interpolation="none")
+
+
+def _image(panel: dict):
+    """The pixels of a panel's picture: (height, width, 3 or 4)."""
+    return imread(BytesIO(b64decode(panel["picture"])), format="png")
+
+
+DRAWN = {"curves": _draw_curves, "bars": _draw_bars, "shares": _draw_shares, "dots": _draw_dots}
+DRAWN |= {"boxes": _draw_boxes, "picture": _draw_picture}

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
+from llama_qna.project.files import read_json
+from llama_qna.project.provenance import place
+from llama_qna.project.recipe import read_recipe
+from llama_qna.project.variant import variant_names
 from llama_qna.reporting.results import HELDOUT, ROUGE, asked_of, is_generated, our_run, seeds_rows, with_interval
+
+NOT_MEASURED = "not measured"
 
 
 def checkpoints_table(metrics: dict):
@@ -40,6 +48,30 @@ def seeds_table(content: dict):
     """One row a seed, then mean and standard deviation; a column a score. `content`: that of `seeds.json`."""
     head, *rows = seeds_rows(content)
     return pd.DataFrame(rows, columns=head)
+
+
+def times_table(root: Path, stage: str):
+    """One row a variant: the minutes that a stage of training took on a CPU and on a GPU, by its committed record.
+
+    Args:
+        root: the folder of the variants.
+        stage: `pretraining` or `finetuning`.
+    """
+    rows = {}
+    for name in variant_names(root):
+        recipe = read_recipe(root / name / "variant.yaml")
+        row = {
+            "base model": recipe.base_model.split("/")[-1],
+            "CPU, minutes": NOT_MEASURED,
+            "GPU, minutes": NOT_MEASURED,
+        }
+        record = root / name / getattr(recipe, stage).folder / "run.json"
+        if record.is_file():
+            found = read_json(record)
+            device = "GPU" if found["machine"]["gpu"] else "CPU"
+            row[f"{device}, minutes"] = f"{found['seconds'] / 60:.1f} ({place(found['machine'])})"
+        rows[name] = row
+    return pd.DataFrame(rows).T
 
 
 def as_text(table) -> str:

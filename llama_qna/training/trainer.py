@@ -98,7 +98,7 @@ def train_once(
     going_on = {} if _all_in_bfloat16(dtype) else _trained(model)
     trainer = _trainer_class()(
         model=model,
-        args=_config(variant, settings, folder, batch),
+        args=sft_config(variant, settings, folder, batch),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=None if hasattr(model, "peft_config") else lora_config(recipe.lora),
@@ -172,7 +172,8 @@ def _trainer_class() -> type:
     return type("Trainer", (resume.Resumable, loss), {})
 
 
-def _config(variant: Variant, settings: TrainingStage, folder: Path, batch: Batch) -> SFTConfig:
+def sft_config(variant: Variant, settings: TrainingStage, folder: Path, batch: Batch) -> SFTConfig:
+    """The settings of TRL's trainer, from the recipe of a stage and how its rows pass through the model."""
     on_cpu, dtype = device() == "cpu", compute_dtype(variant.recipe.quantization)
     config = SFTConfig(
         output_dir=str(folder),
