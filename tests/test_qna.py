@@ -216,14 +216,19 @@ def test_groups_in_any_order_are_judged_as_all_at_once(judge):
 def test_where_no_section_is_held_out_some_questions_are(judge):
     """Which ones, their words tell: the same at every run, whatever stands beside them."""
     names = [f"{a}{b}" for a in ("Mar", "Tor", "Bel", "Kas", "Lun") for b in ("ne", "vik", "den", "holm", "by", "gard")]
-    made = [(f"The {name} bridge was built in {1700 + 7 * n} by two brothers.", name) for n, name in enumerate(names)]
+    lids = list(zip(names, names[::-1], range(11, 41), strict=True))
+    made = [
+        (f"The {a} lid of {b} weighs {n} tonnes.", f"How many tonnes does the {a} lid of {b} weigh?")
+        for a, b, n in lids
+    ]
     first, again = (
         judge(
             body_of(*(("train", fact) for fact, _ in rows)),
-            *([candidate(fact, f"In what year was the {name} bridge built?")] for fact, name in rows),
+            *([candidate(*row)] for row in rows),
         )[0]
         for rows in (made, made[::-1])
     )
+    assert len(first) == len(made)
     assert set(first.split) == {"train", "heldout"} and (first.split == "train").mean() > 0.6
     assert dict(zip(first.Question, first.split, strict=True)) == dict(zip(again.Question, again.split, strict=True))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import cache
 from itertools import pairwise
 
 from llama_qna.pairs.evidence import asks_for_no_reason
@@ -132,34 +133,42 @@ class Duplicates:
     def __init__(self):
         from datasketch import MinHashLSH
 
-        self.index, self.shingles = MinHashLSH(threshold=self.THRESHOLD - 0.15, num_perm=64), {}
+        self.index, self.texts = MinHashLSH(threshold=self.THRESHOLD - 0.15, num_perm=64), {}
 
     def add(self, text: str) -> bool:
         """Take a text in, and say whether a near duplicate of it was there before; then it is not taken in."""
         if text in self:
             return True
-        key = str(len(self.shingles))
-        self.shingles[key] = _shingles(text)
-        self.index.insert(key, _signature(self.shingles[key]))
+        key = str(len(self.texts))
+        self.texts[key] = text
+        self.index.insert(key, _signature(text))
         return False
 
     def __contains__(self, text: str) -> bool:
         shingles = _shingles(text)
-        others = [self.shingles[key] for key in self.index.query(_signature(shingles))]
+        others = [_shingles(self.texts[key]) for key in self.index.query(_signature(text))]
         return any(len(shingles & other) >= self.THRESHOLD * len(shingles | other) for other in others)
 
 
-def _shingles(text: str) -> set[str]:
+@cache
+def _shingles(text: str) -> frozenset[str]:
     words = [word.rstrip("s") for word in re.findall(r"\w+", text.lower())]
-    return {" ".join(pair) for pair in pairwise(["", *words])}
+    return frozenset(" ".join(pair) for pair in pairwise(["", *words]))
 
 
-def _signature(shingles: set[str]):
+@cache
+def _signature(text: str):
+    signature = _empty_signature().copy()
+    signature.update_batch([shingle.encode() for shingle in sorted(_shingles(text))])
+    return signature
+
+
+@cache
+def _empty_signature():
+    """Its permutations take longer to draw than a text to hash."""
     from datasketch import MinHash
 
-    signature = MinHash(num_perm=64, seed=1)
-    signature.update_batch([shingle.encode() for shingle in sorted(shingles)])
-    return signature
+    return MinHash(num_perm=64, seed=1)
 
 
 def _agrees(check: str, about: str, language: str) -> bool:
