@@ -153,7 +153,7 @@ def _systems(run: dict, *names: str) -> list[dict]:
 
 def _asked(run: dict) -> str:
     """What the questions and the words in a figure of systems are."""
-    asked = f"{run['questions']['test']} gold questions that nothing was trained or chosen on"
+    asked = f"{run['questions']['test']} {asked_of(run)} that nothing was trained or chosen on"
     return f'{asked}; whiskers: 95% intervals; says so: "The documents do not say."'
 
 
