@@ -17,7 +17,6 @@ from llama_qna.project.files import write_json
 PERPLEXITY, SCORE, LOSS = "perplexity (lower is better)", "ROUGE F1 (0-1)", "training loss"
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), each with its own marker: curves differ without colour too
 LOOKS = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v")]
-TEXT_WIDTH, TEXT_LINES = 88, 58  # characters and lines of text beside a page
 STYLE = {"font.size": 15, "axes.titleweight": "bold", "lines.linewidth": 2.5, "text.parse_math": False}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.edgecolor": "none", "svg.hashsalt": "llama-qna"}
 
@@ -30,6 +29,19 @@ def save(folder: Path, name: str, numbers: dict) -> Path:
         figure.savefig(png, dpi=150, metadata={"Software": None})
         figure.savefig(png.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
     return png
+
+
+def page_and_text(image, paragraphs: list[str]) -> Figure:
+    """A page as a picture (`documents.pages.picture`) beside the paragraphs that were read from it, cut at its foot."""
+    figure = Figure(figsize=(12, 8))
+    left, right = figure.add_axes((0, 0, 0.5, 1)), figure.add_axes((0.5, 0, 0.5, 1))
+    left.imshow(image)
+    lines = [line for text in paragraphs for line in [*textwrap.wrap(text, 88), ""]]
+    text = "\n".join(lines[:58])  # as many as there is room for
+    right.text(0, 0.97, text, fontsize=7.5, verticalalignment="top", parse_math=False)
+    for axis in (left, right):
+        axis.axis("off")
+    return figure
 
 
 def plot(numbers: dict) -> Figure:
@@ -47,19 +59,6 @@ def plot(numbers: dict) -> Figure:
             (_draw_bars if "bars" in panel else _draw_points if "points" in panel else _draw_curves)(axis, panel)
         figure.suptitle("\n".join(_wrapped(numbers["title"].split("\n"), 7 * width)), fontsize=18)
         figure.supxlabel(*_wrapped([numbers.get("note", "")], 9 * width), fontsize=13, color="0.3")
-    return figure
-
-
-def page_and_text(image, paragraphs: list[str]) -> Figure:
-    """A page as a picture (`documents.pages.picture`) beside the paragraphs that were read from it, cut at its foot."""
-    figure = Figure(figsize=(12, 8))
-    left, right = figure.add_axes((0, 0, 0.5, 1)), figure.add_axes((0.5, 0, 0.5, 1))
-    left.imshow(image)
-    lines = [line for text in paragraphs for line in [*textwrap.wrap(text, TEXT_WIDTH), ""]]
-    text = "\n".join(lines[:TEXT_LINES])
-    right.text(0, 0.97, text, fontsize=7.5, verticalalignment="top", parse_math=False)
-    for axis in (left, right):
-        axis.axis("off")
     return figure
 
 
