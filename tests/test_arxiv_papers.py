@@ -4,15 +4,13 @@ import json
 import socket
 import threading
 import time
-from functools import partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from llama_qna import UserError, cli
 from llama_qna.documents.arxiv import fetch
-from llama_qna.project.variant import REPOSITORY
 
 # the shape of an answer of export.arxiv.org/api/query; the paper is invented
 FEED = """<?xml version="1.0" encoding="UTF-8"?>
@@ -248,18 +246,3 @@ def test_a_missing_paper_is_one_line_in_the_terminal(arxiv, toy_root, capsys):
     arxiv.feed = FEED.format(total=0, entry="")
     assert cli.main(["load", "paper_135m", "--arxiv", "2405.99999"]) == 2
     assert capsys.readouterr().err == "llama-qna: arXiv has no paper 2405.99999\n"
-
-
-def test_the_recorded_paper_of_notebook_3(folder, monkeypatch):
-    """A folder with arXiv's two addresses, served as it is, is an arXiv with one paper."""
-    recorded = partial(SimpleHTTPRequestHandler, directory=REPOSITORY / "data" / "arxiv_recorded")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with ThreadingHTTPServer(("127.0.0.1", 0), recorded) as server:
-        monkeypatch.setenv("LLAMA_QNA_ARXIV", f"http://127.0.0.1:{server.server_port}")
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        paper = fetch("2400.00001", folder)
-        server.shutdown()
-        thread.join()
-    assert paper.read_bytes() == (REPOSITORY / "data" / "arxiv_recorded" / "pdf" / "2400.00001v1").read_bytes()
-    assert json.loads(paper.with_suffix(".json").read_text(encoding="utf-8"))["number"] == "2400.00001v1"

@@ -3,9 +3,13 @@
 import ast
 import json
 import re
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from llama_qna.documents.arxiv import fetch
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.run import default_variant
 
@@ -40,3 +44,18 @@ class TestNotebook:
         texts += ["".join(output.get("data", {}).get("text/plain", [])) for output in outputs]
         assert not [found[0] for text in texts if (found := MACHINE.search(text))]
         assert not [output for output in outputs if output["output_type"] == "error"]
+
+
+def test_the_recorded_paper_of_notebook_3(tmp_path, monkeypatch):
+    """A folder with arXiv's two addresses, served as it is, is an arXiv with one paper."""
+    recorded = partial(SimpleHTTPRequestHandler, directory=REPOSITORY / "data" / "arxiv_recorded")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), recorded) as server:
+        monkeypatch.setenv("LLAMA_QNA_ARXIV", f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        paper = fetch("2400.00001", tmp_path)
+        server.shutdown()
+        thread.join()
+    assert paper.read_bytes() == (REPOSITORY / "data" / "arxiv_recorded" / "pdf" / "2400.00001v1").read_bytes()
+    assert json.loads(paper.with_suffix(".json").read_text(encoding="utf-8"))["number"] == "2400.00001v1"

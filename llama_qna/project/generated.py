@@ -72,7 +72,7 @@ def _questions_of(pairs: pd.DataFrame, chunks: pd.DataFrame, most: int) -> pd.Da
     for pair in pairs[pairs.chunk_id.isin(places)].itertuples():
         chunk = places[pair.chunk_id]
         group = sections[chunk.document, chunk.section]
-        evidence = getattr(pair, "evidence", "") or _nearest(chunk.text, pair.Answer)
+        evidence = pair.evidence or _nearest(chunk.text, pair.Answer)
         row = {"Question": pair.Question, "Answer": pair.Answer, "variants": _new_part(pair.Question, pair.Answer)}
         row |= {"kind": _kind(pair.Question), "document": chunk.document, "section": chunk.section}
         row |= {"chunk_split": group.split.iloc[0], "evidence": evidence, "page": chunk.page, "split": pair.split}

@@ -29,7 +29,6 @@ PERPLEXITY, SCORE, LOSS = "perplexity (lower is better)", "ROUGE F1 (0-1)", "los
 SHARE = "share of questions"
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), each with its own marker: curves differ without colour too
 LOOKS = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v")]
-TEXT_WIDTH, TEXT_LINES = 88, 58  # characters and lines of text beside a page
 PARTS = {"right": "#0072B2", "says so": "#B8C4CC", "wrong": "#F0B48A"}  # of a bar, from the left
 STYLE = {"font.size": 14, "axes.titlesize": 14, "lines.linewidth": 2.5, "text.parse_math": False}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "svg.hashsalt": "llama-qna"}
@@ -47,6 +46,19 @@ def save(folder: Path, name: str, numbers: dict) -> Path:
     return png
 
 
+def page_and_text(image, paragraphs: list[str]) -> Figure:
+    """A page as a picture (`documents.pages.picture`) beside the paragraphs that were read from it, cut at its foot."""
+    figure = Figure(figsize=(12, 8))
+    left, right = figure.add_axes((0, 0, 0.5, 1)), figure.add_axes((0.5, 0, 0.5, 1))
+    left.imshow(image)
+    lines = [line for text in paragraphs for line in [*textwrap.wrap(text, 88), ""]]
+    text = "\n".join(lines[:58])  # as many as there is room for
+    right.text(0, 0.97, text, fontsize=7.5, verticalalignment="top", parse_math=False)
+    for axis in (left, right):
+        axis.axis("off")
+    return figure
+
+
 def plot(numbers: dict) -> Figure:
     """Draw the content of a `<name>.json`; the figure belongs to no pyplot state."""
     panels, columns = numbers["panels"], numbers.get("columns", len(numbers["panels"]))
@@ -60,19 +72,6 @@ def plot(numbers: dict) -> Figure:
             draw(axis, panel)
         figure.suptitle(textwrap.fill(numbers["title"], 90), fontsize=17, fontweight="bold")
         figure.supxlabel(textwrap.fill(numbers.get("note", ""), 132), fontsize=11, color="0.35")
-    return figure
-
-
-def page_and_text(image, paragraphs: list[str]) -> Figure:
-    """A page as a picture (`documents.pages.picture`) beside the paragraphs that were read from it, cut at its foot."""
-    figure = Figure(figsize=(12, 8))
-    left, right = figure.add_axes((0, 0, 0.5, 1)), figure.add_axes((0.5, 0, 0.5, 1))
-    left.imshow(image)
-    lines = [line for text in paragraphs for line in [*textwrap.wrap(text, TEXT_WIDTH), ""]]
-    text = "\n".join(lines[:TEXT_LINES])
-    right.text(0, 0.97, text, fontsize=7.5, verticalalignment="top", parse_math=False)
-    for axis in (left, right):
-        axis.axis("off")
     return figure
 
 
