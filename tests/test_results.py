@@ -378,6 +378,12 @@ def test_what_training_is_worth_stands_in_the_order_of_training_with_the_reader_
     assert next(row for row in table if row[1] == "base")[-2:] == ["-", "-0.140 [-0.190, -0.090]"]
 
 
+def test_runs_about_other_documents_are_no_part_of_the_front_page():
+    run = pages.Run(made_up.metrics(), "about", "mine", [])
+    assert tables(pages.front({"mine": run}, {})) == [] and pages.found({"mine": run}, {}) == ""
+    assert pages.worth({"mine": run}, {}) == ""
+
+
 def test_samples_are_the_first_question_of_each_kind():
     rows = [answer("base"), answer("base", question="Which?", question_id="2"), answer("finetuned", answer="Bo\nBo")]
     text = pages.samples({"mine": pages.Run({}, "about", "paper", rows)}, [answer("reader", answer="*A*")])

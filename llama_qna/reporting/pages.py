@@ -55,6 +55,8 @@ def front(runs: dict[str, Run], reader: dict) -> str:
         reader: content of the reader's `metrics.json`.
     """
     chosen, systems, questions = _chosen(runs, reader)
+    if not chosen:
+        return "No run about the shipped documents is published."
     unanswerable = {corpus: run.metrics["unanswerable"] for corpus, run in chosen.items()}
     head = ["answered by", *(f"right, {CORPORA[corpus]} (of {asked})" for corpus, asked in questions.items())]
     head += [f"new words F1, {CORPORA[corpus]}" for corpus in chosen]
