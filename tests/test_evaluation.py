@@ -229,15 +229,3 @@ def test_evaluation_is_done_once(small_run, monkeypatch):
     monkeypatch.setattr(bench, "GENERAL_TEXT", small_run.variant.root / "general.txt")
     monkeypatch.setattr(protocols, "_evaluate", lambda *args: pytest.fail("evaluated twice"))
     assert protocols.evaluate(small_run.variant) == small_run.metrics
-
-
-def test_examples_side_by_side(small_run, predictions):
-    path, systems = small_run.variant.evaluation / "predictions.jsonl", ["base", "finetuned"]
-    table = protocols.examples(path, systems, 5, "test")
-    assert list(table.columns) == ["question", "reference", *systems]
-    assert len(table) == 2
-    for row in of(predictions, "test"):
-        if row["system"] in systems:
-            assert list(table[table.question == row["question"]][row["system"]]) == [row["answer"]]
-    table = protocols.examples(path, CHECKPOINTS, 1)
-    assert list(zip(table.question, table.reference, strict=True)) == shared.PAIRS[:1]

@@ -195,13 +195,3 @@ def _with_passages(bench: Bench, point: Point, system: str) -> Asked:
     """The test questions with what retrieval finds, and those that the documents do not answer."""
     kinds = ("test", "test unanswerable")
     return [asked for protocol in kinds for asked in bench.gold(point, system, protocol, "retrieved")]
-
-
-def examples(predictions: Path, systems: list[str], count: int, protocol: str = "in_sample") -> pd.DataFrame:
-    """The first questions of a protocol that some systems were all asked, with their answers side by side."""
-    table = pd.read_json(predictions, lines=True)
-    table = table[table.system.isin(systems) & (table.protocol == protocol)]
-    table = table.drop_duplicates(["system", "question", "reference"])
-    wide = table.pivot(index=["question", "reference"], columns="system", values="answer")[systems].dropna()
-    asked = table[["question", "reference"]].drop_duplicates().itertuples(index=False, name=None)
-    return wide.loc[[row for row in asked if row in wide.index][:count]].reset_index()

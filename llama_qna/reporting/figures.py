@@ -278,7 +278,7 @@ def _way(run: dict) -> dict | None:
         ("Clean text", f"{load['chunks']} chunks, {load['tokens']:,} tokens"),
         ("Pairs", f"{pairs['pairs']} questions with answers, {pairs['rejected']} rejected"),
         ("Gold questions", f"{run['questions']['test']} that nothing is trained on"),
-        ("Base model", f"{run['base_model'].split('/')[-1]}, frozen, 4 bits a weight"),
+        ("Base model", f"{run['base_model'].split('/')[-1]}, its weights frozen"),
         ("Pretraining", f"{read['steps']} steps on the text; {read['trained_parameters'] / 1e6:.1f} M trained"),
         ("Fine-tuning", f"{tuned['steps']} steps on the pairs"),
         ("Score", "right, wrong or says so, with intervals"),
