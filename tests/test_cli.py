@@ -20,6 +20,7 @@ VERBS = [
     "variants",
     "load",
     "generate",
+    "gold",
     "pretrain",
     "finetune",
     "repeat",
@@ -271,6 +272,7 @@ def test_gated_model(wrapped, toy_root, monkeypatch, capsys, edit_recipe):
     "arguments, first",
     [
         (["generate", "paper_135m"], "load"),
+        (["gold", "paper_135m"], "generate"),
         (["pretrain", "paper_135m"], "load"),
         (["finetune", "paper_135m"], "generate"),
         (["evaluate", "paper_135m"], "generate"),
