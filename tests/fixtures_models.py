@@ -110,8 +110,7 @@ def write_variant(
     import pypdfium2
 
     recipe = yaml.safe_load((REPOSITORY / "paper_135m/variant.yaml").read_text())
-    at_once = 24 if base_model == EMBEDDED else 8  # all of the page, so that the loss falls; or enough for a step
-    steps = {"max_steps": 3, "save_steps": 2, "logging_steps": 1, "batch_size": at_once, "max_length": 64}
+    steps = {"max_steps": 3, "save_steps": 2, "logging_steps": 1, "batch_size": 24, "max_length": 64}
     steps |= {"learning_rate": 1e-3, "warmup_steps": 0, "replay_tokens": 0} | stage
     recipe |= {"base_model": base_model, "stacking": "merge"} | (top or {})
     recipe["heldout"] = {"fraction": 0}
