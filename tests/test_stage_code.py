@@ -63,7 +63,7 @@ def undone_by(before):
         ("cli", set()),
         ("training/reading", TRAINED),
         ("training/passages", TRAINED - {"read"}),
-        ("answering/reader", set()),
+        ("answering/reader", {"evaluate", "repeat"}),
         ("repeat", {"repeat"}),
     ],
 )
