@@ -8,6 +8,7 @@ import yaml
 
 from llama_qna import UserError, cli
 from llama_qna.documents.chunks import load
+from llama_qna.models import prompts
 from llama_qna.pairs import qna
 from llama_qna.pairs.evidence import evidence_of, stands_alone, worth
 from llama_qna.pairs.writers import Passage, Written, write_pairs, writer
@@ -222,7 +223,7 @@ def test_reader_asks_about_sentences_of_the_chunk_and_quotes_them(toy_root):
     assert [candidate.evidence for candidate in written.candidates] == facts, "the first one began in another chunk"
     for candidate in written.candidates:
         assert candidate.question.endswith("?") and candidate.score < 0
-        assert not candidate.check or candidate.check in text
+        assert candidate.answer or candidate.check == prompts.NOTHING
     row = {"chunk_id": "d-0000", "document": "d", "page": 1, "split": "train", "text": text}
     pairs, rejected = qna.judge(variant, pd.DataFrame([row]), {"d-0000": [written]})
     assert len(pairs) + len(rejected) == len(facts)

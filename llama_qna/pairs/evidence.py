@@ -39,8 +39,8 @@ def asks_deeper(question: str) -> bool:
 
 
 def asks_for_no_reason(question: str, evidence: str) -> bool:
-    """Whether an English question asks why of a sentence that gives no reason."""
-    return bool(ASKS_WHY.match(question)) and not GIVES_REASON.search(evidence)
+    """Whether an English question asks why of a sentence that gives no reason; False where there is no sentence."""
+    return bool(evidence and ASKS_WHY.match(question)) and not GIVES_REASON.search(evidence)
 
 
 def stands_alone(sentence: str, language: str = "en") -> bool:

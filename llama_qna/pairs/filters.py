@@ -101,7 +101,7 @@ class Filters:
             "answer repeats the question": answered <= asked,
             "question repeats itself": _repeats(question, about, language),
             "answer not about the question": len(asked & told) < max(min(2, len(asked)), 0.34 * len(asked)),
-            "asks why of what has no reason": language == "en" and asks_for_no_reason(question, about),
+            "asks why of what has no reason": language == "en" and asks_for_no_reason(question, candidate.evidence),
             "vague question": language == "en" and self._is_vague(question, asked),
             "unlikely question": candidate.score is not None and candidate.score < self.min_score,
             "the model answers otherwise": not _agrees(candidate.check, about, language),
