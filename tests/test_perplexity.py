@@ -135,6 +135,18 @@ def test_windows_go_in_batches_within_the_tile(window, stride):
     assert max(windows for windows, _, _ in made) == min(8, 1024 // stride)
 
 
+def test_a_sample_is_the_same_windows_whether_alone_or_of_the_whole(tiny):
+    def scores(**more):
+        return perplexity(tiny, shared.tokenizer(), TEXT, 16, 8, **more)
+
+    whole, alone = scores(sample=3), scores(sample=3, whole=False)
+    assert {key: whole[key] for key in ("nll", "tokens", "bits_per_byte")} == {
+        key: scores()[key] for key in ("nll", "tokens", "bits_per_byte")
+    }
+    assert 0 < alone["tokens"] == alone["sample"]["tokens"] == whole["sample"]["tokens"] < whole["tokens"]
+    assert alone["nll"] == pytest.approx(whole["sample"]["nll"], rel=1e-5)
+
+
 def test_scored_tokens_of_a_window_longer_than_a_tile():
     model, text = shared.tiny_llama(vocabulary=256), "".join(map(chr, random.Random(0).choices(range(32, 127), k=2000)))
     data = torch.tensor([list(text.encode())])
