@@ -32,7 +32,8 @@ def dev_questions(variant: Variant, count: int = 3) -> list[str]:
         asked = list(table[table.fold == "dev"].Question)
     else:
         asked = list(read_qna(variant).Question)
-    return [asked[n * len(asked) // count] for n in range(min(count, len(asked)))]
+    count = min(count, len(asked))
+    return [asked[n * len(asked) // count] for n in range(count)]
 
 
 def progress(variant: Variant, stage: str, questions: list[str]) -> dict:
