@@ -58,7 +58,7 @@ class Variant:
     @cached_property
     def learns_to_read(self) -> bool:
         """Whether fine-tuning shows passages, so that its model answers from them as a reader does."""
-        return getattr(self.recipe.finetuning, "passages", None) is not None
+        return self.recipe.finetuning.passages is not None
 
     @cached_property
     def pdfs(self) -> Path:
