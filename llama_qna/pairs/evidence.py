@@ -52,8 +52,10 @@ def stands_alone(sentence: str, language: str = "en") -> bool:
     return bool(whole and says and not leans and not sentence.endswith("?"))
 
 
-def evidence_of(text: str, continued: bool, count: int) -> list[tuple[str, str]]:
-    """Up to `count` sentences of a chunk that stand alone, spread evenly over those that do; each with its neighbours.
+def evidence_of(text: str, continued: bool, count: int) -> list[tuple[str, str, str]]:
+    """Up to `count` sentences of a chunk that stand alone, spread evenly over those that do.
+
+    Each comes with one neighbour on either side, and with two.
 
     Args:
         continued: the chunk begins in the middle of its section; its first sentence may be the end of one.
@@ -63,7 +65,11 @@ def evidence_of(text: str, continued: bool, count: int) -> list[tuple[str, str]]
     fit = [n for n, sentence in enumerate(sentences) if n >= continued and stands_alone(sentence, language)]
     if len(fit) > count:
         fit = [fit[place * len(fit) // count] for place in range(count)]
-    return [(sentences[n], " ".join(sentences[max(0, n - 1) : n + 2])) for n in fit]
+    return [(sentences[n], _around(sentences, n, 1), _around(sentences, n, 2)) for n in fit]
+
+
+def _around(sentences: list[str], n: int, neighbours: int) -> str:
+    return " ".join(sentences[max(0, n - neighbours) : n + neighbours + 1])
 
 
 def worth(question: str, sentence: str, text: str) -> float:

@@ -1,7 +1,7 @@
 """A model writes candidate pairs about chunks. Here is how it is asked; what is kept is decided in `filters`.
 
 `reader` is the way of a small model that has learnt to read and to ask (`training.reading`): a question about a
-sentence, then the answer from the chunk alone. `multi_pair` asks for several pairs in one text, as the study did; it
+sentence, then the answer from the text around it. `multi_pair` asks for several pairs in one text, as the study did; it
 runs on a model in this process or on a server (`server`).
 """
 
@@ -100,7 +100,7 @@ def reader_for(variant: Variant) -> Reader:
 
 
 SPARE = 2  # sentences that are asked about beside as many as pairs are wanted: the filters take some
-SAMPLES = 2  # questions about a sentence that are drawn, beside the likeliest one
+SAMPLES = 1  # questions about a sentence that are drawn, beside the likeliest one
 QUOTE_TOKENS = 96  # of a quote and its answer
 
 
@@ -111,16 +111,17 @@ class Asked:
     index: int  # of its passage
     sentence: str
     around: str  # with its neighbours
+    wider: str  # with two on either side: what the question is answered from
     seed: str
 
 
 class Reading:
-    """One question for each of some sentences, the best of a few; and what the chunk alone answers to it.
+    """One question for each of some sentences, the best of a few; and what the text around it answers.
 
     A model of 135M parameters writes questions that its sentence does not answer, or that others answer better. So the
     likelihood of the question after its sentence is measured (Sachan et al. 2022, arXiv:2204.07496), and the reader,
-    which does not know the sentence, has to quote it from the chunk (round-trip consistency, Alberti et al. 2019,
-    arXiv:1906.05416). The chunk stands first in every prompt of the second step, so that it is computed once.
+    which does not know the sentence, has to quote it from the sentences around it, as many as it learnt to read at
+    once (round-trip consistency, Alberti et al. 2019, arXiv:1906.05416).
     """
 
     def __init__(self, engine: LocalModel, settings: Generation):
@@ -131,9 +132,9 @@ class Reading:
         texts = [" ".join(CITATION.sub("", passage.text).split()) for passage in passages]
         count = self.settings.pairs_per_chunk + SPARE
         asked = [
-            Asked(index, sentence, around, f"{attempt} {passage.chunk_id} {sentence}")
+            Asked(index, sentence, around, wider, f"{attempt} {passage.chunk_id} {sentence}")
             for index, passage in enumerate(passages)
-            for sentence, around in evidence_of(passage.text, passage.continued, count)
+            for sentence, around, wider in evidence_of(passage.text, passage.continued, count)
         ]
 
         # --- a question about each
@@ -143,9 +144,9 @@ class Reading:
         for n, question in written:
             tokens[asked[n].index] += self.engine.count(question)
 
-        # --- what the chunk answers
+        # --- what the text around answers
         reading = [
-            self.engine.ids(prompts.reading_messages(question, [texts[about.index]]))
+            self.engine.ids(prompts.reading_messages(question, [about.wider]))
             for about, (question, _) in zip(asked, best, strict=True)
         ]
         said = self.engine.generate(
