@@ -39,10 +39,10 @@ def generate(variant: Variant) -> pd.DataFrame:
 
     >>> pairs = generate(Variant.load("paper_135m"))
 
-    Writes `qna.csv` and `qna_rejected.csv` (the same columns and `reason`).
+    Writes `qna.csv` and `qna_rejected.csv` (the same columns, `reason` and `score`).
 
     Returns:
-        The accepted pairs, with the columns of `COLUMNS`.
+        The accepted pairs, with the columns of `QNA_COLUMNS`.
 
     Raises:
         UserError: no chunks yet, a Q&A file of the user's without its columns, or not one usable pair.

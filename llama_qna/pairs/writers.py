@@ -2,7 +2,7 @@
 
 `reader` is the way of a small model that has learnt to read and to ask (`training.reading`): a question about a
 sentence, then the answer from the text around it. `multi_pair` asks for several pairs in one text, as the study did; it
-runs on a model in this process or on a server (`server`).
+runs on a model in this process or on a server (`models.server`).
 """
 
 from __future__ import annotations
