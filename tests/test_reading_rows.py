@@ -47,13 +47,13 @@ def test_what_a_text_tells_is_answered_by_its_evidence_and_what_it_does_not_is_a
     pieces, chance = Pieces([text.passage for text in texts[:40]]), random.Random(5)
     for text in texts[:20]:
         asked, answered = set(), []
-        for messages in _reading(text, pieces, chance):
+        for messages in _reading(text, texts, pieces, chance):
             for question, answer in zip(messages[1::2], messages[2::2], strict=True):
                 asked.add(question["content"].split("Question: ")[-1])
                 answered += [answer["content"].split("\n")[0]] * (not answer["content"].startswith(prompts.NOTHING))
         unknown = {example.question for example in text.examples if not example.evidence}
-        assert unknown <= asked <= {example.question for example in text.examples}
-        assert answered and set(answered) <= {example.evidence for example in text.examples}
+        assert unknown <= {example.question for example in text.examples} <= asked
+        assert sorted(answered) == sorted(example.evidence for example in text.examples if example.evidence)
 
 
 def test_who_is_told_that_the_documents_do_not_say_has_no_evidence_before_him(texts):
@@ -61,7 +61,7 @@ def test_who_is_told_that_the_documents_do_not_say_has_no_evidence_before_him(te
     evidence = {example.question: example.evidence for text in texts for example in text.examples if example.evidence}
     refused = answered = 0
     for text in texts[:80]:
-        for messages in _reading(text, pieces, chance):
+        for messages in _reading(text, texts, pieces, chance):
             passages, turns = messages[1]["content"].split("\n\nQuestion: ")[0], messages[1:]
             for question, answer in zip(turns[::2], turns[1::2], strict=True):
                 asked = question["content"].split("Question: ")[-1]
@@ -71,7 +71,7 @@ def test_who_is_told_that_the_documents_do_not_say_has_no_evidence_before_him(te
                 else:
                     answered += 1
                     assert answer["content"].split("\n")[0] in passages
-    assert 0.2 < refused / (refused + answered) < 0.75
+    assert 0.2 < refused / (refused + answered) < 0.45
 
 
 def test_rows_keep_to_their_length_and_end_with_an_end(tokenizer, texts):

@@ -1,7 +1,7 @@
 """Rows from which a small model learns to read: quote and answer from passages, or say that they do not tell; and ask.
 
 The examples are those of `data/reading/`. Several questions about a passage share one row as the turns of a
-conversation, so that its passages are computed once; in every round they are cut anew, and stand among other passages.
+conversation, so that its passages are computed once; in every round they stand among other passages.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from llama_qna.project.files import sha256
 from llama_qna.project.stage import once
 from llama_qna.project.variant import REPOSITORY, Reader
 from llama_qna.text.words import sentences_of
-from llama_qna.training.conversations import BESIDE, LONGEST, Example, Pieces, fitted_row, reading, writing
+from llama_qna.training.conversations import Example, Pieces, fitted_row, reading, writing
 
-UNTOLD = 2  # questions a window that it does not answer, though the text around it may
-AWAY = 0.3  # of the texts are asked about once more, with a piece of another text alone
+QUESTIONS = 3  # of a row at most
+OTHERS = 4  # pieces of other texts in a row at most
+FOREIGN = 0.3  # of the rows have a question about a text that is not there
 READING_SET = REPOSITORY / "data" / "reading"
 MEASURED = 10  # every tenth text tells what another training leaves of the skill
 MEASURED_ROWS, MEASURED_LENGTH = 40, 400  # and tokens of each
@@ -95,7 +96,7 @@ def _lines(path: Path) -> list[dict]:
 
 
 def rows_of(tokenizer, texts: list[Text], rounds: int, max_length: int, seed: int) -> list[dict[str, list[int]]]:
-    """Rows of both skills: every example is read and asked for once a round.
+    """Rows of both skills: every example is read once a round, and asked for once in every second round.
 
     Returns:
         `input_ids` and `labels` of each; of a row that is longer than `max_length` the last questions are left out, and
@@ -139,53 +140,44 @@ def _rows(tokenizer, conversations: list[list[dict]], max_length: int) -> list[d
 
 
 def _conversations(texts: list[Text], rounds: int, chance: random.Random) -> list[list[dict]]:
+    """In each round every example is read, among other pieces than before; in every second one it is asked for."""
     pieces, conversations = Pieces([text.passage for text in texts]), []
-    for _ in range(rounds):
+    for number in range(rounds):
         for text in texts:
-            conversations += [*_reading(text, pieces, chance), _writing(text, chance)]
+            conversations += _reading(text, texts, pieces, chance)
+            if number % 2 == 0:
+                conversations.append(_writing(text, chance))
     return conversations
 
 
-def _reading(text: Text, pieces: Pieces, chance: random.Random) -> list[list[dict]]:
-    """Conversations about the windows into which a text is cut: what each of them tells, and what it does not.
+def _reading(text: Text, texts: list[Text], pieces: Pieces, chance: random.Random) -> list[list[dict]]:
+    """Two conversations in which each example of a text is asked about once, among pieces of other texts."""
 
-    What a window does not tell is asked in the words of its own text, so that shared words alone do not give it away.
-    """
-
-    def other(question: str) -> str:
-        like = pieces.like(question, lambda piece, passage: passage != text.passage)
+    def other(question: str, away: set[str]) -> str:
+        like = pieces.like(question, lambda piece, passage: passage not in away)
         return chance.choice(like or [piece for piece, _ in pieces.all])
 
-    windows = _cut(text.passage, chance)
-    told = [[example for example in text.examples if example.evidence and example.evidence in w] for w in windows]
-    known = {example for examples in told for example in examples}
-    unknown = [example for example in text.examples if not example.evidence]
+    examples = chance.sample(text.examples, len(text.examples))
+    cut = chance.randint(len(examples) - QUESTIONS, QUESTIONS)
     conversations = []
-    for window, here in zip(windows, told, strict=True):
-        elsewhere = [example for example in text.examples if example in known and example not in here]
-        untold = chance.sample(elsewhere, min(UNTOLD, len(elsewhere)))
-        asked = here + [Example(example.question) for example in untold]
-        passages = [window]
-        if asked and chance.random() < BESIDE:
-            question = chance.choice(asked).question
-            passages += dict.fromkeys(other(question) for _ in range(2))
-        conversations.append((passages, asked))
-    for example in unknown:
-        chance.choice(conversations)[1].append(example)
-    if chance.random() < AWAY:
-        asked = [Example(example.question) for example in chance.sample(text.examples, 2)]
-        conversations.append(([other(asked[0].question)], asked))
-    return [reading(passages, asked, chance) for passages, asked in conversations if asked]
+    for asked in (examples[:cut], examples[cut:]):
+        foreign = chance.choice(texts)
+        if chance.random() < FOREIGN and foreign is not text:
+            asked = [*asked, Example(chance.choice(foreign.examples).question)]
+        away = {text.passage, foreign.passage}
+        passages = _cut(text.passage, chance)
+        passages += [other(chance.choice(asked).question, away) for _ in range(chance.randint(0, OTHERS))]
+        conversations.append(reading(list(dict.fromkeys(passages)), asked, chance))
+    return conversations
 
 
 def _cut(passage: str, chance: random.Random) -> list[str]:
-    """A passage cut between its sentences into windows of different lengths."""
-    sentences, windows = sentences_of(passage), []
-    while sentences:
-        length = chance.randint(1, LONGEST)
-        windows.append(" ".join(sentences[:length]))
-        sentences = sentences[length:]
-    return windows
+    """A passage whole or in two pieces, as retrieval may find it."""
+    sentences = sentences_of(passage)
+    if len(sentences) < 4 or chance.random() < 0.4:
+        return [passage]
+    middle = chance.randint(2, len(sentences) - 2)
+    return [" ".join(sentences[:middle]), " ".join(sentences[middle:])]
 
 
 def _writing(text: Text, chance: random.Random) -> list[dict]:
