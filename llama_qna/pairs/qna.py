@@ -179,14 +179,8 @@ def passages_of(body: pd.DataFrame) -> list[Passage]:
 
 
 def _group_size(generation: Generation) -> int:
-    """Passages that are written about at once.
-
-    On a CPU the reader is given one at a time: what it is asked about a passage fills a batch, and all of it begins
-    with the passage, which is then computed once.
-    """
-    from llama_qna.models.device import device
-
-    return 1 if generation.method == "reader" and device() == "cpu" else generation.batch_size
+    """Passages that are written about at once; the reader writes several questions about each."""
+    return max(1, generation.batch_size // (4 if generation.method == "reader" else 1))
 
 
 def _write(write, keys: Keys, ledger: Ledger, group: list[Passage], attempt: int, whole: bool) -> tuple[list, int]:
