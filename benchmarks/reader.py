@@ -24,6 +24,7 @@ from llama_qna.text.right import is_right, stands_in
 from llama_qna.text.tables import markdown
 
 RESULTS = Path(__file__).parent / "results" / "reader.json"
+WINDOWS = RESULTS.with_name("reader_windows.json")  # the same of another training, which was not kept
 PAGE = REPOSITORY / "docs" / "experiments.md"
 MOST = 8  # sentences that are ranked
 QUOTED = 20  # tokens of a quote that tell how likely the reader is to give it
@@ -160,7 +161,7 @@ def _refused(scores: list[float], answerable: int) -> list[float]:
 
 
 def tables(content: dict) -> str:
-    """Four tables in Markdown: which sentence, which answer, when to refuse, what 4 bits cost."""
+    """Tables in Markdown: which sentence, which answer, when to refuse, what 4 bits cost, and another training."""
     found = content["summary"]
     head = ["the sentence with the highest ...", *(f"of {n}" for n in range(1, MOST + 1))]
     ranked = markdown(head, [[name, *map(_share, shares)] for name, shares in found["ranked"].items()])
@@ -175,8 +176,31 @@ def tables(content: dict) -> str:
     titles = ["Share of questions whose gold evidence is the chosen sentence, of the first n that BM25 finds:"]
     titles += ["Share of right answers:", "Share of unanswerable questions that are refused too:"]
     titles += ["What NF4 costs the base before any training, on the reference answers given a right chunk:"]
-    parts = [part for pair in zip(titles, (ranked, right, refused, nats), strict=True) for part in pair]
+    titles += ["The reader that ships, and one trained on other rows (text below):"]
+    tables = (ranked, right, refused, nats, _trainings(found, read_json(WINDOWS)["dev"]))
+    parts = [part for pair in zip(titles, tables, strict=True) for part in pair]
     return "\n\n".join([about, *parts])
+
+
+def _trainings(kept: dict, windows: dict) -> str:
+    """The reader that was kept beside one that was not."""
+    ranked, right, refused = (kept[key] for key in ("ranked", "right", "refused"))
+    neighbours = "the dash, given its neighbours too"
+    rows = [
+        [
+            "the likeliest of five sentences is the evidence",
+            ranked["how likely the question is"][4],
+            windows["evidence"],
+        ],
+        ["right, the reader's answer", right["the reader's answer, given the sentence"], windows["right"]],
+        ["right, the sentence itself", right["the sentence itself"], windows["sentence_right"]],
+        [
+            "unanswerable refused, with 8% of the answerable",
+            refused[neighbours][1],
+            windows["refused"][neighbours]["0.08"],
+        ],
+    ]
+    return markdown(["on dev", "ships", "windows"], [[name, _share(a), _share(b)] for name, a, b in rows])
 
 
 def _share(share: float) -> str:
