@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
@@ -37,6 +38,7 @@ VAGUE = re.compile(
     r"|^(What|Why) [a-z]+ (to )?the [a-z-]+( [a-z]+)?\?$"
 )
 DOUBT = -1.5  # nats: a reader that is likelier than that to find no answer is not believed
+LEADING = re.compile(r"^((because|it|they|by|in|to|with|at|a|an|the) )*")
 SHORTEST_QUOTE = 12  # characters; less stands in many sentences
 AFTER_NOUN = "and|or|to|in|on|at|by|from|with|into|through|is|was|are|were|be|have|has|can|when|while|under|over|after"
 # Every reason to reject a pair, in the order in which it is looked for: the cheap ones first.
@@ -80,6 +82,17 @@ class Filters:
             for article, noun in nouns
             if article != "the" and 2 * (nouns["a", noun] + nouns["an", noun]) >= nouns["the", noun]
         }
+
+    def settled(self, candidate, text: str):
+        """A candidate whose answer is true to its evidence: the reader's words where they stand there, else all of it.
+
+        A small model that puts words of a sentence together anew often says something else.
+        """
+        evidence, language = candidate.evidence, self.languages.get(text, "en")
+        found = evidence and candidate.answer and _agrees(candidate.check, evidence, language)
+        if not found or _stands_in(candidate.answer, evidence):
+            return candidate
+        return replace(candidate, answer=evidence)
 
     def reason(self, candidate, text: str) -> str:
         """The first reason to reject a candidate about a chunk's text, or an empty string."""
@@ -169,6 +182,12 @@ def _empty_signature():
     from datasketch import MinHash
 
     return MinHash(num_perm=64, seed=1)
+
+
+def _stands_in(answer: str, evidence: str) -> bool:
+    """Whether the words of an answer stand in the evidence in a row, but for what leads to them ("Because it ...")."""
+    said, told = (" ".join(re.findall(r"\w+", text.casefold())) for text in (answer, evidence))
+    return f" {LEADING.sub('', said)} " in f" {told} "
 
 
 def _agrees(check: str, about: str, language: str) -> bool:

@@ -233,7 +233,8 @@ class Judge:
     def add(self, chunk_id: str, result: Written) -> None:
         """Take in what was written about a chunk."""
         text = self.text_of[chunk_id]
-        new = [(candidate, self.filters.reason(candidate, text)) for candidate in result.candidates]
+        settled = [self.filters.settled(candidate, text) for candidate in result.candidates]
+        new = [(candidate, self.filters.reason(candidate, text)) for candidate in settled]
         self.judged[chunk_id] += new
         passed = sum(not reason for _, reason in new)
         self.counts = (self.counts[0] + passed, self.counts[1] + len(new) - passed)
