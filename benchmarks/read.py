@@ -1,0 +1,59 @@
+"""What judges made of the test answers of the reader and of the best sentence: a table of docs/results.md.
+
+Two language models that had written none of the answers read them, mixed and without the systems' names, beside
+reference and evidence: `data/<corpus>/answers_audit.csv`. Each verdict is tied to question and answer by their hash.
+
+    python -m benchmarks.read
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pandas as pd
+
+from llama_qna.project import marked
+from llama_qna.project.systems import LABELS
+from llama_qna.project.variant import REPOSITORY
+from llama_qna.text.tables import markdown
+
+PAGE = REPOSITORY / "docs" / "results.md"
+CORPORA = {"paper": "paper", "physics_reader": "physics reader"}
+SYSTEMS = ("best_sentence", "reader")
+JUDGES = ["judge_1", "judge_2"]
+VERDICTS = ("right", "partly", "wrong")
+
+
+def answer_hash(question: str, answer: str) -> str:
+    """What ties a verdict to what was judged: 16 hexadecimal digits."""
+    return hashlib.sha256(f"{question}\n{answer}".encode()).hexdigest()[:16]
+
+
+def judged(corpus: str) -> pd.DataFrame:
+    """The test answers of both systems about a corpus, each with its verdicts and with what the rule says (`right`).
+
+    Raises:
+        KeyError: an answer was not judged.
+    """
+    verdicts = pd.read_csv(REPOSITORY / "data" / corpus / "answers_audit.csv", index_col="sha256")
+    lines = (REPOSITORY / "reader_135m" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if (row["corpus"], row["protocol"]) == (corpus, "test")]
+    found = pd.DataFrame([row for row in rows if row["system"] in SYSTEMS])[["system", "question", "answer", "right"]]
+    keys = [answer_hash(row.question, row.answer) for row in found.itertuples()]
+    return found.join(verdicts.loc[keys, JUDGES].reset_index(drop=True))
+
+
+def table() -> str:
+    """By corpus and system: the mean of both judges' counts, how often they agree, and what the rule counts."""
+    rows = []
+    for corpus, name in CORPORA.items():
+        for system, found in judged(corpus).groupby("system"):
+            counts = [f"{(found[JUDGES] == verdict).sum().mean():g}" for verdict in VERDICTS]
+            same = f"{(found.judge_1 == found.judge_2).mean():.0%}"
+            rows.append([name, LABELS[system], str(len(found)), *counts, same, f"{found.right.sum():g}"])
+    return markdown(["corpus", "system", "answers", *VERDICTS, "judges agree", "right by the rule"], rows)
+
+
+if __name__ == "__main__":
+    marked.write(PAGE, read=table())
