@@ -187,8 +187,8 @@ def test_the_recipe_with_passages_shares_pairs_and_evaluation_with_the_paper():
 
 def test_rows_beside_are_no_rows_by_which_reading_is_measured():
     texts = [" ".join(text.passage.split()) for text in reading.read_texts(reading.READING_SET)[:: reading.MEASURED]]
-    rows = reading.rows_beside(tokenizer(), 25, 400, seed=3)
-    assert 20 <= len(rows) <= 25 and rows == reading.rows_beside(tokenizer(), 25, 400, seed=3)
+    rows = reading.rows_beside(tokenizer(), 25, 700, seed=3)
+    assert 20 <= len(rows) <= 25 and rows == reading.rows_beside(tokenizer(), 25, 700, seed=3)
     for asked, _ in conversations(rows):
         assert not any(text[:80] in asked for text in texts)
     assert reading.rows_beside(tokenizer(), 0, 400, seed=3) == []

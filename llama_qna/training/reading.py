@@ -28,7 +28,7 @@ OTHERS = 4  # pieces of other texts in a row at most
 FOREIGN = 0.3  # of the rows have a question about a text that is not there
 READING_SET = REPOSITORY / "data" / "reading"
 MEASURED = 10  # every tenth text tells what another training leaves of the skill
-MEASURED_ROWS, MEASURED_LENGTH = 40, 400  # and tokens of each
+MEASURED_ROWS, MEASURED_LENGTH = 40, 800  # and tokens of each
 LOST = 0.1  # nats per label: a loss that rose by more is said
 
 
