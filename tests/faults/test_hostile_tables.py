@@ -68,8 +68,8 @@ CASES = {
 def test_table_that_is_no_good_is_refused(case, table):
     path, read, columns = table
     make, reason = CASES[case]
-    if case == "semicolons" and columns == ["Question", "Answer"]:
-        pytest.skip("a user's pairs may be written so")
+    if case == "semicolons" and (columns == ["Question", "Answer"] or path.name == "gold.csv"):
+        pytest.skip("a table that a person writes may be written so")
     content = make(",".join(columns) + "\n", row_of(columns))
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=reason):
