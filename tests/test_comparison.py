@@ -281,8 +281,9 @@ def test_committed_metrics_are_what_the_committed_predictions_make(name):
     lines = (REPOSITORY / name / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     predictions = [json.loads(line) for line in lines]
     about = {key: metrics[key] for key in ("variant", "base_model", "chosen", "bm25_threshold", "protocols")}
-    keys = ("name", "stage", "step", "perplexity")
-    checkpoints = [{key: checkpoint[key] for key in keys} for checkpoint in metrics["checkpoints"]]
+    about["questions"] = {key: metrics["questions"][key] for key in ("source", "count") if key in metrics["questions"]}
+    keys = ("name", "stage", "step", "perplexity", "whole", "sample")
+    checkpoints = [{key: checkpoint[key] for key in keys if key in checkpoint} for checkpoint in metrics["checkpoints"]]
     published = {entry["name"]: entry["perplexity"] for entry in metrics["published"]}
     assert summarize(about, checkpoints, predictions, published) == metrics
     assert metrics["chosen"] in {row["system"] for row in predictions if row["protocol"] == "dev"}
