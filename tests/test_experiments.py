@@ -1,7 +1,6 @@
 """docs/experiments.md and benchmarks/results/experiments.json: what is printed, and what is computed from answers."""
 
 import json
-import re
 import subprocess
 import sys
 from statistics import fmean
@@ -15,8 +14,7 @@ from llama_qna.project.files import read_json
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.text import scores
 
-FOLDER, PAPER = REPOSITORY / "benchmarks", REPOSITORY / "data" / "paper"
-NUMBER = re.compile(r"(?<!\w)\d+(?:[.,]\d+)*")
+FOLDER = REPOSITORY / "benchmarks"
 CONTENT = json.loads((FOLDER / "results" / "experiments.json").read_text(encoding="utf-8"))
 
 
