@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, cached_property, partial
 
 from llama_qna import UserError
-from llama_qna.answering.reader import ReadingAnswerer, load_reader
+from llama_qna.answering.reader import ReadingAnswerer
 from llama_qna.answering.retrieval import Answer, Passages, Source, fitted_prompt
 from llama_qna.answering.sentences import Sentences
 from llama_qna.models.adapters import Models
 from llama_qna.models.base import load_tokenizer
+from llama_qna.models.folded import load_reader
 from llama_qna.models.lineage import Point, checkpoints, has_reader, reader_of, trained
 from llama_qna.project.data import read_chunks
 from llama_qna.project.files import sha256

@@ -17,10 +17,9 @@ from llama_qna import UserError
 from llama_qna.answering.retrieval import Answer, Evidence
 from llama_qna.answering.sentences import Sentences
 from llama_qna.models import prompts
-from llama_qna.models.adapters import attach_adapter
-from llama_qna.models.base import load_base, load_tokenizer
-from llama_qna.models.folded import load_folded
-from llama_qna.models.likelihood import candidate_log_likelihoods
+from llama_qna.models.base import load_tokenizer
+from llama_qna.models.folded import load_reader
+from llama_qna.models.likelihood import candidate_log_likelihoods, doubts_of
 from llama_qna.project.variant import Reader
 
 READ = 5  # sentences that are read for a question; chosen on the dev questions, as DOUBT (docs/experiments.md)
@@ -79,7 +78,8 @@ class ReadingAnswerer:
 
         # --- whether the best one tells the answer
         asked = [n for n, numbers in enumerate(ranked) if numbers]
-        doubts = self._doubts([self.prompt_ids(questions[n], passages[n][0].text) for n in asked])
+        prompt_ids = [self.prompt_ids(questions[n], passages[n][0].text) for n in asked]
+        doubts = doubts_of(self.model(), self.tokenizer, prompt_ids)
         told = [n for n, doubt in zip(asked, doubts, strict=True) if doubt < DOUBT]
 
         # --- what it is, after the quote
@@ -111,11 +111,6 @@ class ReadingAnswerer:
         messages = prompts.writing_messages(self.sentences.passage(n).text, self.sentences.all[n].text)
         return prompts.chat_ids(self.tokenizer, messages)
 
-    def _doubts(self, prompt_ids: list[list[int]]) -> list[float]:
-        """How likely the reader is to write that a passage does not tell, for each prompt: nats, (N,)."""
-        dash = self._ids(f" {prompts.NOTHING}")[:1]
-        return candidate_log_likelihoods(self.model(), prompt_ids, [dash] * len(prompt_ids))
-
     def check(self, question: str) -> None:
         """Refuse a question that cannot be asked.
 
@@ -135,12 +130,3 @@ class ReadingAnswerer:
 
     def _ids(self, text: str) -> list[int]:
         return prompts.encode_document(self.tokenizer, text)
-
-
-def load_reader(reader: Reader):
-    """The base with a reader's adapter."""
-    recipe = reader.recipe
-    if recipe.quantization.bits == 16:
-        return load_folded(recipe.base_model, reader.adapter)
-    # folding would round the sum to 4 bits
-    return attach_adapter(load_base(recipe.base_model, recipe.quantization), reader.adapter)

@@ -1,4 +1,4 @@
-"""A base with a trained adapter folded into its 16-bit weights: a model that only answers.
+"""A base with a trained adapter folded into its 16-bit weights, where it has them: a model that only answers.
 
 peft and bitsandbytes, which training needs, take longer to import than the embedded model takes to answer.
 """
@@ -7,11 +7,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llama_qna.models.adapters import read_adapter_config
+from llama_qna.models.adapters import attach_adapter, read_adapter_config
 from llama_qna.models.base import load_base
 from llama_qna.models.safety import adapter_of
+from llama_qna.project.variant import Reader
 
 PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"  # of peft's names
+
+
+def load_reader(reader: Reader):
+    """The base with a reader's adapter.
+
+    Raises:
+        UserError: as `load_folded`.
+    """
+    recipe = reader.recipe
+    if recipe.quantization.bits == 16:
+        return load_folded(recipe.base_model, reader.adapter)
+    # folding would round the sum to 4 bits
+    return attach_adapter(load_base(recipe.base_model, recipe.quantization), reader.adapter)
 
 
 def load_folded(base_model: str, adapter: Path):

@@ -239,13 +239,13 @@ class LocalModel:
 
     def __init__(self, variant: Variant, reader: Reader | None = None):
         from llama_qna.models.base import load_base, load_tokenizer
-        from llama_qna.models.folded import load_folded
+        from llama_qna.models.folded import load_reader
 
         recipe = variant.recipe
         self.settings, self.seed = recipe.generation, recipe.seed
         self.tokenizer = load_tokenizer(recipe.base_model)
         if reader:
-            self.model = load_folded(recipe.base_model, reader.adapter)
+            self.model = load_reader(reader)
         else:
             self.model = load_base(recipe.base_model, recipe.quantization if self.settings.load_in_4bit else None)
 
@@ -280,11 +280,9 @@ class LocalModel:
         return candidate_log_likelihoods(self.model, input_ids, candidates)
 
     def doubts(self, input_ids: list[list[int]]) -> list[float]:
-        """How likely the reader is to write a dash, for each prompt: nats, (N,)."""
-        from llama_qna.models.likelihood import candidate_log_likelihoods
+        from llama_qna.models.likelihood import doubts_of
 
-        dash = prompts.encode_document(self.tokenizer, f" {prompts.NOTHING}")[:1]
-        return candidate_log_likelihoods(self.model, input_ids, [dash] * len(input_ids))
+        return doubts_of(self.model, self.tokenizer, input_ids)
 
     def count(self, text: str) -> int:
         return len(prompts.encode_document(self.tokenizer, text))
