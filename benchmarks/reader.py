@@ -60,7 +60,7 @@ def rows_of(corpus: str, reader: Reader) -> list[dict]:
 
     # --- the answer after the quote of the likeliest, with and without its neighbours
     best = [max(numbers, key=lambda n: scores[place, n][0]) for place, numbers in enumerate(found)]
-    dash, columns = ids(f" {prompts.NOTHING}")[:1], {}
+    dash, columns = [prompts.nothing_id(tokenizer)], {}
     for name, around in (("sentence", 0), ("neighbours", 1)):
         passages = [sentences.passage(n, around).text for n in best]
         asking = [answerer.prompt_ids(row.Question, passage) for row, passage in zip(asked, passages, strict=True)]

@@ -65,6 +65,30 @@ def plain_greedy(model, prompt, tokens):
     return shared.tokenizer().decode(given).strip()
 
 
+def test_likelihoods_are_those_of_the_texts_scored_afterwards(tiny):
+    prompts, dash = prompts_of(QUESTIONS), encode_document(shared.tokenizer(), " -")[0]
+    found = continue_prompts(tiny, shared.tokenizer(), prompts, max_new_tokens=4, batch_size=8, watch=dash)
+    ids = [encode_document(shared.tokenizer(), text.text) for text in found]
+    whole = [n for n, text in enumerate(found) if not text.ended and len(ids[n]) == 4]  # decoded and back, unchanged
+    assert whole
+    scored = candidate_log_likelihoods(tiny, [prompts[n] for n in whole], [ids[n] for n in whole])
+    assert [found[n].likelihood for n in whole] == pytest.approx(scored, abs=1e-3)
+    watched = candidate_log_likelihoods(tiny, prompts, [[dash]] * len(prompts))
+    assert [text.watched for text in found] == pytest.approx(watched, abs=1e-3)
+
+
+def test_a_prompt_that_comes_twice_is_read_once_and_each_row_has_its_own_temperature(tiny, monkeypatch):
+    prompts, read = prompts_of(QUESTIONS[:2]) * 2, []
+    pad = generate._pad_after_prefix
+    monkeypatch.setattr(generate, "_pad_after_prefix", lambda rows, prefix: read.append(len(rows)) or pad(rows, prefix))
+    options = {"seeds": list("abcd"), "temperature": [0.0, 0.0, 5.0, 5.0]}
+    texts = texts_of(tiny, prompts, **options)
+    assert read == [2]
+    assert texts[:2] == texts_of(tiny, prompts[:2])
+    assert texts[2:] == texts_of(tiny, prompts[2:], seeds=list("cd"), temperature=5.0)
+    assert texts[:2] != texts[2:]
+
+
 # --- greedy ----------------------------------------------------------------------------------------------------------
 
 
@@ -102,7 +126,7 @@ def test_ended_is_what_the_model_did_and_not_the_limit(model):
     assert short < long < 32
     for limit, ended in ((long, False), (long + 1, True)):  # the token that ends a text needs a place of its own
         found = continue_prompts(model, shared.tokenizer(), prompts, batch_size=2, max_new_tokens=limit)
-        assert found == [(texts[0], True), (texts[1], ended)]
+        assert [(text.text, text.ended) for text in found] == [(texts[0], True), (texts[1], ended)]
 
 
 def test_a_line_break_ends_a_text_too(model):
@@ -137,7 +161,7 @@ def test_sampled_text_depends_on_its_seed_alone(tiny):
 
 def test_noise_draws_from_the_softmax():
     logits, temperature, draws = torch.tensor([2.0, 1.0, 0.0, -1.0]), 0.7, 4000
-    choice = generate._Choice(temperature, [f"seed {i}" for i in range(draws)])
+    choice = generate._Choice([temperature] * draws, [f"seed {i}" for i in range(draws)])
     chosen = torch.tensor(choice(logits.expand(draws, -1), list(range(draws))))
     found = torch.bincount(chosen, minlength=4) / draws
     torch.testing.assert_close(found, torch.softmax(logits / temperature, 0), rtol=0, atol=0.02)
@@ -146,7 +170,7 @@ def test_noise_draws_from_the_softmax():
 def test_draws_are_those_of_each_row_alone():
     """To the bit: the pairs that were published were drawn row by row."""
     logits, temperature, seeds = torch.randn(3, 49152) * 4, 0.6, ["a", "b", "c"]
-    choice, alone = generate._Choice(temperature, seeds), generate._Choice(temperature, seeds)
+    choice, alone = (generate._Choice([temperature] * len(seeds), seeds) for _ in range(2))
     for rows in ([0, 1, 2], [0, 2], [2]):
         wanted = []
         for row in rows:

@@ -57,7 +57,7 @@ def test_a_run_never_writes_into_the_committed_folder(toy_root):
         ("corpus:", "corpsu:", "corpsu", "corpus"),
         ("chunk_size:", "chunk_sise:", "chunking.chunk_sise", "chunk_size"),
         ("dequantize_once:", "dequantise_once:", "quantization.dequantise_once", "dequantize_once"),
-        ("save_steps: 16", "save_step: 16", "pretraining.save_step", "save_steps"),
+        ("save_steps: 27", "save_step: 27", "pretraining.save_step", "save_steps"),
         ("  window:", "  windows:", "evaluation.windows", "window"),
     ],
 )

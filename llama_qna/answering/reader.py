@@ -21,6 +21,7 @@ from llama_qna.models.base import load_tokenizer
 from llama_qna.models.folded import load_reader
 from llama_qna.models.likelihood import candidate_log_likelihoods, doubts_of
 from llama_qna.project.variant import Reader
+from llama_qna.text.right import is_taken_from
 
 READ = 5  # sentences that are read for a question; chosen on the dev questions, as DOUBT (docs/experiments.md)
 DOUBT = -0.15  # log-probability of the dash, in nats, from which the answer is that the documents do not say
@@ -88,10 +89,10 @@ class ReadingAnswerer:
         texts = generate_texts(
             self.model(), self.tokenizer, quoted, max_new_tokens=NEW_TOKENS, batch_size=BATCH, done=lambda count: None
         )
-        answers = dict(zip(told, texts, strict=True))
+        said = dict(zip(told, texts, strict=True))
         return [
-            Answer(answers[n] or sentences[n], tuple(passages[n]), Evidence(sentences[n], passages[n][0]))
-            if n in answers
+            Answer(_true_to(sentences[n], said[n]), tuple(passages[n]), Evidence(sentences[n], passages[n][0]))
+            if n in said
             else Answer(prompts.NOT_SAID, tuple(passages[n]), said_not=True)
             for n in range(len(questions))
         ]
@@ -130,3 +131,11 @@ class ReadingAnswerer:
 
     def _ids(self, text: str) -> list[int]:
         return prompts.encode_document(self.tokenizer, text)
+
+
+def _true_to(sentence: str, answer: str) -> str:
+    """The answer where its words stand in the sentence in a row, else the sentence.
+
+    A small model that puts the words of a sentence together anew often says something else (docs/experiments.md).
+    """
+    return answer if is_taken_from(answer, sentence) else sentence

@@ -226,7 +226,7 @@ class Bench:
             done=lambda count: None,
         )
         sentences = [sentence.text for sentence in self.sentences]
-        for (row, ids), (answer, ended) in zip(asked, answers, strict=True):
+        for (row, ids), (answer, ended, *_) in zip(asked, answers, strict=True):
             prompt = hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()[:16]
             row |= {"prompt_sha256": prompt, "answer": answer}
             if row["protocol"] == "published":

@@ -86,7 +86,7 @@ def _points(variant: Variant, stage: str, questions: list[str]) -> list[dict]:
         )
         losses = {name: _loss(model, tokenizer, variant, stage, split) for name, split in KINDS.items()}
         step = state.step if number else 0  # what fine-tuning begins with has a step of pretraining's
-        found.append({"step": step, "answers": [text for text, _ in said]} | losses)
+        found.append({"step": step, "answers": [text.text for text in said]} | losses)
     return found
 
 

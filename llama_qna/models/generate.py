@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -18,15 +20,21 @@ from llama_qna.models.batches import in_batches, rows_that_fit
 
 
 class Continuation(NamedTuple):
-    """What a model wrote after a prompt, and whether it ended that itself, before the limit of new tokens."""
+    """What a model wrote after a prompt, and whether it ended that itself, before the limit of new tokens.
+
+    Where a token was watched: the mean log-probability of the text's tokens, its end among them, and that of the
+    watched token in the first place, both in nats.
+    """
 
     text: str
     ended: bool
+    likelihood: float | None = None
+    watched: float | None = None
 
 
 def generate_texts(model, tokenizer, prompts: list[list[int]], **options) -> list[str]:
     """Continue every prompt: the texts of `continue_prompts`, which says what the options are."""
-    return [text for text, _ in continue_prompts(model, tokenizer, prompts, **options)]
+    return [found.text for found in continue_prompts(model, tokenizer, prompts, **options)]
 
 
 def continue_prompts(
@@ -36,9 +44,10 @@ def continue_prompts(
     *,
     max_new_tokens: int,
     batch_size: int,
-    temperature: float = 0.0,
+    temperature: float | list[float] = 0.0,
     seeds: list[str] | None = None,
     stop_at_newline: bool = False,
+    watch: int | None = None,
     description: str = "generating",
     done: Callable[[int], None] | None = None,
 ) -> list[Continuation]:
@@ -46,9 +55,10 @@ def continue_prompts(
 
     Args:
         prompts: `input_ids` of each prompt, ragged: N lists of (T_i,).
-        temperature: 0 is greedy decoding.
+        temperature: of all texts, or of each; 0 is greedy decoding.
         seeds: one string a prompt; with it a sampled text does not depend on what else is in its batch.
         stop_at_newline: end a text at the first line break.
+        watch: a token; likelihoods are measured.
         done: called with the number of finished texts in place of a progress bar.
 
     Returns:
@@ -56,22 +66,25 @@ def continue_prompts(
     """
     if not prompts:
         return []
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
+    first = {tuple(prompt): -number for number, prompt in reversed(list(enumerate(prompts)))}
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), first[tuple(prompts[i])]), reverse=True)
     prefix, cache = shared_beginning(model, prompts)
     last = {tokenizer.eos_token_id}
     if stop_at_newline:
         vocabulary = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
         last |= {i for i, token in enumerate(vocabulary) if "\n" in token}
+    temperatures = temperature if isinstance(temperature, list) else [temperature] * len(prompts)
     found = [Continuation("", False)] * len(prompts)
     bar = tqdm(total=len(prompts), desc=description, unit="text", disable=done is not None)
 
     def write(rows: list[int]) -> None:
-        choice = _Choice(temperature, [seeds[i] for i in rows] if temperature else [], model.device)
-        new = _write(model, [prompts[i] for i in rows], prefix, cache, choice, last, max_new_tokens)
-        texts = tokenizer.batch_decode(new, skip_special_tokens=True)
-        for row, (i, text) in enumerate(zip(rows, texts, strict=True)):
+        sampled = {i: seeds[i] for i in rows if temperatures[i]}
+        choice = _Choice([temperatures[i] for i in rows], [sampled.get(i) for i in rows], model.device)
+        new = _write(model, [prompts[i] for i in rows], prefix, cache, choice, last, max_new_tokens, watch)
+        texts = tokenizer.batch_decode([of_row.tokens for of_row in new], skip_special_tokens=True)
+        for i, text, of_row in zip(rows, texts, new, strict=True):
             text = (text.split("\n", 1)[0] if stop_at_newline else text).strip()
-            found[i] = Continuation(text, new[row][-1] in last)
+            found[i] = Continuation(text, of_row.tokens[-1] in last, of_row.likelihood, of_row.watched)
         bar.update(len(rows))
         if done:
             done(len(rows))
@@ -81,24 +94,47 @@ def continue_prompts(
     return found
 
 
+@dataclass
+class _Row:
+    """The new tokens of a row, and what was measured of them."""
+
+    tokens: list[int] = field(default_factory=list)
+    nats: list[float] = field(default_factory=list)
+    watched: float | None = None
+
+    @property
+    def likelihood(self) -> float | None:
+        return fmean(self.nats) if self.nats else None
+
+
 @torch.inference_mode()
-def _write(model, prompts, prefix: int, cache, choice: _Choice, last: set[int], max_new_tokens: int) -> list[list[int]]:
-    """Token by token, all rows at once; a row that has ended leaves the batch. B lists of new tokens.
+def _write(
+    model, prompts, prefix: int, cache, choice: _Choice, last: set[int], max_new_tokens: int, watch: int | None
+) -> list[_Row]:
+    """Token by token, all rows at once; a row that has ended leaves the batch. B rows.
 
     `places` are of rows that are still in the batch, `rows` their numbers among all B.
     """
-    input_ids, mask = (tensor.to(model.device) for tensor in _pad_after_prefix(prompts, prefix))  # (B, T) each
-    cache = caches.expanded(cache, len(prompts)) if cache else caches.roomy()
-    position_ids = mask.cumsum(1) - 1  # (B, T): padding takes no position
-    input_ids, position_ids = input_ids[:, prefix:], position_ids[:, prefix:]  # (B, T - prefix): the rest is cached
-    new, rows = [[] for _ in prompts], list(range(len(prompts)))
+    different = list(dict.fromkeys(map(tuple, prompts)))  # U of them: a prompt that comes several times is read once
+    input_ids, mask = (tensor.to(model.device) for tensor in _pad_after_prefix(different, prefix))  # (U, T) each
+    cache = caches.expanded(cache, len(different)) if cache else caches.roomy()
+    position_ids = mask.cumsum(1) - 1  # (U, T): padding takes no position
+    input_ids, position_ids = input_ids[:, prefix:], position_ids[:, prefix:]  # (U, T - prefix): the rest is cached
+    new, rows = [_Row() for _ in prompts], list(range(len(prompts)))
     for step in range(max_new_tokens):
         logits = model(
             input_ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache, logits_to_keep=1
-        ).logits[:, -1]  # (B, V)
+        ).logits[:, -1]  # (B, V), at the first step (U, V)
+        if len(logits) < len(rows):
+            numbers = {prompt: number for number, prompt in enumerate(different)}
+            copies = torch.tensor([numbers[tuple(prompt)] for prompt in prompts], device=mask.device)  # (B,)
+            cache.batch_select_indices(copies)
+            logits, mask, position_ids = logits[copies], mask[copies], position_ids[copies]
         tokens = choice(logits.float(), rows)  # one a row
         for row, token in zip(rows, tokens, strict=True):
-            new[row].append(token)
+            new[row].tokens.append(token)
+        if watch is not None:
+            _measure([new[row] for row in rows], logits, tokens, watch)
         left = [place for place, token in enumerate(tokens) if token not in last]
         if not left or step == max_new_tokens - 1:
             break
@@ -111,6 +147,15 @@ def _write(model, prompts, prefix: int, cache, choice: _Choice, last: set[int], 
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)  # (B, T + 1), and T grows
         input_ids = torch.tensor(tokens, device=mask.device)[:, None]  # (B, 1)
     return new
+
+
+def _measure(rows: list[_Row], logits: torch.Tensor, tokens: list[int], watch: int) -> None:
+    """Note how likely the new token of each row is, and at first how likely the watched one was; logits (B, V)."""
+    nats = logits.float().log_softmax(-1)  # (B, V)
+    for row, of_row, token in zip(rows, nats, tokens, strict=True):
+        row.nats.append(of_row[token].item())
+        if row.watched is None:
+            row.watched = of_row[watch].item()
 
 
 def shared_beginning(model, prompts: list[list[int]]) -> tuple[int, DynamicCache | None]:
@@ -126,32 +171,40 @@ def shared_beginning(model, prompts: list[list[int]]) -> tuple[int, DynamicCache
         return length, model.get_decoder()(prefix, use_cache=True).past_key_values
 
 
-def _pad_after_prefix(rows: list[list[int]], prefix: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _pad_after_prefix(rows: list[tuple[int, ...]], prefix: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Pad between the shared prefix and the rest of each row, so that the prefix stays aligned: two tensors (B, T)."""
     longest = max(map(len, rows))
-    input_ids = [row[:prefix] + [0] * (longest - len(row)) + row[prefix:] for row in rows]
+    input_ids = [[*row[:prefix], *[0] * (longest - len(row)), *row[prefix:]] for row in rows]
     mask = [[1] * prefix + [0] * (longest - len(row)) + [1] * (len(row) - prefix) for row in rows]
     return torch.tensor(input_ids), torch.tensor(mask)
 
 
 class _Choice:
-    """Chooses the next token of each row: the likeliest, or a draw from softmax(logits / temperature).
+    """Chooses the next token of each row: the likeliest, or with a seed a draw from softmax(logits / temperature).
 
     The draw is an argmax too, of logits / temperature plus Gumbel noise. Each row has a generator of its own, on the
     device of the logits, so its draws do not depend on its batch.
     """
 
-    def __init__(self, temperature: float, seeds: list[str], device: torch.device | str = "cpu"):
-        self.temperature = temperature
-        numbers = [int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big") >> 1 for seed in seeds]
-        self.generators = [torch.Generator(device).manual_seed(number) for number in numbers]
+    def __init__(self, temperatures: list[float], seeds: list[str | None], device: torch.device | str = "cpu"):
+        self.temperatures = temperatures
+        self.generators = [
+            None if seed is None else torch.Generator(device).manual_seed(_number(seed)) for seed in seeds
+        ]
 
     def __call__(self, logits: torch.Tensor, rows: list[int]) -> list[int]:
         """The next token of each row; `logits` are of all tokens, (B, V)."""
-        if self.temperature:
+        if any(generator is not None for generator in self.generators):
             logits = torch.stack([self._noisy(of_row, row) for of_row, row in zip(logits, rows, strict=True)])  # (B, V)
         return logits.argmax(-1).tolist()
 
     def _noisy(self, logits: torch.Tensor, row: int) -> torch.Tensor:  # (V,)
-        uniform = torch.rand(logits.shape, generator=self.generators[row], device=logits.device)
-        return logits / self.temperature - torch.log(-torch.log(uniform.clamp(1e-10, 1 - 1e-7)))
+        generator = self.generators[row]
+        if generator is None:
+            return logits
+        uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
+        return logits / self.temperatures[row] - torch.log(-torch.log(uniform.clamp(1e-10, 1 - 1e-7)))
+
+
+def _number(seed: str) -> int:
+    return int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big") >> 1

@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from llama_qna.models import caches
 from llama_qna.models.batches import in_batches
 from llama_qna.models.generate import shared_beginning
-from llama_qna.models.prompts import NOTHING, encode_document
+from llama_qna.models.prompts import nothing_id
 
 PACKED = 384  # tokens of prompts and texts that are scored at once
 
@@ -55,8 +55,7 @@ def candidate_log_likelihoods(model, prompts: list[list[int]], candidates: list[
 
 def doubts_of(model, tokenizer, prompt_ids: list[list[int]]) -> list[float]:
     """How likely a reader is to write that a passage does not tell, after each prompt: nats, N floats."""
-    dash = encode_document(tokenizer, f" {NOTHING}")[:1]
-    return candidate_log_likelihoods(model, prompt_ids, [dash] * len(prompt_ids))
+    return candidate_log_likelihoods(model, prompt_ids, [[nothing_id(tokenizer)]] * len(prompt_ids))
 
 
 def _packed(texts_after: dict[tuple[int, ...], list[int]], candidates: list[list[int]]) -> list[list[tuple]]:

@@ -160,6 +160,11 @@ def encode_document(tokenizer, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
+def nothing_id(tokenizer) -> int:
+    """The token with which a reader begins that finds no answer."""
+    return encode_document(tokenizer, f" {NOTHING}")[0]
+
+
 def chat_ids(tokenizer, messages: list[dict[str, str]]) -> list[int]:
     """`input_ids` of messages in the model's chat template, ready for its turn; (T,).
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from llama_qna.pairs.evidence import asks_for_no_reason
 from llama_qna.text.language import languages_of
+from llama_qna.text.right import is_taken_from
 from llama_qna.text.stopwords import stopwords
 from llama_qna.text.words import CHARACTER, OTHER_STOPS, SPACED_STOPS, content_words, similarity, supported
 
@@ -38,7 +39,6 @@ VAGUE = re.compile(
     r"|^(What|Why) [a-z]+ (to )?the [a-z-]+( [a-z]+)?\?$"
 )
 DOUBT = -1.5  # nats: a reader that is likelier than that to find no answer is not believed
-LEADING = re.compile(r"^((because|it|they|by|in|to|with|at|a|an|the) )*")
 SHORTEST_QUOTE = 12  # characters; less stands in many sentences
 AFTER_NOUN = "and|or|to|in|on|at|by|from|with|into|through|is|was|are|were|be|have|has|can|when|while|under|over|after"
 # Every reason to reject a pair, in the order in which it is looked for: the cheap ones first.
@@ -90,7 +90,7 @@ class Filters:
         """
         evidence, language = candidate.evidence, self.languages.get(text, "en")
         found = evidence and candidate.answer and _agrees(candidate.check, evidence, language)
-        if not found or _stands_in(candidate.answer, evidence):
+        if not found or is_taken_from(candidate.answer, evidence):
             return candidate
         return replace(candidate, answer=evidence)
 
@@ -182,12 +182,6 @@ def _empty_signature():
     from datasketch import MinHash
 
     return MinHash(num_perm=64, seed=1)
-
-
-def _stands_in(answer: str, evidence: str) -> bool:
-    """Whether the words of an answer stand in the evidence in a row, but for what leads to them ("Because it ...")."""
-    said, told = (" ".join(re.findall(r"\w+", text.casefold())) for text in (answer, evidence))
-    return f" {LEADING.sub('', said)} " in f" {told} "
 
 
 def _agrees(check: str, about: str, language: str) -> bool:

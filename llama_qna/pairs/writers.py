@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 from llama_qna import UserError
 from llama_qna.models import prompts
@@ -18,6 +19,9 @@ from llama_qna.pairs.evidence import evidence_of, worth
 from llama_qna.project.recipe import EMBEDDED, Generation
 from llama_qna.project.variant import Reader, Variant
 from llama_qna.text.words import CITATION, content_words
+
+if TYPE_CHECKING:
+    from llama_qna.models.generate import Continuation
 
 _TEXTS = {"type": "object", "properties": {"question": {"type": "string"}, "answer": {"type": "string"}}}
 _PAIRS = {"pairs": {"type": "array", "items": _TEXTS | {"required": ["question", "answer"]}}}
@@ -126,6 +130,7 @@ class Reading:
 
     def __init__(self, engine: LocalModel, settings: Generation):
         self.engine, self.settings = engine, settings
+        self.nothing = prompts.nothing_id(engine.tokenizer)
 
     def __call__(self, passages: list[Passage], attempt: int) -> list[Written]:
         # --- which sentences
@@ -141,39 +146,39 @@ class Reading:
         written = self._questions(asked, greedy=attempt == 1)  # the likeliest question is the same at every attempt
         best = self._best(asked, written, texts)
         tokens = Counter()
-        for n, question in written:
-            tokens[asked[n].index] += self.engine.count(question)
+        for n, text in written:
+            tokens[asked[n].index] += self.engine.count(text.text)
 
         # --- what the text around answers
         reading = [
             self.engine.ids(prompts.reading_messages(question, [about.wider]))
             for about, (question, _) in zip(asked, best, strict=True)
         ]
-        said = self.engine.generate(
-            reading, [about.seed for about in asked], temperature=0.0, max_new_tokens=QUOTE_TOKENS
-        )
+        options = {"temperature": 0.0, "max_new_tokens": QUOTE_TOKENS, "watch": self.nothing}
+        said = self.engine.generate(reading, [about.seed for about in asked], **options)
         found: list[list[Candidate]] = [[] for _ in passages]
-        for about, (question, score), text, doubt in zip(asked, best, said, self.engine.doubts(reading), strict=True):
-            found[about.index].append(_read(question, about.sentence, text, score, doubt))
-            tokens[about.index] += self.engine.count(text)
+        for about, (question, score), text in zip(asked, best, said, strict=True):
+            found[about.index].append(_read(question, about.sentence, text.text, score, text.watched))
+            tokens[about.index] += self.engine.count(text.text)
         return [Written(candidates, tokens[index]) for index, candidates in enumerate(found)]
 
-    def _questions(self, asked: list[Asked], greedy: bool) -> list[tuple[int, str]]:
+    def _questions(self, asked: list[Asked], greedy: bool) -> list[tuple[int, Continuation]]:
         """Different questions, each with the number of what it is about."""
         ids = [self.engine.ids(prompts.writing_messages(about.around, about.sentence)) for about in asked]
-        rows = list(range(len(asked))) * SAMPLES
-        seeds = [f"{asked[n].seed} {place // len(asked)}" for place, n in enumerate(rows)]
-        written = list(zip(rows, self.engine.generate([ids[n] for n in rows], seeds), strict=True))
-        if greedy:
-            written += enumerate(self.engine.generate(ids, [about.seed for about in asked], temperature=0.0))
-        return list(dict.fromkeys(written))
+        temperatures = [self.settings.temperature] * SAMPLES + ([0.0] if greedy else [])
+        rows = [(n, place) for place in range(len(temperatures)) for n in range(len(asked))]
+        texts = self.engine.generate(
+            [ids[n] for n, _ in rows],
+            [f"{asked[n].seed} {place}" for n, place in rows],
+            temperature=[temperatures[place] for _, place in rows],
+            watch=self.nothing,
+        )
+        return list({(n, text.text): (n, text) for (n, _), text in zip(rows, texts, strict=True)}.values())
 
-    def _best(self, asked: list[Asked], written: list[tuple[int, str]], texts: list[str]) -> list[tuple[str, float]]:
+    def _best(self, asked: list[Asked], written: list[tuple[int, Continuation]], texts: list[str]) -> list[tuple]:
         """The best question about each sentence with its likelihood."""
-        ids = [self.engine.ids(prompts.writing_messages(about.around, about.sentence)) for about in asked]
-        scores = self.engine.likelihoods([ids[n] for n, _ in written], [question for _, question in written])
         ranked: list[list[tuple]] = [[] for _ in asked]
-        for (n, question), score in zip(written, scores, strict=True):
+        for n, (question, _, score, _) in written:
             rank = score + worth(question, asked[n].sentence, texts[asked[n].index])
             ranked[n].append((rank, question, round(score, 3)))
         return [max(of_one)[1:] for of_one in ranked]
@@ -252,11 +257,11 @@ class LocalModel:
     def ids(self, messages: list[dict]) -> list[int]:
         return prompts.chat_ids(self.tokenizer, messages)
 
-    def generate(self, input_ids: list[list[int]], seeds: list[str], **options) -> list[str]:
-        from llama_qna.models.generate import generate_texts
+    def generate(self, input_ids: list[list[int]], seeds: list[str], **options) -> list[Continuation]:
+        from llama_qna.models.generate import continue_prompts
 
         defaults = {"temperature": self.settings.temperature, "max_new_tokens": self.settings.max_new_tokens}
-        return generate_texts(
+        return continue_prompts(
             self.model,
             self.tokenizer,
             input_ids,
@@ -269,20 +274,8 @@ class LocalModel:
     def texts(self, requests: list[list[dict]], seeds: list[str], stop: list[str] | None = None, schema=None) -> list:
         from llama_qna.models.server import Completion
 
-        texts = self.generate([self.ids(messages) for messages in requests], seeds, stop_at_newline=bool(stop))
-        return [Completion(index, text, tokens=self.count(text)) for index, text in enumerate(texts)]
-
-    def likelihoods(self, input_ids: list[list[int]], texts: list[str]) -> list[float]:
-        from llama_qna.models.likelihood import candidate_log_likelihoods
-
-        end = [self.tokenizer.eos_token_id]
-        candidates = [prompts.encode_document(self.tokenizer, f" {text}") + end for text in texts]
-        return candidate_log_likelihoods(self.model, input_ids, candidates)
-
-    def doubts(self, input_ids: list[list[int]]) -> list[float]:
-        from llama_qna.models.likelihood import doubts_of
-
-        return doubts_of(self.model, self.tokenizer, input_ids)
+        found = self.generate([self.ids(messages) for messages in requests], seeds, stop_at_newline=bool(stop))
+        return [Completion(index, text, tokens=self.count(text)) for index, (text, *_) in enumerate(found)]
 
     def count(self, text: str) -> int:
         return len(prompts.encode_document(self.tokenizer, text))

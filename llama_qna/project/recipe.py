@@ -193,8 +193,8 @@ class Evaluation(_Strict):
     max_questions: int | None = Field(None, gt=0)  # the first n training questions; None: all
     # what every checkpoint is measured by: so many training questions, and so many windows of each text; the base, the
     # last checkpoint of a stage and the one that ships are measured by all of them
-    sample: int = Field(64, gt=0)
-    sample_windows: int = Field(8, gt=0)
+    sample: int = Field(32, gt=0)
+    sample_windows: int = Field(4, gt=0)
     protocol: Literal["published", "heldout", "both"] = "both"
     retrieved_chunks: int = Field(2, gt=0)  # that a question is given with retrieval
     # measure WikiText-2 too, from the Hugging Face hub: 300,000 tokens for every checkpoint, minutes each without a GPU

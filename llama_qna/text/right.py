@@ -28,6 +28,7 @@ _COMPOUND = re.compile(rf"\b({'|'.join(_TENS)})[- ]({'|'.join(_ONES[1:10])})\b")
 _HUNDREDS = re.compile(rf"\b({'|'.join(_ONES[1:10])}|an?) hundred\b")
 _SIGNS = {"−": "-", "⁄": "/", "×": " x ", "%": " percent ", "≈": " ", "^": " "}
 _BARE = {("yes",), ("no",)}
+_LEADS = frozenset("because it they by in to with at of".split())
 _NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?"
 # what makes another number of the number before it
 _UNITS = frozenset(
@@ -103,6 +104,16 @@ def stands_in(first: str, second: str) -> bool:
     """Whether one of two quotes has at least 90% of the words of the other, in their order."""
     shorter, longer = sorted((tokens(first), tokens(second)), key=len)
     return len(shorter) >= SHORTEST_COPIED and _common_in_order(shorter, longer) >= COPIED_SHARE * len(shorter)
+
+
+def is_taken_from(answer: str, sentence: str) -> bool:
+    """Whether the words of an answer stand in a sentence in a row, but for what leads to them ("Because it ...").
+
+    >>> is_taken_from("Because of the thaw.", "The ferry stopped in March, because of the thaw.")
+    True
+    """
+    said = tuple(itertools.dropwhile(lambda token: token in _LEADS, tokens(answer)))
+    return bool(said) and _holds(tokens(sentence), said)
 
 
 def says_not(answer: str, not_said: str) -> bool:
