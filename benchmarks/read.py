@@ -24,7 +24,7 @@ from llama_qna.text.tables import markdown
 PAGE = REPOSITORY / "docs" / "results.md"
 CORPORA = {"paper": "paper", "physics_reader": "physics reader"}
 SHOWN = "shown"  # what the reader shows beside its answer
-SYSTEMS = {"best_sentence": LABELS["best_sentence"], "reader": "reader, its own words"}
+SYSTEMS = {"best_sentence": LABELS["best_sentence"], "reader": "reader, its answer"}
 SYSTEMS |= {SHOWN: "reader, the sentence that it shows"}
 JUDGES = ["judge_1", "judge_2"]
 VERDICTS = ("right", "partly", "wrong")

@@ -15,13 +15,12 @@ from llama_qna.evaluation.reading import read_rows, rows_asked
 from llama_qna.evaluation.scoring import Said, asked_of, gold_of, scored
 from llama_qna.models import prompts
 from llama_qna.models.lineage import Point
-from llama_qna.project.data import read_chunks
+from llama_qna.project.data import GENERAL_TEXT, read_chunks
 from llama_qna.project.gold import FOLDS
 from llama_qna.project.systems import PASSAGES
-from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.project.variant import Variant
 from llama_qna.text.scores import rouge, score
 
-GENERAL_TEXT = REPOSITORY / "data" / "general" / "everyday.txt"
 WIKITEXT2 = ("Salesforce/wikitext", "wikitext-2-raw-v1")  # on the Hugging Face hub
 RECALLED = 5  # chunks at least that retrieval is asked for, so that recall@5 can be told
 PUBLISHED = {"questions": 256, "max_new_tokens": 200, "temperature": 0.6}  # the study's

@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from llama_qna import UserError
 from llama_qna.evaluation import compare
-from llama_qna.evaluation.bench import GENERAL_TEXT, PUBLISHED, Asked, Bench, texts_of
+from llama_qna.evaluation.bench import PUBLISHED, Asked, Bench, texts_of
 from llama_qna.evaluation.judge import judge
 from llama_qna.models.lineage import Point, has_reader, points_of, reader_of
 from llama_qna.project import gold
-from llama_qna.project.data import read_chunks, read_metrics, read_qna
+from llama_qna.project.data import GENERAL_TEXT, read_chunks, read_metrics, read_qna
 from llama_qna.project.files import sha256, write_json, write_lines
 from llama_qna.project.generated import generated_questions
 from llama_qna.project.stage import once

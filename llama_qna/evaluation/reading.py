@@ -13,9 +13,12 @@ from llama_qna.answering.reader import DOUBT, READ, ReadingAnswerer
 from llama_qna.answering.retrieval import Answer
 from llama_qna.evaluation import compare
 from llama_qna.evaluation.free_rows import Sentence, document_sentences, free_predictions
+from llama_qna.evaluation.perplexity import perplexity
 from llama_qna.evaluation.scoring import Said, asked_of, gold_of, scored
+from llama_qna.models.base import load_base, load_tokenizer
+from llama_qna.models.folded import load_reader
 from llama_qna.project import provenance
-from llama_qna.project.data import CHUNK_COLUMNS, read_table
+from llama_qna.project.data import CHUNK_COLUMNS, GENERAL_TEXT, read_table
 from llama_qna.project.files import sha256, write_json, write_lines
 from llama_qna.project.gold import FOLDS, read_gold, read_unanswerable
 from llama_qna.project.variant import REPOSITORY, Reader
@@ -30,7 +33,7 @@ def measure(reader: Reader, folder: Path, corpora: Sequence[str] = CORPORA, fold
 
     Returns:
         The content of `metrics.json`: see `compare.summarize`, by corpus, `all` of them together, and `new`, the
-        questions of `gold_new.csv`, which were written after every choice had been made.
+        questions of `gold_new.csv`, which were written after every choice had been made; and `general_text`.
 
     Raises:
         UserError: the reader's adapter is damaged, or a question is bad.
@@ -49,11 +52,20 @@ def measure(reader: Reader, folder: Path, corpora: Sequence[str] = CORPORA, fold
     }
     found |= {"all": together, "new": [row for corpus in corpora for row in new_predictions(reader, corpus)]}
     content = {name: compare.summarize(about, [], rows, {}) for name, rows in found.items() if rows}
+    content["general_text"] = general_text(reader)
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{"corpus": name} | row for name, rows in found.items() for row in rows if name != "all"]
     write_lines(folder / "predictions.jsonl", rows)
     write_json(folder / "metrics.json", content)
     return content
+
+
+def general_text(reader: Reader) -> dict[str, float]:
+    """The perplexity of general text to a reader and to its base: what else the training has changed."""
+    recipe, text = reader.recipe, GENERAL_TEXT.read_text(encoding="utf-8")
+    models = {"base": load_base(recipe.base_model, recipe.quantization), "reader": load_reader(reader)}
+    tokenizer = load_tokenizer(recipe.base_model)
+    return {name: perplexity(model, tokenizer, text, 1024, 1024)["perplexity"] for name, model in models.items()}
 
 
 def predictions_of(reader: Reader, corpus: str, folds: Sequence[str] = FOLDS) -> list[dict]:

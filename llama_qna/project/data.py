@@ -15,6 +15,7 @@ from llama_qna.project.files import read_json
 from llama_qna.project.variant import REPOSITORY, Variant
 
 REPLAY_TEXT = REPOSITORY / "data" / "general" / "replay.txt"  # general text beside training
+GENERAL_TEXT = REPLAY_TEXT.with_name("everyday.txt")  # general text that is only measured
 CHUNK_COLUMNS = ["chunk_id", "document", "page", "section", "kind", "split", "text", "tokens"]
 
 

@@ -24,7 +24,11 @@ def reader_block(metrics: dict) -> str:
     Args:
         metrics: what `evaluation.reading.measure` returns.
     """
-    return "\n\n".join(_table(name, metrics[name]) for name in NAMES if name in metrics)
+    tables = [_table(name, metrics[name]) for name in NAMES if name in metrics]
+    general = metrics["general_text"]
+    change = general["reader"] / general["base"] - 1
+    said = f"Perplexity of general text: {general['base']:.1f} of the base, {general['reader']:.1f} of the reader"
+    return "\n\n".join([*tables, f"{said} ({change:+.1%})."])
 
 
 def _table(name: str, metrics: dict) -> str:
