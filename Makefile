@@ -1,7 +1,7 @@
-# The two commands of the README are `make run` and `make test`; both set everything up from nothing.
+# `make setup` installs and does no more; `make run` and `make test` set everything up from nothing too.
 PYTHON ?= python3
 VARIANT ?= paper_135m
-# Where there is no GPU, a CPU build of PyTorch saves gigabytes: make run TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Where there is no GPU, a CPU build of PyTorch saves gigabytes: make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 # make bench STAGE=training measures one stage
 STAGE ?=
@@ -12,10 +12,12 @@ SERVE_READY := .venv-serve/.ready
 # On a machine with a GPU the engine is vLLM's own build, with its CUDA
 VLLM ?= $(if $(shell command -v nvidia-smi),vllm==0.32.0,)
 
-.PHONY: run reader serve test test-all bench lab pdfs publish gguf lint clean
+.PHONY: run setup reader serve test test-all bench lab pdfs publish gguf lint clean
 
 run: $(READY)
 	$(BIN)/llama-qna run $(VARIANT) --notebooks
+
+setup: $(READY)
 
 serve: $(READY) $(SERVE_READY)
 	$(BIN)/llama-qna serve $(VARIANT)

@@ -22,7 +22,7 @@ from llama_qna.text.right import is_right
 from llama_qna.text.tables import markdown
 
 PAGE = REPOSITORY / "docs" / "results.md"
-CORPORA = {"paper": "paper", "physics_reader": "physics reader"}
+CORPORA = {"paper": "paper", "physics_reader": "physics books"}
 SHOWN = "shown"  # what the reader shows beside its answer
 SYSTEMS = {"best_sentence": LABELS["best_sentence"], "reader": "reader, its answer"}
 SYSTEMS |= {SHOWN: "reader, the sentence that it shows"}

@@ -14,6 +14,8 @@ from llama_qna.project import processes
 
 FORMATS = ("messages", "alpaca", "sharegpt")  # of `pairs.formats`
 GPUS = ("T4", "L4", "4090", "A100-40", "A100-80", "H100", "H200")  # of `models.cards`
+# verbs whose work is kept when they are stopped; answers are kept only of `ask --input`
+KEEPING = ("load", "generate", "pretrain", "finetune", "reader", "repeat", "evaluate", "figures", "run")
 EXPORTS = ("merged", "adapter", "gguf", "ollama")  # of `serving.exports`
 
 
@@ -49,7 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 128 + error.signal if isinstance(error, Stopped) else 2
     except KeyboardInterrupt as stop:
         if processes.is_main():
-            print("llama-qna: stopped; what was finished is kept, and the same command goes on there", file=sys.stderr)
+            keeps = options.run.__name__ in KEEPING or getattr(options, "input", None)
+            kept = "; what was finished is kept, and the same command goes on there" if keeps else ""
+            print(f"llama-qna: stopped{kept}", file=sys.stderr)
         return 128 + (signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT)
     except Exception as error:
         if not (said := _of_the_machine(error)):

@@ -20,6 +20,7 @@ from llama_qna.reporting import pages
 from llama_qna.reporting.card import write_published_card
 from llama_qna.reporting.reader import reader_block
 from llama_qna.reporting.results import our_run, results_block
+from llama_qna.reporting.tables import seconds_of
 from llama_qna.run import NOTEBOOKS, default_variant
 
 PROGRESS = "progress.json"  # notebooks 06 and 07 write it: a run without notebooks has none
@@ -216,11 +217,16 @@ def published_runs(root: Path) -> dict[str, pages.Run]:
 
 
 def _published_seconds(root: Path) -> dict[str, dict[str, float]]:
-    """Variant -> notebook -> the seconds of its published run."""
-    return {
-        path.parent.name: {name: entry["seconds"] for name, entry in _read_json(path).items()}
-        for path in sorted(root.glob("*/notebooks.json"))
-    }
+    """Variant -> notebook -> the seconds of its published run; a notebook that trains, all starts of its training."""
+    found = {}
+    for path in sorted(root.glob("*/notebooks.json")):
+        recipe = read_recipe(path.with_name("variant.yaml"))
+        trained = {"06": path.parent / recipe.pretraining.folder, "07": path.parent / recipe.finetuning.folder}
+        records = {number: folder / "run.json" for number, folder in trained.items()}
+        least = {number: seconds_of(_read_json(record)) for number, record in records.items() if record.is_file()}
+        seconds = {name: entry["seconds"] for name, entry in _read_json(path).items()}
+        found[path.parent.name] = {name: max(value, least.get(name[:2], 0.0)) for name, value in seconds.items()}
+    return found
 
 
 def _read_lines(path: Path) -> list[dict]:

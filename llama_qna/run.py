@@ -16,7 +16,7 @@ from llama_qna.project.files import locked, read_json, sha256, write_json
 from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting.results import ROUGE, asked_of, last, our_run
-from llama_qna.reporting.tables import as_text, systems_table
+from llama_qna.reporting.tables import as_text, seconds_of, systems_table
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 # the stage of each notebook, by its number
@@ -25,7 +25,7 @@ LAST_STAGE |= {"07": "finetune", "08": "evaluate", "09": "figures", "10": "figur
 
 
 def run_stages(variant: Variant) -> None:
-    """Every stage in this process, without notebooks; no other process may work on the variant between them."""
+    """Every stage in this process, without notebooks, holding the variant's lock throughout."""
     from llama_qna.documents.chunks import load
     from llama_qna.evaluation.protocols import evaluate
     from llama_qna.pairs.qna import generate
@@ -81,7 +81,7 @@ def _stage_seconds(variant: Variant, name: str) -> float:
         return 0.0
     stage = LAST_STAGE[name[:2]]
     record = valid_record(variant.stage_folders[stage], stage)
-    return record["seconds"] if record else 0.0
+    return seconds_of(record) if record else 0.0
 
 
 def _time_left(names: list[str], expected: dict[str, float], spent: float, clock: float) -> str:

@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from llama_qna import __version__, cli
+from llama_qna import __version__, cli, commands
 from llama_qna.project.variant import REPOSITORY
 
 VERBS = [
@@ -97,6 +97,21 @@ def test_version(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--version"])
     assert capsys.readouterr().out == f"llama-qna {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "verb, more, kept",
+    [("generate", [], True), ("ask", ["--input", "a.csv"], True), ("ask", [], False), ("page", [], False)],
+)
+def test_ctrl_c_promises_to_go_on_only_where_work_is_kept(verb, more, kept, monkeypatch, capsys):
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    stopped.__name__ = verb
+    monkeypatch.setattr(commands, verb, stopped)
+    assert cli.main([verb, "paper_135m", *more]) == 128 + signal.SIGINT
+    more_said = "; what was finished is kept, and the same command goes on there" if kept else ""
+    assert capsys.readouterr().err == f"llama-qna: stopped{more_said}\n"
 
 
 def test_variants_are_listed_with_what_they_are(toy_root, capsys):

@@ -61,6 +61,15 @@ def test_a_machine_without_the_embedded_model_has_a_random_one():
     assert small.random_llama(len(tokenizer)).config.vocab_size == len(tokenizer)
 
 
+def test_page_calls_nothing_a_check_of_a_gpu_where_none_was_found():
+    found = {"passed": True, "seconds": 3, "found": {"cards": []}}
+    on_cpu = page({"steps": {"preflight": found | {"machine": {"gpu": None, "cores": 1}}}})
+    assert "Nothing here has run on a GPU yet." in on_cpu
+    assert "| no GPU found; passed on the CPU |" in on_cpu and "| pass |" not in on_cpu
+    on_gpu = page({"steps": {"preflight": found | {"machine": {"gpu": "NVIDIA L4", "cores": 8}}}})
+    assert "| pass |" in on_gpu and "yet" not in on_gpu and "no GPU found" not in on_gpu
+
+
 def test_committed_page_is_that_of_the_committed_results():
     assert PAGE.read_text(encoding="utf-8") == page(json.loads(proof.RESULTS.read_text(encoding="utf-8")))
 

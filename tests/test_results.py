@@ -10,7 +10,7 @@ from llama_qna.project import marked
 from llama_qna.project import stage as stage_module
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting import figures, pages, results
-from llama_qna.reporting.tables import as_text, checkpoints_table, seeds_table, systems_table
+from llama_qna.reporting.tables import as_text, checkpoints_table, seconds_of, seeds_table, systems_table, times_table
 from llama_qna.run import summary
 from tests import fixtures_metrics as made_up
 
@@ -376,6 +376,55 @@ def test_what_training_is_worth_stands_in_the_order_of_training_with_the_reader_
     assert names[-2:] == ["reader with passages", "the gold evidence sentence"]
     assert [row[0] for row in table[4:6]] == ["mine", "other"] and table[-1][0] == table[2][0] == "-"
     assert next(row for row in table if row[1] == "base")[-2:] == ["-", "-0.140 [-0.190, -0.090]"]
+
+
+def test_rows_without_a_base_are_not_compared_with_one():
+    run = pages.Run(made_up.metrics(), "about", "paper", [])
+    reader = made_up.metrics()
+    reader["systems"] = [made_up.system("reader", "reader with passages", "reader", "passages", 0.5)]
+    (table,) = tables(pages.worth({"mine": run}, {"paper": reader}))
+    free = {"the question itself", "the best sentence (BM25)", "the gold evidence sentence"}
+    assert {row[1] for row in table[2:] if row[-2] == "-"} == free | {"base", "reader with passages"}
+
+
+def closed_book(base, finetuned, p_holm):
+    """What `pages.found` says of training, of two corpora with these shares of right answers."""
+    runs = {}
+    for corpus, p in zip(pages.CORPORA, p_holm, strict=True):
+        metrics = made_up.metrics()
+        by_name = {system["name"]: system for system in metrics["systems"]}
+        by_name["base"]["scores"]["right"]["mean"] = base
+        by_name["finetuned"]["scores"]["right"]["mean"] = finetuned
+        by_name["finetuned"]["against"]["base"]["right"] |= {"mean": finetuned - base, "p_holm": p}
+        runs[corpus] = pages.Run(metrics, "about", corpus, [])
+    return pages.found(runs, {corpus: {"systems": []} for corpus in runs})
+
+
+def test_what_training_does_closed_book_is_said_in_a_sentence():
+    assert closed_book(0.0, 0.0, [1.0, 1.0]) == "Trained or not, the closed-book model has no right answer."
+    takes = "Training on the documents takes the closed-book model from"
+    assert closed_book(0.1, 0.12, [0.5, 0.5]) == (
+        f"{takes} 10 right answers to 12: no clear difference on the paper and on the physics books."
+    )
+    assert closed_book(0.0, 0.1, [0.01, 0.5]) == (
+        f"{takes} 0 right answers to 10: better on the paper, no clear difference on the physics books."
+    )
+
+
+def test_a_training_that_went_on_took_the_seconds_of_all_its_starts(root):
+    assert seconds_of({"seconds": 137.3, "results": {"seconds_of_steps": 237.0}}) == 237.0
+    assert seconds_of({"seconds": 402.6, "results": {"seconds_of_steps": 398.4}}) == 402.6
+    assert seconds_of({"seconds": 5.0, "results": {}}) == 5.0
+    folder = root / "paper_135m"
+    (folder / "notebooks.json").write_text(
+        json.dumps({"06_pretraining": {"seconds": 100.0}, "10_ask": {"seconds": 20.0}})
+    )
+    (folder / "pretraining_paper").mkdir()
+    record = {"seconds": 90.0, "results": {"seconds_of_steps": 280.0}, "machine": {"gpu": None, "cores": 2}}
+    (folder / "pretraining_paper" / "run.json").write_text(json.dumps(record))
+    publish.write_pages(root)
+    assert ": 5 minutes (" in marked.read(root / "README.md", "minutes")
+    assert times_table(root, "pretraining").loc["paper_135m", "CPU, minutes"] == "4.7 (2 CPU cores)"
 
 
 def test_runs_about_other_documents_are_no_part_of_the_front_page():

@@ -111,11 +111,11 @@ def _evaluate(variant: Variant, points: list[Point], pairs: pd.DataFrame, questi
         curve += _measure(bench, point, points)
 
     # --- the checkpoints that dev chooses, by one rule, asked on test
-    chosen, alone = (_chosen(bench, points, stage) for stage in ("finetuning", "finetuning_only"))
+    chosen, finetuned_only = (_chosen(bench, points, stage) for stage in ("finetuning", "finetuning_only"))
     _measure_whole(bench, chosen, curve)
     if questions is not None:
-        _ask_trained(bench, variant, chosen, alone)
-        _ask_readers(bench, variant, points, chosen, alone)
+        _ask_trained(bench, variant, chosen, finetuned_only)
+        _ask_readers(bench, variant, points, chosen, finetuned_only)
 
     # --- scores
     about = {"variant": variant.name, "base_model": variant.recipe.base_model, "chosen": chosen.name}
@@ -130,7 +130,7 @@ def _evaluate(variant: Variant, points: list[Point], pairs: pd.DataFrame, questi
 
 
 def _measure(bench: Bench, point: Point, points: list[Point]) -> list[dict]:
-    """Let a model do what its system is compared by; its entry in the curve of perplexities, if it has one.
+    """Ask one model its questions; return its entries in the curve, none for `finetuning_only`.
 
     The last model of a stage is measured by all texts and training questions, one before it by their sample. All
     questions closed book go to a model in one call: they share the beginning of their prompts.
@@ -162,16 +162,18 @@ def _measure_whole(bench: Bench, chosen: Point, curve: list[dict]) -> None:
         bench.answer(model, [(row, ids) for row, ids in bench.in_sample(chosen.name) if not row["sample"]])
 
 
-def _ask_trained(bench: Bench, variant: Variant, chosen: Point, alone: Point | None) -> None:
+def _ask_trained(bench: Bench, variant: Variant, chosen: Point, finetuned_only: Point | None) -> None:
     """The test questions, closed book, and with chunks where the model has not learnt to read."""
     if not variant.learns_to_read:
         bench.answer(bench.load(chosen), _with_passages(bench, chosen, f"finetuned{PASSAGES}"))
-    for point, system in [(chosen, "finetuned")] + ([(alone, "finetuned_only")] if alone else []):
+    for point, system in [(chosen, "finetuned")] + ([(finetuned_only, "finetuned_only")] if finetuned_only else []):
         model = bench.load(point)
         bench.answer(model, bench.likelihoods(model, bench.gold(point, system, "test")))
 
 
-def _ask_readers(bench: Bench, variant: Variant, points: list[Point], chosen: Point, alone: Point | None) -> None:
+def _ask_readers(
+    bench: Bench, variant: Variant, points: list[Point], chosen: Point, finetuned_only: Point | None
+) -> None:
     """The test questions, of every system that reads: the reader, and models that are trained to read."""
     if has_reader(variant):
         bench.read("reader")
@@ -179,8 +181,8 @@ def _ask_readers(bench: Bench, variant: Variant, points: list[Point], chosen: Po
         return
     if variant.recipe.start:  # what pretraining leaves of the reading
         bench.read(f"pretrained{PASSAGES}", next(p for p in reversed(points) if p.stage == "pretraining"))
-    if alone:
-        bench.read(f"finetuned_only{PASSAGES}", alone)
+    if finetuned_only:
+        bench.read(f"finetuned_only{PASSAGES}", finetuned_only)
     bench.read(f"finetuned{PASSAGES}", chosen)
 
 

@@ -27,7 +27,7 @@ SAMPLED = {
     "finetuned+passages": "fine-tuned, with passages",
     "reader": "reader, with passages",
 }
-CORPORA = {"paper": "paper", "physics_reader": "physics reader"}
+CORPORA = {"paper": "paper", "physics_reader": "physics books"}  # "reader" is the adapter
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,20 @@ def found(runs: dict[str, Run], reader: dict) -> str:
             f"{sum(questions.values())} questions; the best sentence, printed as it is, on {right['best_sentence']}."
         )
     if {"base", "finetuned"} <= names:
-        differs = [
-            f"{verdict(of['finetuned']['against']['base']['right'])} on the {CORPORA[corpus]}"
-            for corpus, of in systems.items()
-        ]
-        lines.append(
-            f"Training on the documents takes the closed-book model from {right['base']} right answers to "
-            f"{right['finetuned']}: {', '.join(differs)}."
-        )
+        lines.append(_closed_book(right, systems))
     return " ".join(lines)
+
+
+def _closed_book(right: dict[str, int], systems: dict[str, dict]) -> str:
+    """What training does to the model without passages; where it is never right, no difference is worth a word."""
+    if right["base"] == right["finetuned"] == 0:
+        return "Trained or not, the closed-book model has no right answer."
+    differs: dict[str, list[str]] = {}  # verdict -> the corpora of which it is true
+    for corpus, of in systems.items():
+        differs.setdefault(verdict(of["finetuned"]["against"]["base"]["right"]), []).append(f"on the {CORPORA[corpus]}")
+    said = ", ".join(f"{word} {' and '.join(where)}" for word, where in differs.items())
+    before, after = right["base"], right["finetuned"]
+    return f"Training on the documents takes the closed-book model from {before} right answers to {after}: {said}."
 
 
 def examples(answers: list[dict]) -> str:
@@ -215,9 +220,9 @@ def _worth(run: str, system: dict) -> list[str]:
     said, against = system["says_so"] or {}, system["against"]
     scores = [with_interval(system["scores"][key]) for key in ("right", "new_words_f1")]
     scores += [with_interval(said[key]) if said.get(key) else "-" for key in ("right", "wrong")]
-    less = [
-        with_interval(against[other]["right"], "+") if other in against else "-" for other in ("base", "best_sentence")
-    ]
+    has_base = system["context"] != FREE and system["name"] != "reader"  # the reader was trained on other texts
+    shown = {"base": has_base, "best_sentence": True}
+    less = [with_interval(against[key]["right"], "+") if on and key in against else "-" for key, on in shown.items()]
     return [run or "-", system["label"], *scores, *less]
 
 

@@ -14,7 +14,7 @@ COLUMNS = {
     "page_right": "page right",
     "copied": "copies a sentence",
 }
-NAMES = {"all": "Both corpora", "paper": "The paper", "physics_reader": "The physics reader"}
+NAMES = {"all": "Both corpora", "paper": "The paper", "physics_reader": "The physics books"}
 NAMES["new"] = "Both, questions written after every choice had been made"
 
 

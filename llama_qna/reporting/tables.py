@@ -50,6 +50,11 @@ def seeds_table(content: dict):
     return pd.DataFrame(rows, columns=head)
 
 
+def seconds_of(record: dict) -> float:
+    """What a stage took by its `run.json`: of a training that went on, `seconds` are those of its last start alone."""
+    return max(record["seconds"], (record.get("results") or {}).get("seconds_of_steps", 0.0))
+
+
 def times_table(root: Path, stage: str):
     """One row a variant: the minutes that a stage of training took on a CPU and on a GPU, by its committed record.
 
@@ -69,7 +74,7 @@ def times_table(root: Path, stage: str):
         if record.is_file():
             found = read_json(record)
             device = "GPU" if found["machine"]["gpu"] else "CPU"
-            row[f"{device}, minutes"] = f"{found['seconds'] / 60:.1f} ({place(found['machine'])})"
+            row[f"{device}, minutes"] = f"{seconds_of(found) / 60:.1f} ({place(found['machine'])})"
         rows[name] = row
     return pd.DataFrame(rows).T
 
