@@ -14,8 +14,8 @@ def table(corpus, name):
     return pd.read_csv(REPOSITORY / "data" / corpus / name, keep_default_na=False)
 
 
-# The reader of 135M parameters writes few pairs that pass; those of the books are of an earlier writer (data/README.md)
-COVERED = {"paper": 0.5, "physics_reader": 0.7}
+# The reader of 135M parameters writes few pairs that pass.
+COVERED = {"paper": 0.5, "physics_reader": 0.3}
 
 
 @by_corpus
@@ -55,8 +55,9 @@ def test_every_rejection_has_a_known_reason(corpus):
 
 
 @by_corpus
-def test_sixty_pairs_were_judged_or_all_that_a_model_wrote(corpus):
-    audit, pairs = table(corpus, "audit.csv"), table(corpus, "qna.csv")
+@pytest.mark.parametrize("name", ["audit.csv", "audit_2.csv"])
+def test_sixty_pairs_were_judged_or_all_that_a_model_wrote(corpus, name):
+    audit, pairs = table(corpus, name), table(corpus, "qna.csv")
     keys = ["Question", "Answer", "chunk_id"]
     written = (pairs.recipe != "reference").sum()
     assert len(audit) == min(60, written) and not audit.duplicated(keys).any()
