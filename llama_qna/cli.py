@@ -14,9 +14,9 @@ from llama_qna.project import processes
 
 FORMATS = ("messages", "alpaca", "sharegpt")  # of `pairs.formats`
 GPUS = ("T4", "L4", "4090", "A100-40", "A100-80", "H100", "H200")  # of `models.cards`
+EXPORTS = ("merged", "adapter", "gguf", "ollama")  # of `serving.exports`
 # verbs whose work is kept when they are stopped; answers are kept only of `ask --input`
 KEEPING = ("load", "generate", "pretrain", "finetune", "reader", "repeat", "evaluate", "figures", "run")
-EXPORTS = ("merged", "adapter", "gguf", "ollama")  # of `serving.exports`
 
 
 def _argument(*names: str, **settings) -> tuple:

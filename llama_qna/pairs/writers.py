@@ -120,7 +120,9 @@ class Asked:
 
 
 class Reading:
-    """One question for each of some sentences, the best of a few; and what the text around it answers.
+    """One question for each of some sentences, and what the text around it answers.
+
+    At the first attempt it is the better of two, one drawn and one greedy; at later ones a single drawn one.
 
     A model of 135M parameters writes questions that its sentence does not answer, or that others answer better. So the
     likelihood of the question after its sentence is measured (Sachan et al. 2022, arXiv:2204.07496), and the reader,

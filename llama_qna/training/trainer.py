@@ -223,8 +223,8 @@ def _set_heap(dequantized: bool) -> None:
 def _all_in_bfloat16(dtype: torch.dtype) -> bool:
     """Whether adapters train in bfloat16 as the weights are: on a CPU, and where FSDP wants tensors of one type.
 
-    AdamW's second moment then no longer takes up small gradients after some hundred steps. A GPU has the room for
-    float32 and computes in 16 bits all the same, by autocast; the published runs on a CPU are those of bfloat16.
+    In bfloat16 AdamW's second moment loses small updates after some hundred steps. A GPU has the room for float32 and
+    computes in 16 bits all the same, by autocast; the published runs on a CPU are those of bfloat16.
     """
     return dtype is torch.bfloat16 and (device() == "cpu" or processes.sharded())
 
@@ -273,9 +273,10 @@ def _describe(checkpoint: Path, variant: Variant) -> None:
 
 
 class KeepToPlan(TrainerCallback):
-    """Holes in the heap, left by steps of many lengths, may not add up to much more than was planned.
+    """Return freed memory to the system once this process holds 5% more than the planned peak; on a CPU alone.
 
-    A little more is left to them: to take all memory anew costs a step of paper_135m a sixth of its time.
+    Steps of many lengths leave holes in the heap, which add up. Not after every step: to take all memory anew costs a
+    step of paper_135m a sixth of its time.
     """
 
     def __init__(self, peak: int | None):

@@ -1,1 +1,1 @@
-"""A training step of a Llama in few passes over memory, for CPUs. A sealed room: begin at `layers.quicken`."""
+"""A training step of a Llama in few passes over memory, for CPUs. Begin at `layers.quicken`."""
