@@ -27,7 +27,7 @@ from llama_qna.reporting import figures, plot
 from llama_qna.reporting.card import write_published_card
 from llama_qna.text.scores import score
 
-KEPT = "seed protocol system checkpoint context retrieved shown log_likelihood prompt_sha256".split()
+KEPT = "seed protocol system checkpoint context retrieved shown log_likelihood prompt_sha256 sample".split()
 SEEDS = ("seeds.json", "seeds.predictions.jsonl")
 
 
@@ -43,20 +43,23 @@ class Corpus:
         self.rows = {fold: [gold_of(r, chunks) for r in of_fold(questions, fold)] for fold in gold.FOLDS}
         others = gold.read_unanswerable(unanswerable)
         self.rows |= {f"{fold} unanswerable": [asked_of(r) for r in of_fold(others, fold)] for fold in gold.FOLDS}
-        self.gold = {row["question_id"]: row for fold in gold.FOLDS for row in self.rows[fold]}
+        self.asked = {row["question_id"]: row for rows in self.rows.values() for row in rows}
 
     def rescored(self, row: dict) -> dict:
-        """A prediction with today's scores; whether the model ended its answer is known only as `run_on`."""
-        if row["protocol"] == "published":
+        """A prediction with today's scores; whether the model ended its answer is known only as `run_on`.
+
+        What a system shows as evidence was scored when it was asked, and stays.
+        """
+        if row["protocol"] == "published" or "evidence" in row:
             return row
         if row["protocol"] == "in_sample":
             kept = {key: row[key] for key in [*KEPT, "chunk_id", "question", "reference", "answer"] if key in row}
             found = kept | score(row["answer"], row["reference"], [], row["question"])
         else:
             kept = {key: row[key] for key in KEPT if key in row}
-            asked, texts = kept | self.gold[row["question_id"]], [sentence.text for sentence in self.sentences]
+            asked, texts = kept | self.asked[row["question_id"]], [sentence.text for sentence in self.sentences]
             found = scored(asked, Said(row["answer"]), texts, shows=False)
-        return found | {"run_on": row["run_on"]}
+        return found | ({"run_on": row["run_on"]} if "run_on" in row else {})
 
     def free(self) -> tuple[list[dict], float]:
         """The rows that no model stands behind, and the threshold of one of them."""
@@ -84,8 +87,8 @@ def rescore(name: str) -> None:
     write_lines(folder / "predictions.jsonl", free + answers)
 
     # --- metrics
-    about = {key: old[key] for key in ("variant", "base_model", "chosen", "protocols")} | {"bm25_threshold": threshold}
-    curve = [{key: point[key] for key in ("name", "stage", "step", "perplexity")} for point in old["checkpoints"]]
+    about = {key: old[key] for key in ("variant", "base_model", "chosen", "questions", "protocols")} | {"bm25_threshold": threshold}
+    curve = [{key: point[key] for key in ("name", "stage", "step", "whole", "perplexity")} for point in old["checkpoints"]]
     published = {point["name"]: point["perplexity"] for point in old["published"]}
     metrics = compare.summarize(about, curve, free + answers, published)
     write_json(folder / "metrics.json", metrics)

@@ -244,12 +244,17 @@ def _read_json(path: Path):
 
 
 def _read_notebooks(variant: Variant) -> tuple[dict[Path, dict], dict]:
-    """The executed notebooks that name this variant themselves, by where they go, and the seconds that each took."""
+    """The executed notebooks by where they go, and the seconds that each took.
+
+    Those that name this variant themselves become the course, the others stand in the variant's own folder.
+    """
     folder, found = variant.run / "notebooks", {}
     for path in sorted(folder.glob("*.ipynb")):
-        target = NOTEBOOKS / path.name
-        if target.is_file() and default_variant(target) == variant.name and not path.stem.endswith(".partial"):
-            found[target] = tidy_notebook(_read_json(path))
+        course = NOTEBOOKS / path.name
+        if not course.is_file() or path.stem.endswith(".partial"):
+            continue
+        of_course = default_variant(course) == variant.name
+        found[course if of_course else variant.folder / "notebooks" / path.name] = tidy_notebook(_read_json(path))
     return found, _read_json(folder / "record.json") if (folder / "record.json").is_file() else {}
 
 
