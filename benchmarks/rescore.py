@@ -87,8 +87,12 @@ def rescore(name: str) -> None:
     write_lines(folder / "predictions.jsonl", free + answers)
 
     # --- metrics
-    about = {key: old[key] for key in ("variant", "base_model", "chosen", "questions", "protocols")} | {"bm25_threshold": threshold}
-    curve = [{key: point[key] for key in ("name", "stage", "step", "whole", "perplexity")} for point in old["checkpoints"]]
+    about = {key: old[key] for key in ("variant", "base_model", "chosen", "questions", "protocols")} | {
+        "bm25_threshold": threshold
+    }
+    curve = [
+        {key: point[key] for key in ("name", "stage", "step", "whole", "perplexity")} for point in old["checkpoints"]
+    ]
     published = {point["name"]: point["perplexity"] for point in old["published"]}
     metrics = compare.summarize(about, curve, free + answers, published)
     write_json(folder / "metrics.json", metrics)
