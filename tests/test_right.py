@@ -6,7 +6,7 @@ import pytest
 from llama_qna.models.prompts import NOT_SAID
 from llama_qna.project.gold import references
 from llama_qna.project.variant import REPOSITORY
-from llama_qna.text.right import is_copied, is_right, new_words_f1, says_not, tokens
+from llama_qna.text.right import is_copied, is_right, is_taken_from, new_words_f1, says_not, tokens
 
 WHO = ("Who built the boxes?", ["The boxes were built by Brannagh Oduya.", "Brannagh Oduya", "Oduya"])
 LATENCY = ("How long does it take at W2?", ["It takes 255 ms at W2.", "255 ms"])
@@ -107,6 +107,21 @@ def test_the_rule(asked, answer, expected):
 @pytest.fixture(scope="module", params=["paper", "physics_reader"])
 def gold(request):
     return pd.read_csv(REPOSITORY / "data" / request.param / "gold.csv", keep_default_na=False)
+
+
+@pytest.mark.parametrize(
+    "answer, taken",
+    [
+        ("Because of the thaw.", True),
+        ("In March", True),
+        ("It stopped in April.", False),
+        ("The thaw stopped the ferry.", False),
+        ("because of", False),
+        ("", False),
+    ],
+)
+def test_an_answer_is_taken_from_a_sentence_if_its_words_stand_there_in_a_row(answer, taken):
+    assert is_taken_from(answer, "The ferry stopped in March, because of the thaw.") is taken
 
 
 def test_every_gold_answer_is_right_and_no_gold_question_is(gold):

@@ -58,7 +58,7 @@ def continue_prompts(
         temperature: of all texts, or of each; 0 is greedy decoding.
         seeds: one string a prompt; with it a sampled text does not depend on what else is in its batch.
         stop_at_newline: end a text at the first line break.
-        watch: a token; likelihoods are measured.
+        watch: a token whose likelihood in the first place is wanted; that of each text is measured too.
         done: called with the number of finished texts in place of a progress bar.
 
     Returns:
