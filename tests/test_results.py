@@ -416,14 +416,9 @@ def test_a_training_that_went_on_took_the_seconds_of_all_its_starts(root):
     assert seconds_of({"seconds": 402.6, "results": {"seconds_of_steps": 398.4}}) == 402.6
     assert seconds_of({"seconds": 5.0, "results": {}}) == 5.0
     folder = root / "paper_135m"
-    (folder / "notebooks.json").write_text(
-        json.dumps({"06_pretraining": {"seconds": 100.0}, "10_ask": {"seconds": 20.0}})
-    )
     (folder / "pretraining_paper").mkdir()
     record = {"seconds": 90.0, "results": {"seconds_of_steps": 280.0}, "machine": {"gpu": None, "cores": 2}}
     (folder / "pretraining_paper" / "run.json").write_text(json.dumps(record))
-    publish.write_pages(root)
-    assert ": 5 minutes (" in marked.read(root / "README.md", "minutes")
     assert times_table(root, "pretraining").loc["paper_135m", "CPU, minutes"] == "4.7 (2 CPU cores)"
 
 

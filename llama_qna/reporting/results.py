@@ -3,6 +3,8 @@
 No number there is typed by hand: all are of the `metrics.json` files and of `data/published_results.json`.
 """
 
+from collections.abc import Iterable
+
 from llama_qna import UserError
 from llama_qna.project.systems import CEILINGS
 from llama_qna.text.tables import markdown
@@ -13,7 +15,7 @@ LEADING = {"right": "right", "right_own": "right, not copied", "new_words_f1": "
 EVIDENCE = {"evidence_right": "evidence", "page_right": "page", "answer_or_evidence": "answer or evidence"}
 SAYS_SO = {"right": "says so, unanswerable", "wrong": "says so, answerable"}
 OVERLAP = ROUGE | {"f1": "F1", "exact_match": "exact match"}
-HELDOUT = LEADING | {"rougeL": "ROUGE-L", "f1": "F1", "exact_match": "exact match"}
+HELDOUT = LEADING | {key: OVERLAP[key] for key in ("rougeL", "f1", "exact_match")}
 LIKELIHOOD = "reference's log-likelihood a token"  # only of systems without context
 STAGES = {"pretraining": "Domain pretraining", "finetuning": "Q&A fine-tuning"}
 STATES = {"base": "base model", "pretraining": "after pretraining", "finetuning": "after fine-tuning"}
@@ -22,14 +24,12 @@ STUDY = {
     "paper_7b": ("Paper-7b", "CoAxNN paper", "paper"),
     "physics_mk_books_7b": ("MK-PhysX-7b", "four physics books", "physics"),
 }
+TEXTS = {"domain": "text", "heldout": "held out", "general": "general", "wikitext2": "WikiText-2"}  # of perplexity
 # the scores of `seeds.json`; a text or fold that was not measured has none
 SEEDS = {"test right": "right, held out", "test new_words_f1": "new words F1, held out"}
 SEEDS |= {"test rougeL": "ROUGE-L, held out", "test f1": "F1, held out"}
 SEEDS |= {f"in_sample {key}": f"{name}, in-sample" for key, name in ROUGE.items()}
-SEEDS |= {
-    f"perplexity {key}": f"perplexity, {name}"
-    for key, name in {"domain": "text", "heldout": "held out", "general": "general", "wikitext2": "WikiText-2"}.items()
-}
+SEEDS |= {f"perplexity {key}": f"perplexity, {name}" for key, name in TEXTS.items()}
 FREE = "no model"  # the context of the systems that no model stands behind
 
 
@@ -103,13 +103,12 @@ def chosen(run: dict) -> dict:
     return next(checkpoint for checkpoint in run["checkpoints"] if checkpoint["name"] == run["chosen"])
 
 
-def best_against(metrics: dict, other: str) -> dict | None:
-    """Of the models compared with `other`, the one that is right most often, then by new words F1; None without any.
+def best_of(systems: list[dict]) -> dict | None:
+    """Of the models that could be used, the one that is right most often, then by new words F1; None without any.
 
     The ceilings and what no model stands behind do not count.
     """
-    systems = [s for s in metrics["systems"] if other in s["against"] and s["name"] not in CEILINGS]
-    models = [system for system in systems if system["context"] != FREE]
+    models = [system for system in systems if system["context"] != FREE and system["name"] not in CEILINGS]
     return max(models, key=lambda s: [s["scores"][score]["mean"] for score in ("right", "new_words_f1")], default=None)
 
 
@@ -117,6 +116,11 @@ def with_interval(score: dict, sign: str = "") -> str:
     """A mean and its 95% interval in words: `0.412 [0.361, 0.463]`, with the sign "+" for differences."""
     mean, low, high = (f"{score[key]:{sign}.3f}" for key in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
+
+
+def cells(scores: dict | None, names: Iterable[str]) -> list[str]:
+    """The scores with these names as cells of a table; a dash where one was not measured."""
+    return [with_interval(scores[name]) if scores and scores.get(name) else "-" for name in names]
 
 
 def seeds_rows(content: dict) -> list[list[str]]:
@@ -148,12 +152,12 @@ def results_block(
     Raises:
         UserError: metrics of an older form, or without a stage.
     """
-    parts = [
-        _heldout(our_run(metrics), abouts[name])
-        for name, metrics in metrics_by_variant.items()
-        if metrics.get("systems")
-    ]
-    parts += [_seeds(content) for name, content in (seeds or {}).items() if name in metrics_by_variant]
+    heldout = {name: our_run(metrics) for name, metrics in metrics_by_variant.items() if metrics.get("systems")}
+    parts = [_heldout(run, abouts[name]) for name, run in heldout.items()]
+    for content in (seeds or {}).values():
+        title = f"**Other seeds: {content['variant']}**, trained anew with each; the last fine-tuned checkpoint."
+        head, *rows = seeds_rows(content)
+        parts.append(f"{title}\n\n{markdown(head, rows)}")
     return "\n\n".join([*parts, _in_sample(metrics_by_variant, published, abouts)])
 
 
@@ -167,12 +171,6 @@ def asked_of(run: dict) -> str:
     return f"questions ({run['questions']['source']})" if is_generated(run) else "gold questions"
 
 
-def _seeds(content: dict) -> str:
-    head, *rows = seeds_rows(content)
-    title = f"**Other seeds: {content['variant']}**, trained anew with each; the last fine-tuned checkpoint."
-    return f"{title}\n\n{markdown(head, rows)}"
-
-
 def _heldout(run: dict, about: str) -> str:
     """What leads, then the scores of overlap, then what differs."""
     asked = f"{run['questions']['test']} {asked_of(run)}"
@@ -182,30 +180,24 @@ def _heldout(run: dict, about: str) -> str:
     overlap = OVERLAP | ({"log_likelihood": LIKELIHOOD} if "log_likelihood" in measured else {})
     unanswerable = run.get("unanswerable")
     says_so = SAYS_SO if unanswerable else {}
-    tables = [
-        [["system", *leading.values(), *says_so.values()]],
-        [["system", *overlap.values()]],
+    first = [
+        [system["label"], *cells(system["scores"], leading), *cells(system["says_so"], says_so)]
+        for system in run["systems"]
     ]
-    for system in run["systems"]:
-        said = system["says_so"] or {}
-        tables[0].append([system["label"], *_cells(system["scores"], leading), *_cells(said, says_so)])
-        tables[1].append([system["label"], *_cells(system["scores"], overlap)])
+    second = [[system["label"], *cells(system["scores"], overlap)] for system in run["systems"]]
     if unanswerable:
         head += f' *Says so*: answers with "The documents do not say.", of {unanswerable} unanswerable questions; and'
         head += " of the answerable ones whose evidence was before the system."
     shared = "Overlap with the reference, which an echo of the question and a copied sentence earn too:"
-    first, second = (markdown(table[0], table[1:]) for table in tables)
-    return "\n".join([head, "", first, "", shared, "", second, "", *_findings(run)])
-
-
-def _cells(scores: dict, names: dict[str, str]) -> list[str]:
-    return [with_interval(scores[key]) if scores.get(key) else "-" for key in names]
+    parts = [head, markdown(["system", *leading.values(), *says_so.values()], first)]
+    parts += [shared, markdown(["system", *overlap.values()], second), "\n".join(_findings(run))]
+    return "\n\n".join(parts)
 
 
 def _findings(run: dict) -> list[str]:
     """The differences that matter, a line each, and what the shipped checkpoint costs in general language."""
     systems = {system["name"]: system for system in run["systems"]}
-    best = best_against(run, "best_sentence")
+    best = best_of([system for system in run["systems"] if "best_sentence" in system["against"]])
     pairs = [("finetuned", other, ()) for other in ("base", "finetuned_only")]
     pairs += [("finetuned", "question", ("rougeL",)), ("base+passages", "base", ())]
     lines = [

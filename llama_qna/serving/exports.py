@@ -26,8 +26,7 @@ from llama_qna.project.gold import read_gold
 from llama_qna.project.recipe import Quantization
 from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import Variant
-from llama_qna.reporting.card import check_line, exported_card
-from llama_qna.reporting.card_metadata import hub_name
+from llama_qna.reporting.card import check_line, exported_card, hub_name
 from llama_qna.serving import gguf
 from llama_qna.serving.engine import TEMPLATE_START
 from llama_qna.text import scores
