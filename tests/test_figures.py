@@ -1,4 +1,4 @@
-"""Tests of llama_qna/reporting: figures.py, run_figures.py and plot.py, with made-up metrics and the study's numbers."""
+"""Tests of llama_qna/reporting: figures.py, run_figures.py and plot.py on made-up metrics and the study's numbers."""
 
 import json
 import shutil
