@@ -19,7 +19,7 @@ from llama_qna.repeat import read_seeds
 from llama_qna.reporting import pages
 from llama_qna.reporting.card import write_published_card
 from llama_qna.reporting.reader import reader_block
-from llama_qna.reporting.results import our_run, results_block
+from llama_qna.reporting.results import Run, our_run, results_block
 from llama_qna.run import NOTEBOOKS, default_variant
 
 PROGRESS = "progress.json"  # notebooks 06 and 07 write it: a run without notebooks has none
@@ -154,8 +154,6 @@ def write_pages(root: Path) -> list[Path]:
     reader = REPOSITORY / READER
     metrics, answers = _read(reader / "metrics.json"), _read(reader / "predictions.jsonl")
     study = _read(REPOSITORY / "data" / "published_results.json")
-    abouts = {name: run.about for name, run in runs.items()}
-    seeds = {name: run.seeds for name, run in runs.items() if run.seeds}
     seconds = _published_seconds(root)
     texts = {
         "README.md": {
@@ -166,7 +164,7 @@ def write_pages(root: Path) -> list[Path]:
         "docs/results.md": {
             "found": pages.found(runs, metrics),
             "worth": pages.worth(runs, metrics),
-            "results": results_block({name: run.metrics for name, run in runs.items()}, study, abouts, seeds),
+            "results": results_block(runs, study),
             "samples": pages.samples(runs, answers),
         },
         "notebooks/README.md": {"minutes": pages.notebook_minutes(seconds)},
@@ -185,7 +183,7 @@ def _check_pages(fresh: Variant) -> None:
             marked.read(fresh.root / page, name)
 
 
-def published_runs(root: Path) -> dict[str, pages.Run]:
+def published_runs(root: Path) -> dict[str, Run]:
     """Variant -> what was published of it. One whose metrics are of an older form is left out, and a line says so.
 
     Raises:
@@ -202,7 +200,7 @@ def published_runs(root: Path) -> dict[str, pages.Run]:
         except UserError as error:
             print(f"left out of the pages: {error}")
             continue
-        runs[name] = pages.Run(
+        runs[name] = Run(
             metrics=metrics,
             about=f"{recipe.description}, {place(_read(folder / 'run.json')['machine'])}",
             corpus=recipe.corpus,

@@ -18,7 +18,8 @@ PUBLISHED = json.loads((REPOSITORY / "data" / "published_results.json").read_tex
 
 
 def block(**metrics):
-    return results.results_block(metrics, PUBLISHED, {name: f"about {name}" for name in metrics})
+    runs = {name: results.Run(found, f"about {name}", "paper", []) for name, found in metrics.items()}
+    return results.results_block(runs, PUBLISHED)
 
 
 def tables(text):
@@ -367,7 +368,7 @@ def test_examples_are_one_right_one_wrong_and_one_refused_the_shortest_of_each()
 
 
 def test_what_training_is_worth_stands_in_the_order_of_training_with_the_reader_beside_it():
-    run = pages.Run(made_up.metrics(), "about", "paper", [])
+    run = results.Run(made_up.metrics(), "about", "paper", [])
     reader = made_up.metrics()
     reader["systems"] = [made_up.system("reader", "reader with passages", "reader", "passages", 0.5)]
     (table,) = tables(pages.worth({"mine": run, "other": run}, {"paper": reader}))
@@ -379,7 +380,7 @@ def test_what_training_is_worth_stands_in_the_order_of_training_with_the_reader_
 
 
 def test_rows_without_a_base_are_not_compared_with_one():
-    run = pages.Run(made_up.metrics(), "about", "paper", [])
+    run = results.Run(made_up.metrics(), "about", "paper", [])
     reader = made_up.metrics()
     reader["systems"] = [made_up.system("reader", "reader with passages", "reader", "passages", 0.5)]
     (table,) = tables(pages.worth({"mine": run}, {"paper": reader}))
@@ -396,7 +397,7 @@ def closed_book(base, finetuned, p_holm):
         by_name["base"]["scores"]["right"]["mean"] = base
         by_name["finetuned"]["scores"]["right"]["mean"] = finetuned
         by_name["finetuned"]["against"]["base"]["right"] |= {"mean": finetuned - base, "p_holm": p}
-        runs[corpus] = pages.Run(metrics, "about", corpus, [])
+        runs[corpus] = results.Run(metrics, "about", corpus, [])
     return pages.found(runs, {corpus: {"systems": []} for corpus in runs})
 
 
@@ -423,14 +424,14 @@ def test_a_training_that_went_on_took_the_seconds_of_all_its_starts(root):
 
 
 def test_runs_about_other_documents_are_no_part_of_the_front_page():
-    run = pages.Run(made_up.metrics(), "about", "mine", [])
+    run = results.Run(made_up.metrics(), "about", "mine", [])
     assert tables(pages.front({"mine": run}, {})) == [] and pages.found({"mine": run}, {}) == ""
     assert pages.worth({"mine": run}, {}) == ""
 
 
 def test_samples_are_the_first_question_of_each_kind():
     rows = [answer("base"), answer("base", question="Which?", question_id="2"), answer("finetuned", answer="Bo\nBo")]
-    text = pages.samples({"mine": pages.Run({}, "about", "paper", rows)}, [answer("reader", answer="*A*")])
+    text = pages.samples({"mine": results.Run({}, "about", "paper", rows)}, [answer("reader", answer="*A*")])
     (table,) = tables(text.replace("\\|", "/"))
     assert table[2:] == [["Who?", "Ada", "Ada / Bo", "Bo Bo", "\\*A\\*"]]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from llama_qna.reporting.results import SAYS_SO, cells, with_interval
-from llama_qna.text.tables import markdown
+from llama_qna.reporting.results import SAYS_SO, systems_rows, with_interval
 
 COLUMNS = {
     "right": "right",
@@ -35,12 +34,8 @@ def _table(name: str, metrics: dict) -> str:
     questions, unanswerable = metrics["questions"]["test"], metrics["unanswerable"]
     title = f"**{NAMES[name]}**: {questions} questions"
     title += f", and {unanswerable} that the documents do not answer." if unanswerable else "."
-    rows = [
-        [system["label"], *cells(system["scores"], COLUMNS), *cells(system["says_so"], SAYS_SO)]
-        for system in metrics["systems"]
-    ]
     reader = next(system for system in metrics["systems"] if system["name"] == "reader")
     against = reader["against"]["best_sentence"]
     less = ", ".join(f"{COLUMNS[key]} {with_interval(against[key], '+')}" for key in ("right", "new_words_f1"))
-    table = markdown(["system", *COLUMNS.values(), *SAYS_SO.values()], rows)
+    table = systems_rows(metrics["systems"], COLUMNS, SAYS_SO)
     return f"{title}\n\n{table}\n\nThe reader less the best sentence, paired: {less}."

@@ -4,6 +4,7 @@ No number there is typed by hand: all are of the `metrics.json` files and of `da
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from llama_qna import UserError
 from llama_qna.project.systems import CEILINGS
@@ -31,6 +32,21 @@ SEEDS |= {"test rougeL": "ROUGE-L, held out", "test f1": "F1, held out"}
 SEEDS |= {f"in_sample {key}": f"{name}, in-sample" for key, name in ROUGE.items()}
 SEEDS |= {f"perplexity {key}": f"perplexity, {name}" for key, name in TEXTS.items()}
 FREE = "no model"  # the context of the systems that no model stands behind
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was published of a variant.
+
+    `about` says model, text and machine; `answers` are the lines of `predictions.jsonl` on the test questions; `seeds`
+    is the content of `seeds.json`, if there is one.
+    """
+
+    metrics: dict
+    about: str
+    corpus: str
+    answers: list[dict]
+    seeds: dict | None = None
 
 
 def our_run(metrics: dict, sampled: bool = False) -> dict:
@@ -77,13 +93,13 @@ def study(published: dict, key: str) -> dict:
     return {"variant": name, "base_model": model, "text": text, "checkpoints": checkpoints}
 
 
-def by_study_arithmetic(metrics: dict) -> dict:
+def by_study_arithmetic(metrics: dict) -> dict | None:
     """Our base, pretrained and fine-tuned model in the shape of `our_run`, scored just as the study scored its own."""
     checkpoints = [
-        {"stage": scored["name"], "step": 0, "domain": scored["perplexity"]} | scored.get("rouge", {})
+        {"stage": scored["name"], "domain": scored["perplexity"]} | scored.get("rouge", {})
         for scored in metrics.get("published", [])
     ]
-    return {"variant": metrics["variant"], "checkpoints": checkpoints}
+    return {"variant": metrics["variant"], "checkpoints": checkpoints} if checkpoints else None
 
 
 def of_stage(run: dict, stage: str) -> list[dict]:
@@ -138,27 +154,34 @@ def seeds_rows(content: dict) -> list[list[str]]:
     return [["training", *(SEEDS[name] for name in names)], *rows]
 
 
-def results_block(
-    metrics_by_variant: dict[str, dict], published: dict, abouts: dict[str, str], seeds: dict[str, dict] | None = None
-) -> str:
+def systems_rows(systems: list[dict], scores: dict[str, str], says_so: dict[str, str] | None = None) -> str:
+    """A Markdown table: a row a system, a column a score, then what it says of questions without an answer.
+
+    Args:
+        scores, says_so: keys of a system's `scores` and `says_so`, with the heads of their columns.
+    """
+    said = says_so or {}
+    rows = [[s["label"], *cells(s["scores"], scores), *cells(s["says_so"], said)] for s in systems]
+    return markdown(["system", *scores.values(), *said.values()], rows)
+
+
+def results_block(runs: dict[str, Run], published: dict) -> str:
     """The long tables: each variant on held-out questions, then all of them in-sample beside the study.
 
     Args:
-        metrics_by_variant: variant -> content of its `metrics.json`; without `systems` it is in the second table only.
+        runs: variant -> what was published of it; without `systems` it is in the second table only.
         published: content of `data/published_results.json`.
-        abouts: variant -> model, text and machine, for the heads.
-        seeds: variant -> content of its `seeds.json`, where there is one.
 
     Raises:
         UserError: metrics of an older form, or without a stage.
     """
-    heldout = {name: our_run(metrics) for name, metrics in metrics_by_variant.items() if metrics.get("systems")}
-    parts = [_heldout(run, abouts[name]) for name, run in heldout.items()]
-    for content in (seeds or {}).values():
-        title = f"**Other seeds: {content['variant']}**, trained anew with each; the last fine-tuned checkpoint."
-        head, *rows = seeds_rows(content)
-        parts.append(f"{title}\n\n{markdown(head, rows)}")
-    return "\n\n".join([*parts, _in_sample(metrics_by_variant, published, abouts)])
+    parts = [_heldout(our_run(run.metrics), run.about) for run in runs.values() if run.metrics.get("systems")]
+    for name, run in runs.items():
+        if run.seeds:
+            title = f"**Other seeds: {name}**, trained anew with each; the last fine-tuned checkpoint."
+            head, *rows = seeds_rows(run.seeds)
+            parts.append(f"{title}\n\n{markdown(head, rows)}")
+    return "\n\n".join([*parts, _in_sample(runs, published)])
 
 
 def is_generated(run: dict) -> bool:
@@ -179,19 +202,12 @@ def _heldout(run: dict, about: str) -> str:
     leading = LEADING | {key: name for key, name in EVIDENCE.items() if key in measured}
     overlap = OVERLAP | ({"log_likelihood": LIKELIHOOD} if "log_likelihood" in measured else {})
     unanswerable = run.get("unanswerable")
-    says_so = SAYS_SO if unanswerable else {}
-    first = [
-        [system["label"], *cells(system["scores"], leading), *cells(system["says_so"], says_so)]
-        for system in run["systems"]
-    ]
-    second = [[system["label"], *cells(system["scores"], overlap)] for system in run["systems"]]
     if unanswerable:
         head += f' *Says so*: answers with "The documents do not say.", of {unanswerable} unanswerable questions; and'
         head += " of the answerable ones whose evidence was before the system."
     shared = "Overlap with the reference, which an echo of the question and a copied sentence earn too:"
-    parts = [head, markdown(["system", *leading.values(), *says_so.values()], first)]
-    parts += [shared, markdown(["system", *overlap.values()], second), "\n".join(_findings(run))]
-    return "\n\n".join(parts)
+    parts = [head, systems_rows(run["systems"], leading, SAYS_SO if unanswerable else None)]
+    return "\n\n".join([*parts, shared, systems_rows(run["systems"], overlap), "\n".join(_findings(run))])
 
 
 def _findings(run: dict) -> list[str]:
@@ -230,24 +246,25 @@ def verdict(difference: dict) -> str:
     return "better" if difference["mean"] > 0 else "worse"
 
 
-def _in_sample(metrics_by_variant: dict[str, dict], published: dict, abouts: dict[str, str]) -> str:
+def _in_sample(runs: dict[str, Run], published: dict) -> str:
     """Last checkpoints beside the study's, then the same by the study's arithmetic where we have it."""
-    ours, studies = list(metrics_by_variant.values()), [study(published, key) for key in STUDY]
-    known = [our_run(metrics) for metrics in ours] + studies
-    heads = [f"{name} ({abouts[name]})" for name in metrics_by_variant]
+    studies = [study(published, key) for key in STUDY]
+    known = [our_run(run.metrics) for run in runs.values()] + studies
+    heads = [f"{name} ({run.about})" for name, run in runs.items()]
     heads += [f"{m['variant']} ({m['base_model']}, {m['text']}, {HARDWARE})" for m in studies]
     kinds = [(f"Text perplexity, {STATES[stage]}", "domain", stage) for stage in ("base", "pretraining")]
     kinds += [(f"{name}, {state}", key, stage) for key, name in ROUGE.items() for stage, state in STATES.items()]
     kinds += [(f"General-text perplexity, {state}", "general", stage) for stage, state in STATES.items()]
     rows = [[name, *(_shown(m, stage, key) for m in known)] for name, key, stage in kinds]
     rows.insert(2, ["Text perplexity falls by a factor of", *(_cell(_fall(m), 2) for m in known)])
-    if any(metrics.get("published") for metrics in ours):
-        alike = [by_study_arithmetic(metrics) for metrics in ours] + studies
-        rows.append(["By the study's arithmetic: text perplexity falls by a factor of"])
-        rows[-1] += [_cell(_fall(m), 2) if m["checkpoints"] else "-" for m in alike]
+    alike = [by_study_arithmetic(run.metrics) for run in runs.values()]
+    if any(alike):
+        alike += studies
+        falls = [_cell(_fall(run) if run else None, 2) for run in alike]
+        rows.append(["By the study's arithmetic: text perplexity falls by a factor of", *falls])
         for key, name in ROUGE.items():
-            values = [last(m, "finetuning", key) if m["checkpoints"] else None for m in alike]
-            rows.append([f"By the study's arithmetic: {name}, {STATES['finetuning']}", *(_cell(v, 3) for v in values)])
+            values = [_cell(last(run, "finetuning", key) if run else None, 3) for run in alike]
+            rows.append([f"By the study's arithmetic: {name}, {STATES['finetuning']}", *values])
     title = "**In-sample, beside the study**: memory of what was trained on, save for general text; last checkpoint."
     return f"{title}\n\n{markdown(['score', *heads], rows)}"
 
