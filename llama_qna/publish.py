@@ -38,12 +38,6 @@ FILES = {
     "evaluate": {"metrics.json": "metrics.json", "predictions.jsonl": "predictions.jsonl", "run.json": "run.json"},
 }
 WEIGHTS = "adapter_model.safetensors"
-# the pages with generated parts, and the names of these
-PAGES = {
-    "README.md": ("examples", "results", "minutes"),
-    "docs/results.md": ("found", "worth", "results", "samples"),
-    "notebooks/README.md": ("minutes",),
-}
 
 
 def publish(variant: Variant) -> list[Path]:
@@ -150,12 +144,20 @@ def write_pages(root: Path) -> list[Path]:
     Raises:
         UserError: a page lacks a mark, or a published file is missing or damaged.
     """
+    texts = page_texts(root)
+    for page, parts in texts.items():
+        marked.write(root / page, **parts)
+    return [root / page for page in texts]
+
+
+def page_texts(root: Path) -> dict[str, dict[str, str]]:
+    """Page -> name of a generated part -> its text; UserError where a published file is missing or damaged."""
     runs = published_runs(root)
     reader = REPOSITORY / READER
     metrics, answers = _read(reader / "metrics.json"), _read(reader / "predictions.jsonl")
     study = _read(REPOSITORY / "data" / "published_results.json")
     seconds = _published_seconds(root)
-    texts = {
+    return {
         "README.md": {
             "examples": pages.examples(answers),
             "results": pages.front(runs, metrics),
@@ -169,17 +171,13 @@ def write_pages(root: Path) -> list[Path]:
         },
         "notebooks/README.md": {"minutes": pages.notebook_minutes(seconds)},
     }
-    for page, parts in texts.items():
-        marked.write(root / page, **parts)
-    return [root / page for page in texts]
 
 
 def _check_pages(fresh: Variant) -> None:
     """That `write_pages` will find marks, whole files, and metrics of today's form, before anything is copied."""
     our_run(_read(fresh.evaluation / "metrics.json"))
-    published_runs(fresh.root)
-    for page, names in PAGES.items():
-        for name in names:
+    for page, parts in page_texts(fresh.root).items():
+        for name in parts:
             marked.read(fresh.root / page, name)
 
 

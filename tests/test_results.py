@@ -276,7 +276,7 @@ def test_publishing_writes_the_run_into_the_pages(finished):
     folder, root = finished.folder, finished.root
     assert written == [
         *(folder / name for name in ("metrics.json", "predictions.jsonl", "run.json")),
-        *(root / page for page in publish.PAGES),
+        *(root / page for page in made_up.PAGES),
         folder / "MODEL_CARD.md",
     ]
     heldout, *_ = tables(marked.read(root / "docs/results.md", "results"))
@@ -436,7 +436,7 @@ def test_samples_are_the_first_question_of_each_kind():
     assert table[2:] == [["Who?", "Ada", "Ada / Bo", "Bo Bo", "\\*A\\*"]]
 
 
-@pytest.mark.parametrize("page", sorted(publish.PAGES))
+@pytest.mark.parametrize("page", sorted(made_up.PAGES))
 def test_committed_pages_are_what_the_published_files_make(page, written_anew):
     assert (written_anew / page).read_bytes() == (REPOSITORY / page).read_bytes(), "write them with benchmarks.rescore"
 
@@ -445,7 +445,7 @@ def test_committed_pages_are_what_the_published_files_make(page, written_anew):
 def written_anew(tmp_path_factory):
     """The generated parts of the committed pages, made once more of the committed files beside them."""
     root = tmp_path_factory.mktemp("pages")
-    for page in publish.PAGES:
+    for page in made_up.PAGES:
         (root / page).parent.mkdir(exist_ok=True)
         shutil.copy(REPOSITORY / page, root / page)
     for path in REPOSITORY.glob("*/metrics.json"):

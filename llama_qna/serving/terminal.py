@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from llama_qna import UserError
 from llama_qna.answering.answerer import Prompter
-from llama_qna.answering.retrieval import Answer, Source
+from llama_qna.answering.retrieval import Answer
 from llama_qna.project.files import write_text
 from llama_qna.project.systems import SYSTEMS, is_given_passages, model_of
 from llama_qna.serving.library import SYSTEM, Library, told
@@ -60,7 +60,7 @@ def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int
         for start in range(0, len(missing), answerer.batch_size):
             batch = missing[start : start + answerer.batch_size]
             for question, answer in zip(batch, answerer.answer(batch, system), strict=True):
-                places = " | ".join(_place(source) for source in answer.sources)
+                places = " | ".join(f"{source.place} ({source.chunk_id})" for source in answer.sources)
                 evidence = " ".join(told(answerer, answer).place.split()) if answer.evidence else ""
                 rows.append([question, system, model, *map(printable, (answer.text, evidence, places))])
             _write(target, rows)
@@ -124,16 +124,13 @@ def sources_text(answerer: Prompter, question: str, system: str, answer: Answer 
     sources = answer.sources if given and answer else answerer.sources(question)
     heading = "Answered from:" if given else "The model was given no passage; these were found:"
     lines = [heading] if sources else ["No passage shares a word with the question."]
-    return printable("\n".join([*lines, *(f"  {_place(source)}\n    {source.text}" for source in sources)]))
+    lines += [f"  {source.place} ({source.chunk_id})\n    {source.text}" for source in sources]
+    return printable("\n".join(lines))
 
 
 def printable(text: str) -> str:
     """A text without control characters: a document may hold some that steer a terminal."""
     return "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")
-
-
-def _place(source: Source) -> str:
-    return f"{source.place} ({source.chunk_id})"
 
 
 def piped_questions(lines: Iterable[str]) -> list[str]:
