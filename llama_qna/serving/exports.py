@@ -35,7 +35,7 @@ QUESTIONS = 10
 RECORD = "export.json"  # marks a folder as an export of ours
 
 
-def export(variant: Variant, to: str, output: Path | None = None, force: bool = False) -> Path:
+def export(variant: Variant, to: str, output: str | Path | None = None, force: bool = False) -> Path:
     """Write the shipped checkpoint in one of `FORMATS`, with its model card and what loading it again showed.
 
     An export of the same checkpoint that is still whole is left as it is.
