@@ -17,7 +17,7 @@ Standard library only, Python 3.6 or later. A RHEL 8 image without `python3` run
 
 Exit status: 0 done (the last line says whether a reboot is still needed); 1 a command failed, or verify found no
 working driver or one that is too old for PyTorch; 2 refused, nothing was changed. A dry run only reads: it looks with
-lspci, nvidia-smi, mokutil, dpkg-query or rpm, and in files.
+nvidia-smi and mokutil, and in files.
 """
 
 import argparse
@@ -68,9 +68,6 @@ SUPPORTED = {  # (ID, VERSION_ID): (name of NVIDIA's repository, package family,
 }
 
 System = namedtuple("System", "id version repo family packages")
-# What is already there. `contrib_in` is the file in which Debian's contrib component is still to be enabled, or "";
-# `modules` are the kernels for which an NVIDIA module has been built.
-State = namedtuple("State", "headers repository driver modules nouveau contrib_in epel stream")
 # `otherwise`: None = a failure ends the run; () = a failure is tolerated; a command = it is run instead.
 Step = namedtuple("Step", "why command otherwise")
 Step.__new__.__defaults__ = (None,)
@@ -82,6 +79,48 @@ class Refusal(Exception):
 
 class Failed(Exception):
     """Something that was tried did not work."""
+
+
+class Host:
+    """All that touches the machine: files (below `root`), commands, and who and where we are."""
+
+    def __init__(self, root="/", uid=None, kernel=None, machine=None):
+        self.root = root
+        self.uid = os.geteuid() if uid is None else uid
+        self.kernel = kernel or platform.release()
+        self.machine = machine or platform.machine()
+
+    def read(self, path):
+        """The text of a file; "" where it cannot be read."""
+        try:
+            with open(os.path.join(self.root, path.lstrip("/")), encoding="utf-8", errors="replace") as stream:
+                return stream.read()
+        except OSError:
+            return ""
+
+    def glob(self, pattern):
+        found = glob.glob(os.path.join(self.root, pattern.lstrip("/")))
+        return ["/" + os.path.relpath(path, self.root) for path in sorted(found)]
+
+    def look(self, command):
+        """Run a command that only reads; return its exit status and standard output."""
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        plain = {"encoding": "utf-8", "errors": "replace", "env": dict(os.environ, LC_ALL="C")}
+        try:
+            done = subprocess.run(command, **pipes, **plain)
+        except OSError:
+            return 127, ""
+        return done.returncode, done.stdout
+
+    def run(self, command):
+        """Run a command that changes the machine, its output going to the terminal; return its exit status."""
+        try:
+            return subprocess.call(command)
+        except OSError:
+            return 127  # what a shell answers for a command that is not there
+
+
+# What is there
 
 
 def read_os_release(text):
@@ -96,154 +135,24 @@ def read_os_release(text):
     return System(key[0], key[1], *SUPPORTED[key])
 
 
-def has_nvidia_device(lspci_text):
-    """Whether `lspci -nn` lists an NVIDIA display device: class 03xx, so the card's audio function alone is not one."""
-    return re.search(r"\[03[0-9a-f]{2}\]:.*\[10de:[0-9a-f]{4}\]", lspci_text, re.I) is not None
+def has_nvidia_device(host):
+    """Whether there is an NVIDIA display device: class 03xx, so that a card's audio function alone is not one."""
+    devices = [os.path.dirname(path) for path in host.glob("/sys/bus/pci/devices/*/vendor")]
+    nvidia = [device for device in devices if host.read(device + "/vendor").strip() == "0x10de"]
+    return any(host.read(device + "/class").startswith("0x03") for device in nvidia)
 
 
-def file_without_contrib(sources):
-    """From {path: text} of apt's source files, the one in which to enable contrib; "" if it is enabled already."""
-    active = {
-        path: re.findall(r"^(?:deb|Components:)\s.*\bmain\b.*$", text or "", re.M) for path, text in sources.items()
-    }
+def file_without_contrib(host):
+    """The file of apt's sources in which Debian's contrib is to be enabled; "" if it is enabled already."""
+    active = {}
+    for path in ["/etc/apt/sources.list"] + host.glob("/etc/apt/sources.list.d/*"):
+        active[path] = re.findall(r"^(?:deb|Components:)\s.*\bmain\b.*$", host.read(path), re.M)
     if any(re.search(r"\bcontrib\b", line) for lines in active.values() for line in lines):
         return ""
     for path in ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"):
         if active.get(path):
             return path
     raise Refusal("cannot find where Debian's own apt sources are listed; enable the contrib component by hand first")
-
-
-def plan(system, kernel, state):
-    """Return the steps still to be done, in order. Pure: it looks at nothing but its arguments."""
-    steps = (plan_apt if system.family == "apt" else plan_dnf)(system, kernel, state)
-    if state.driver and not state.modules:
-        # Packages there but no module: rpm does not fail when a build does, so a rerun has to build it itself.
-        steps.append(Step("build the kernel module", ["dkms", "autoinstall", "-k", kernel]))
-    if steps and not state.nouveau:
-        steps.append(Step("load the module; if it cannot be loaded yet, a reboot does it", ["modprobe", "nvidia"], ()))
-    return steps
-
-
-def plan_apt(system, kernel, state):
-    steps = []
-    update = Step("refresh the package lists", ["apt-get", "update"])
-    if not state.driver and state.contrib_in:
-        # NVIDIA's Debian packages depend on a few from contrib. Debian 13 has no add-apt-repository any more.
-        command = ["sed", "-i.bak", "-E", ADD_CONTRIB, state.contrib_in]
-        steps.append(Step("enable Debian's contrib component", command))
-    if not (state.headers and state.driver):
-        steps.append(update)
-    if not state.headers:
-        otherwise = None
-        if system.id == "debian" and "bpo" not in kernel:
-            # Debian drops the headers of superseded kernels. The current kernel with its headers then has to come, and
-            # a reboot into it. (A backports kernel is newer than that one, and would be booted again: no way out.)
-            flavour = next((f for f in ("cloud-amd64", "rt-amd64") if kernel.endswith(f)), "amd64")
-            otherwise = APT_INSTALL + ["linux-image-" + flavour, "linux-headers-" + flavour]
-        steps.append(Step("headers of the running kernel", APT_INSTALL + ["linux-headers-" + kernel], otherwise))
-    if not state.driver and not state.repository:
-        # NVIDIA publishes no checksum for this file that we know of. Trust in it rests on TLS to NVIDIA's host; from
-        # then on apt checks every package against the key it brings.
-        url = REPOSITORY.format(system.repo) + "/" + KEYRING
-        steps += [
-            Step("tools to fetch the keyring", APT_INSTALL + ["ca-certificates", "curl"]),
-            Step("NVIDIA's keyring", CURL + [KEYRING_PATH, url]),
-            Step("NVIDIA's repository", APT_INSTALL + [KEYRING_PATH]),
-            update,
-        ]
-    if not state.driver:
-        steps.append(Step("the driver", APT_INSTALL + list(system.packages)))
-    return steps
-
-
-def plan_dnf(system, kernel, state):
-    steps = []
-    if not state.headers:
-        # Mirrors drop superseded kernels; then the current kernel with its headers has to come, and a reboot into it.
-        command = DNF_INSTALL + ["kernel-devel-" + kernel, "kernel-headers"]
-        otherwise = DNF_INSTALL + ["kernel", "kernel-devel", "kernel-headers"]
-        steps.append(Step("headers of the running kernel", command, otherwise))
-    if state.driver:
-        return steps
-    steps.append(Step("dnf config-manager", DNF_INSTALL + ["dnf-plugins-core"]))
-    if not state.epel:
-        # On RHEL the release package comes over TLS from Fedora's host, and brings the key for the rest.
-        package = f"https://dl.fedoraproject.org/pub/epel/epel-release-latest-{system.version}.noarch.rpm"
-        if system.id == "rocky":
-            package = "epel-release"
-        steps.append(Step("EPEL, which has dkms", DNF_INSTALL + [package]))
-    # EPEL packages may need CodeReady Builder. Tolerated, because the clouds' RHEL images name it differently; should
-    # something from it be missing, the driver step fails and says so.
-    steps.append(Step("CodeReady Builder, for EPEL", ["crb", "enable"], ()))
-    if not state.repository:
-        url = f"{REPOSITORY.format(system.repo)}/cuda-{system.repo}.repo"
-        steps.append(Step("NVIDIA's repository", ["dnf", "config-manager", "--add-repo", url]))
-    if not state.stream:
-        steps += [
-            Step("leave another driver stream, if any", ["dnf", "module", "reset", "-y", "nvidia-driver"]),
-            Step("stream with the open module", ["dnf", "module", "enable", "-y", "nvidia-driver:open-dkms"]),
-        ]
-    # NVIDIA's .repo file says gpgcheck=1; the option holds dnf to it whatever the file says.
-    gpgcheck = f"--setopt=cuda-{system.repo}-x86_64.gpgcheck=1"
-    steps.append(Step("the driver", DNF_INSTALL + [gpgcheck] + list(system.packages)))
-    return steps
-
-
-class Host:
-    """All that touches the machine: files (below `root`), commands, and who and where we are."""
-
-    def __init__(self, root="/", uid=None, kernel=None, machine=None):
-        self.root = root
-        self.uid = os.geteuid() if uid is None else uid
-        self.kernel = kernel or platform.release()
-        self.machine = machine or platform.machine()
-
-    def read(self, path):
-        try:
-            with open(os.path.join(self.root, path.lstrip("/")), encoding="utf-8", errors="replace") as stream:
-                return stream.read()
-        except OSError:
-            return None
-
-    def glob(self, pattern):
-        found = glob.glob(os.path.join(self.root, pattern.lstrip("/")))
-        return ["/" + os.path.relpath(path, self.root) for path in sorted(found)]
-
-    def look(self, command):
-        """Run a command that only reads; return its exit status and standard output."""
-        try:
-            options = {
-                "stdout": subprocess.PIPE,
-                "stderr": subprocess.DEVNULL,
-                "encoding": "utf-8",
-                "errors": "replace",
-            }
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, env=dict(os.environ, LC_ALL="C"), **options)
-        except OSError:
-            return 127, ""
-        return done.returncode, done.stdout
-
-    def run(self, command):
-        """Run a command that changes the machine, its output going to the terminal; return its exit status."""
-        try:
-            return subprocess.call(command)
-        except OSError:
-            return 127  # what a shell answers for a command that is not there
-
-
-def pci_devices(host):
-    """`lspci -nn`, or lines of the same form from /sys where there is no lspci."""
-    status, text = host.look(["lspci", "-nn"])
-    if status == 0 and text.strip():
-        return text
-    lines = []
-    for path in host.glob("/sys/bus/pci/devices/*"):
-        kind, vendor, device = [
-            (host.read(path + "/" + name) or "0x000000").strip()[2:] for name in ("class", "vendor", "device")
-        ]
-        lines.append(f"{os.path.basename(path)} [{kind[:4]}]: [{vendor}:{device[:4]}]")
-    return "\n".join(lines)
 
 
 def gpus(host):
@@ -262,11 +171,6 @@ def is_too_old(driver):
     return branch.isdigit() and int(branch) < OLDEST_DRIVER
 
 
-def too_old(driver):
-    text = "driver {} is older than {}, which PyTorch for CUDA 13 needs: run install, or take a PyTorch for CUDA 12"
-    return text.format(driver, OLDEST_DRIVER)
-
-
 def built_modules(host):
     """The kernels for which an NVIDIA module is there: in updates/dkms (Debian, Ubuntu), extra (RHEL), or prebuilt."""
     places = ("updates/dkms/nvidia*.ko*", "extra/nvidia*.ko*", "kernel/nvidia-*/nvidia*.ko*")
@@ -274,34 +178,69 @@ def built_modules(host):
     return sorted({path.split("/")[3] for path in found})
 
 
-def look_around(host, system, force=False):
-    """Gather the State of this machine. With `force` the driver counts as absent, so it is installed again."""
+# What is to be done: apt and dnf leave alone what is there already, so every step may be taken again
 
-    def installed(*packages):
-        if system.family == "dnf":
-            return host.look(["rpm", "-q"] + list(packages))[0] == 0
-        status, text = host.look(["dpkg-query", "-W", "-f", "${Status}\\n"] + list(packages))
-        return status == 0 and set(text.splitlines()) == {"install ok installed"}
 
-    state = State(
-        headers=installed(("kernel-devel-" if system.family == "dnf" else "linux-headers-") + host.kernel),
-        repository=False,
-        driver=not force and installed(*system.packages),
-        modules=built_modules(host),
-        nouveau=bool(host.glob("/sys/module/nouveau")),
-        contrib_in="",
-        epel=False,
-        stream=False,
-    )
-    if system.family == "dnf":
-        repository = host.read(f"/etc/yum.repos.d/cuda-{system.repo}.repo") is not None
-        stream = host.read("/etc/dnf/modules.d/nvidia-driver.module") or ""
-        stream = "stream=open-dkms" in stream and "state=enabled" in stream
-        return state._replace(repository=repository, epel=installed("epel-release"), stream=stream)
-    sources = {path: host.read(path) for path in ["/etc/apt/sources.list"] + host.glob("/etc/apt/sources.list.d/*")}
-    repository = f"/etc/apt/sources.list.d/cuda-{system.repo}-x86_64.list" in sources and installed("cuda-keyring")
-    contrib_in = file_without_contrib(sources) if system.id == "debian" and not state.driver else ""
-    return state._replace(repository=repository, contrib_in=contrib_in)
+def plan(system, kernel, contrib_in="", nouveau=False):
+    """Return the steps in order. Pure: it looks at nothing but its arguments.
+
+    Args:
+        contrib_in: the file in which Debian's contrib component is still to be enabled, or "".
+        nouveau: the free driver holds the GPU.
+    """
+    steps = plan_apt(system, kernel, contrib_in) if system.family == "apt" else plan_dnf(system, kernel)
+    # rpm does not fail when a build inside a package's script does; what was built is not built again
+    steps.append(Step("the kernel module, if it is not built yet", ["dkms", "autoinstall", "-k", kernel], ()))
+    if not nouveau:
+        steps.append(Step("load the module; if it cannot be loaded yet, a reboot does it", ["modprobe", "nvidia"], ()))
+    return steps
+
+
+def plan_apt(system, kernel, contrib_in):
+    steps = []
+    if contrib_in:
+        # NVIDIA's Debian packages depend on a few from contrib. Debian 13 has no add-apt-repository any more.
+        steps.append(Step("Debian's contrib component", ["sed", "-i.bak", "-E", ADD_CONTRIB, contrib_in]))
+    otherwise = None
+    if system.id == "debian" and "bpo" not in kernel:
+        # Debian drops the headers of superseded kernels. The current kernel with its headers then has to come, and
+        # a reboot into it. (A backports kernel is newer than that one, and would be booted again: no way out.)
+        flavour = next((f for f in ("cloud-amd64", "rt-amd64") if kernel.endswith(f)), "amd64")
+        otherwise = APT_INSTALL + ["linux-image-" + flavour, "linux-headers-" + flavour]
+    update = Step("refresh the package lists", ["apt-get", "update"])
+    # NVIDIA publishes no checksum for the keyring that we know of. Trust in it rests on TLS to NVIDIA's host; from
+    # then on apt checks every package against the key it brings.
+    return steps + [
+        update,
+        Step("headers of the running kernel", APT_INSTALL + ["linux-headers-" + kernel], otherwise),
+        Step("tools to fetch the keyring", APT_INSTALL + ["ca-certificates", "curl"]),
+        Step("NVIDIA's keyring", CURL + [KEYRING_PATH, REPOSITORY.format(system.repo) + "/" + KEYRING]),
+        Step("NVIDIA's repository", APT_INSTALL + [KEYRING_PATH]),
+        update,
+        Step("the driver", APT_INSTALL + list(system.packages)),
+    ]
+
+
+def plan_dnf(system, kernel):
+    # Mirrors drop superseded kernels; then the current kernel with its headers has to come, and a reboot into it.
+    headers = DNF_INSTALL + ["kernel-devel-" + kernel, "kernel-headers"]
+    # On RHEL the release package comes over TLS from Fedora's host, and brings the key for the rest.
+    epel = f"https://dl.fedoraproject.org/pub/epel/epel-release-latest-{system.version}.noarch.rpm"
+    url = f"{REPOSITORY.format(system.repo)}/cuda-{system.repo}.repo"
+    # NVIDIA's .repo file says gpgcheck=1; the option holds dnf to it whatever the file says.
+    gpgcheck = f"--setopt=cuda-{system.repo}-x86_64.gpgcheck=1"
+    # EPEL packages may need CodeReady Builder. Tolerated, because the clouds' RHEL images name it differently; should
+    # something from it be missing, the driver step fails and says so.
+    return [
+        Step("headers of the running kernel", headers, DNF_INSTALL + ["kernel", "kernel-devel", "kernel-headers"]),
+        Step("dnf config-manager", DNF_INSTALL + ["dnf-plugins-core"]),
+        Step("EPEL, which has dkms", DNF_INSTALL + ["epel-release" if system.id == "rocky" else epel]),
+        Step("CodeReady Builder, for EPEL", ["crb", "enable"], ()),
+        Step("NVIDIA's repository", ["dnf", "config-manager", "--add-repo", url]),
+        Step("leave another driver stream, if any", ["dnf", "module", "reset", "-y", "nvidia-driver"]),
+        Step("stream with the open module", ["dnf", "module", "enable", "-y", "nvidia-driver:open-dkms"]),
+        Step("the driver", DNF_INSTALL + [gpgcheck] + list(system.packages)),
+    ]
 
 
 def shown(command):
@@ -331,10 +270,10 @@ def run_steps(host, steps, dry_run):
 
 
 def install(host, dry_run, force):
-    system = read_os_release(host.read("/etc/os-release") or "")
+    system = read_os_release(host.read("/etc/os-release"))
     if host.machine != "x86_64":
         raise Refusal(f"unsupported architecture: found {host.machine}; supported: x86_64")
-    if not has_nvidia_device(pci_devices(host)):
+    if not has_nvidia_device(host):
         raise Refusal("no NVIDIA GPU among this machine's PCI devices")
     if host.uid != 0 and not dry_run:
         raise Refusal("install needs root: run it with sudo (or look first, with --dry-run)")
@@ -345,24 +284,23 @@ def install(host, dry_run, force):
         return
     if old:
         say(f"# driver {working[0][1]} works but is older than {OLDEST_DRIVER}: installing a newer one")
-    state = look_around(host, system, force or old)
-    for name in ("headers", "repository", "driver"):
-        if getattr(state, name):
-            say("# already there: " + name)
+    contrib_in = file_without_contrib(host) if system.id == "debian" else ""
     if "SecureBoot enabled" in host.look(["mokutil", "--sb-state"])[1]:
         say("# warning: Secure Boot is on; the module loads only if its signing key is enrolled (mokutil --import)")
-    if state.nouveau:
+    nouveau = bool(host.glob("/sys/module/nouveau"))
+    if nouveau:
         say("# nouveau is in use and holds the GPU: a reboot is needed after the install")
-    run_steps(host, plan(system, host.kernel, state), dry_run)
-    if dry_run:
-        return
-    working, reason = gpus(host)
-    modules = built_modules(host)
-    if working and old and is_too_old(working[0][1]):
+    run_steps(host, plan(system, host.kernel, contrib_in, nouveau), dry_run)
+    if not dry_run:
+        say_what_came_of_it(host, old)
+
+
+def say_what_came_of_it(host, was_old):
+    (working, reason), modules = gpus(host), built_modules(host)
+    if working and was_old and is_too_old(working[0][1]):
         say(f"installed; the driver in use is still {working[0][1]}: reboot, then run verify")
-    elif working and is_too_old(working[0][1]):
-        raise Failed(too_old(working[0][1]))
     elif working:
+        check_age(working[0][1])
         say("done: {}, driver {}, {}".format(*working[0]))
     elif not modules:
         # dnf reports success even where the build inside a package's script failed.
@@ -371,6 +309,12 @@ def install(host, dry_run, force):
         if host.kernel not in modules:
             say("the module is built for {}, not for the running kernel {}".format(", ".join(modules), host.kernel))
         say(f"installed, but not in use yet ({reason}): reboot, then run verify")
+
+
+def check_age(driver):
+    if is_too_old(driver):
+        text = f"driver {driver} is older than {OLDEST_DRIVER}, which PyTorch for CUDA 13 needs"
+        raise Failed(text + ": run install, or take a PyTorch for CUDA 12")
 
 
 def verify(host, dry_run):
@@ -382,8 +326,7 @@ def verify(host, dry_run):
         raise Failed("no working driver: " + reason)
     for name, driver, memory in found:
         say(f"GPU {name}, driver {driver}, memory {memory}")
-    if is_too_old(found[0][1]):
-        raise Failed(too_old(found[0][1]))
+    check_age(found[0][1])
 
 
 def main(argv=None, host=None):

@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     variant = Variant.load(options.variant)
-    questions = [row.question for row in Desk(variant.root).gold(variant.name) if row.fold == "test"][:2]
+    questions = [row.Question for row in Desk(variant.root).gold(variant.name) if row.fold == "test"][:2]
     expect.set_options(timeout=LIMIT)
     rounds = []
     with sync_playwright() as playwright:

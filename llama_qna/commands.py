@@ -1,25 +1,76 @@
-"""What each verb of the terminal does: one function a verb, with its name, on the functions that the notebooks call.
+"""The verbs of the terminal, in the order of `--help`: what may be typed after each, and what it does.
 
-A function imports what it needs itself, so that `llama-qna --help` stays quick and loads nothing heavy.
+A verb is a function whose docstring is its help; it calls the functions that the notebooks call. A function imports
+what it needs itself, so that `llama-qna --help` stays quick and loads nothing heavy.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from llama_qna import UserError
 
+FORMATS = ("messages", "alpaca", "sharegpt")  # of `pairs.formats`
+GPUS = ("T4", "L4", "4090", "A100-40", "A100-80", "H100", "H200")  # of `models.cards`
+EXPORTS = ("merged", "adapter", "gguf", "ollama")  # of `serving.exports`
 
+
+class Verb(NamedTuple):
+    """What may stand behind a verb, and what it keeps."""
+
+    arguments: tuple  # of `argument`
+    keeps: bool  # its work is kept when it is stopped
+    several: str | None  # its argument that takes many words
+
+
+VERBS: dict[str, Verb] = {}
+
+
+def verb(*arguments, keeps: bool = False, several: str | None = None) -> Callable:
+    """Let a function be called from the terminal by its name, with arguments made by `argument`; see `Verb`."""
+
+    def add(function: Callable) -> Callable:
+        VERBS[function.__name__] = Verb(arguments, keeps, several)
+        return function
+
+    return add
+
+
+def argument(*names: str, **settings) -> tuple:
+    """What argparse's `add_argument` takes."""
+    return names, settings
+
+
+VARIANT = argument("variant", metavar="VARIANT", help="a folder with a variant.yaml, such as paper_135m")
+ASKED = argument("variant", metavar="DOCUMENTS|VARIANT", help="a PDF or a folder, such as ~/papers; or a variant")
+ALONE = "on the base instead, in a folder of its own; evaluate then says what pretraining is worth"
+NOTEBOOKS = "run the notebooks of the variant (or only those named) in place of the bare stages"
+REHEARSE = "try it: random weights of the true shapes, two steps, one generation"
+QUESTION = "one or several questions, each in quotes; without any they come from standard input, one a line"
+SYSTEM = "reader (the default where there is one), base, pretrained, finetuned, base+passages or finetuned+passages"
+ENGINE = "a running engine that answers; by default the one on port 8000, or, without one, this process"
+
+
+@verb()
 def variants(options) -> None:
+    """list the variants"""
     from llama_qna.project.variant import Variant, root_in_use, variant_names
 
     for name in variant_names(root_in_use()):
         print(f"{name:22} {Variant.load(name).recipe.description}")
 
 
+@verb(
+    argument("name", metavar="NAME", help="of the new variant, and of its folder with the recipe"),
+    argument("--from", dest="source", metavar="VARIANT", default="paper_135m", help="by default paper_135m"),
+    argument("--heldout", metavar="SHARE", type=float, default=0.0, help="of each document, such as 0.15"),
+)
 def new(options) -> None:
+    """write a recipe for documents of your own, which lie in data/pdfs/NAME"""
     from llama_qna.documents.own import new as write
 
     path, size = write(options.name, options.source, options.heldout)
@@ -29,33 +80,46 @@ def new(options) -> None:
     print(f"next: llama-qna plan {options.name}, which says how long it takes, then llama-qna run {options.name}")
 
 
+# --- what is made of a variant, in the order of the data -------------------------------------------------------------
+
+
+@verb(
+    VARIANT,
+    argument("--arxiv", metavar="NUMBER", help="fetch this paper from arXiv into the corpus first"),
+    keeps=True,
+)
 def load(options) -> None:
-    from llama_qna.documents import chunks
+    """1. read the documents, clean the text, split it into chunks"""
+    from llama_qna.documents import arxiv, chunks
 
     variant = _variant(options)
     if options.arxiv:
-        from llama_qna.documents.arxiv import fetch
-
-        print(f"fetched {fetch(options.arxiv, variant.pdfs).name}")
+        print(f"fetched {arxiv.fetch(options.arxiv, variant.pdfs).name}")
     table = chunks.load(variant)
     print(f"{len(table)} chunks, {table.tokens.sum()} tokens, in {_shown(variant.chunks)}")
 
 
+@verb(
+    VARIANT,
+    argument("--export", choices=FORMATS, help="also write the pairs as JSONL for other trainers"),
+    keeps=True,
+)
 def generate(options) -> None:
-    from llama_qna.pairs import qna
+    """2. make question-answer pairs from the chunks"""
+    from llama_qna.pairs import formats, qna
+    from llama_qna.project.data import read_chunks
 
     variant = _variant(options)
     pairs = qna.generate(variant)
     print(f"{len(pairs)} pairs in {_shown(variant.qna)}")
     if options.export:
-        from llama_qna.pairs import formats
-        from llama_qna.project.data import read_chunks
-
         path = variant.run / f"qna_{options.export}.jsonl"
         print(f"{formats.export(pairs, read_chunks(variant), options.export, path)} pairs in {_shown(path)}")
 
 
+@verb(VARIANT, argument("--count", metavar="N", type=int, default=30, help="at most so many; by default 30"))
 def gold(options) -> None:
+    """propose questions of the pairs; those that a person marks are asked by evaluate"""
     from llama_qna.project.generated import propose
 
     path, count = propose(_variant(options), options.count)
@@ -63,27 +127,40 @@ def gold(options) -> None:
     print(f"next: llama-qna run {options.variant}, which trains on no pair near a marked one, and asks the marked ones")
 
 
+@verb(VARIANT, keeps=True)
 def pretrain(options) -> None:
+    """3. train an adapter on the text"""
     from llama_qna.training import stages
 
     variant = _variant(options)
-    print(f"final loss {stages.pretrain(variant)['results']['final_loss']:.3f}, in {_shown(variant.pretraining)}")
+    _say_loss(stages.pretrain(variant), variant)
 
 
+@verb(
+    VARIANT,
+    argument("--without-pretraining", action="store_true", help=ALONE),
+    keeps=True,
+)
 def finetune(options) -> None:
+    """4. train an adapter on the pairs, on top of the pretrained model"""
     from llama_qna.training import stages
 
     variant = _variant(options)
-    record = stages.finetune(variant, only=options.without_pretraining)
-    print(f"final loss {record['results']['final_loss']:.3f}, in {_shown(variant.stage_folders[record['stage']])}")
+    _say_loss(stages.finetune(variant, only=options.without_pretraining), variant)
 
 
+@verb(
+    argument("reader", metavar="READER", nargs="?", default="reader_135m", help="a folder with a reader.yaml"),
+    argument("--publish", action="store_true", help="for maintainers: put it in place of the committed adapter"),
+    keeps=True,
+)
 def reader(options) -> None:
+    """teach the embedded base to read, from data/reading (about an hour)"""
     from llama_qna.project.variant import Reader
     from llama_qna.training.reading import read
 
     found = Reader.load(options.reader)
-    print(f"final loss {read(found)['results']['final_loss']:.3f}, in {_shown(found.stage_folders['read'])}")
+    _say_loss(read(found), found)
     if options.publish:
         from llama_qna.publish import publish_reader
         from llama_qna.reporting.tables import as_text, systems_table
@@ -91,14 +168,22 @@ def reader(options) -> None:
         print(as_text(systems_table(publish_reader(found)["all"])))
 
 
+@verb(
+    VARIANT,
+    argument("--seeds", metavar="SEED", nargs="+", type=int, default=[43, 44], help="by default 43 and 44"),
+    keeps=True,
+)
 def repeat(options) -> None:
+    """train again with other seeds, and show how far the scores differ"""
     from llama_qna import repeat as repeat_module
     from llama_qna.reporting.tables import as_text, seeds_table
 
     print(as_text(seeds_table(repeat_module.repeat(_variant(options), options.seeds))))
 
 
+@verb(VARIANT, keeps=True)
 def evaluate(options) -> None:
+    """5. score every checkpoint, and compare the systems on held-out questions"""
     from llama_qna.evaluation import protocols
     from llama_qna.reporting.results import asked_of
     from llama_qna.reporting.tables import as_text, checkpoints_table, systems_table
@@ -109,14 +194,22 @@ def evaluate(options) -> None:
         print(f"\nheld out, on {asked_of(metrics)}\n" + as_text(systems_table(metrics)))
 
 
+@verb(VARIANT, keeps=True)
 def figures(options) -> None:
+    """6. draw the figures"""
     from llama_qna.reporting.figures import draw
 
     for path in draw(_variant(options)):
         print(_shown(path))
 
 
+@verb(
+    VARIANT,
+    argument("--notebooks", nargs="*", metavar="NAME", help=NOTEBOOKS),
+    keeps=True,
+)
 def run(options) -> None:
+    """all stages in order; what is done and still valid is skipped"""
     from llama_qna.run import run_notebooks, run_stages, summary
 
     variant = _variant(options)
@@ -124,20 +217,35 @@ def run(options) -> None:
         run_stages(variant)
     else:
         run_notebooks(variant, options.notebooks or variant.recipe.notebooks)
-    if options.notebooks in (None, []):
+    if not options.notebooks:
         print("\n" + summary(variant))
 
 
+# --- before anything is made -----------------------------------------------------------------------------------------
+
+
+@verb(
+    VARIANT,
+    argument("--memory", metavar="SIZE", help="what it may take, such as 24GiB; by default what is free"),
+    argument("--device", choices=["cpu", "cuda"], help="plan for this one; by default the GPU if there is one"),
+    argument("--gpu", choices=GPUS, help="forecast for this card, which need not be here"),
+    argument("--measure", action="store_true", help="measure the machine's limits for 10 s in place of 2"),
+    argument(
+        "--rehearse", action="store_true", help="try it: random weights of the true shapes, two steps, one generation"
+    ),
+    argument("--rows", type=int, metavar="N", help="rows of a rehearsed step in place of the recipe's"),
+    argument("--length", type=int, metavar="TOKENS", help="tokens of a rehearsed row, likewise"),
+)
 def plan(options) -> None:
+    """what training would take, before anything is loaded: memory by part, and time"""
+    from llama_qna.models import cards, planning
     from llama_qna.models.device import parse_memory
 
     variant = _variant(options)
     if options.gpu:
-        from llama_qna.models.cards import report as forecast
-
         if options.memory or options.device or options.measure or options.rehearse:
             raise UserError("--gpu stands for another machine's card: leave the other options out")
-        print(forecast(variant, options.gpu))
+        print(cards.report(variant, options.gpu))
         return
     budget = parse_memory(options.memory) if options.memory else None
     if options.rehearse:
@@ -150,9 +258,7 @@ def plan(options) -> None:
         return
     if options.rows or options.length:
         raise UserError("--rows and --length belong to --rehearse")
-    from llama_qna.models.planning import report
-
-    print(report(variant, budget, options.device, 10 if options.measure else 1.5))
+    print(planning.report(variant, budget, options.device, 10 if options.measure else 1.5))
     if not options.memory and not options.device:
         _plan_stages(variant)
 
@@ -171,17 +277,31 @@ def _plan_stages(variant) -> None:
     print(report(variant, size.chunks, size.tokens, size.pairs, size.seconds))
 
 
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+@verb(
+    ASKED,
+    argument("question", metavar="QUESTION", nargs="*", help=QUESTION),
+    argument("--system", metavar="NAME", help=SYSTEM),
+    argument("--sources", action="store_true", help="show passages of the documents with each answer"),
+    argument("--input", metavar="FILE", help="a CSV with a column `question`; what is answered stays answered"),
+    argument("--output", metavar="FILE", help="the CSV that the answers to --input are written to"),
+    argument("--engine", metavar="URL", help="let a running engine answer, such as http://127.0.0.1:8000/v1"),
+    several="question",
+)
 def ask(options) -> None:
-    asked = _asked(options)
+    """answer questions about your own documents, or with a variant's models"""
+    answerer = _asked(options)
     from llama_qna.serving import terminal
-    from llama_qna.serving.library import SYSTEM, Library
+    from llama_qna.serving.library import Library
 
     if bool(options.input) != bool(options.output) or options.input and options.question:
         raise UserError("--input and --output belong together, and take the place of QUESTION")
     questions = options.question
     if not questions and not options.input and terminal.is_piped():
         questions = terminal.piped_questions(sys.stdin)
-    answerer, system = asked, options.system or SYSTEM
+    system = options.system or "reader"
     if not isinstance(answerer, Library):
         answerer, system = _of_variant(options, answerer)
     if options.input:
@@ -223,10 +343,19 @@ def _of_variant(options, variant):
     return EngineAnswerer(variant, options.engine) if options.engine else Answerer(variant), system
 
 
+@verb(
+    VARIANT,
+    argument("more", metavar="VARIANT", nargs="*", help="others on the same base, served beside it"),
+    argument("--print", action="store_true", dest="only_print", help="show the command instead"),
+    argument("--host", default="127.0.0.1", help="an address of this machine alone"),
+    argument("--port", type=int, default=8000),
+    several="more",
+)
 def serve(options) -> None:
+    """start vLLM with the base and the adapters of variants, on this machine only"""
     from llama_qna.project.variant import Variant
 
-    served = [_variant(options), *map(Variant.load, options.more)]
+    served = [Variant.load(name) for name in (options.variant, *options.more)]
     from llama_qna.serving import engine
 
     if options.only_print:
@@ -235,28 +364,44 @@ def serve(options) -> None:
         engine.serve(served, options.host, options.port)
 
 
+@verb(
+    ASKED,
+    argument("--port", type=int, default=7860),
+    argument("--engine", "--endpoint", metavar="URL", help=ENGINE),
+)
 def page(options) -> None:
+    """ask in the browser: one system in a chat, or all of them side by side"""
     asked = _asked(options)
     from llama_qna.serving.page import serve_page
 
     serve_page(asked, options.port, options.engine)
 
 
+# --- to another place ------------------------------------------------------------------------------------------------
+
+
+@verb(
+    VARIANT,
+    argument("--to", required=True, choices=EXPORTS, help="what to write; see docs/export.md"),
+    argument("--output", metavar="FOLDER", help="in place of runs/VARIANT/exports/FORMAT"),
+    argument("--force", action="store_true", help="replace another export in that folder"),
+    argument("--push", metavar="REPO", help="upload it to this model repository on the Hugging Face hub"),
+)
 def export(options) -> None:
+    """take the fine-tuned model away, with a model card"""
     from llama_qna.serving import exports, hub
 
     if options.push:
         hub.require_access(options.push)  # before the work of minutes
-    output = Path(options.output) if options.output else None
-    folder = exports.export(_variant(options), options.to, output, options.force)
-    for line in exports.read_checks(folder):
-        print(line)
-    print(_shown(folder))
+    folder = exports.export(_variant(options), options.to, options.output, options.force)
+    print(*exports.read_checks(folder), _shown(folder), sep="\n")
     if options.push:
         print(hub.push(folder, options.push))
 
 
+@verb(VARIANT)
 def publish(options) -> None:
+    """for maintainers: copy the records of a run into the tracked folders"""
     from llama_qna import publish as publish_module
 
     for path in publish_module.publish(_variant(options)):
@@ -267,6 +412,12 @@ def _variant(options):
     from llama_qna.project.variant import Variant
 
     return Variant.load(options.variant)
+
+
+def _say_loss(record: dict, trained) -> None:
+    """What a stage of a variant, or of a reader, has trained."""
+    folder = trained.stage_folders[record["stage"]]
+    print(f"final loss {record['results']['final_loss']:.3f}, in {_shown(folder)}")
 
 
 def _shown(path) -> str:

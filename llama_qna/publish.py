@@ -19,8 +19,7 @@ from llama_qna.repeat import read_seeds
 from llama_qna.reporting import pages
 from llama_qna.reporting.card import write_published_card
 from llama_qna.reporting.reader import reader_block
-from llama_qna.reporting.results import our_run, results_block
-from llama_qna.reporting.tables import seconds_of
+from llama_qna.reporting.results import Run, our_run, results_block
 from llama_qna.run import NOTEBOOKS, default_variant
 
 PROGRESS = "progress.json"  # notebooks 06 and 07 write it: a run without notebooks has none
@@ -39,12 +38,6 @@ FILES = {
     "evaluate": {"metrics.json": "metrics.json", "predictions.jsonl": "predictions.jsonl", "run.json": "run.json"},
 }
 WEIGHTS = "adapter_model.safetensors"
-# the pages with generated parts, and the names of these
-PAGES = {
-    "README.md": ("examples", "results", "minutes"),
-    "docs/results.md": ("found", "worth", "results", "samples"),
-    "notebooks/README.md": ("minutes",),
-}
 
 
 def publish(variant: Variant) -> list[Path]:
@@ -70,13 +63,16 @@ def publish(variant: Variant) -> list[Path]:
             raise UserError(f"nothing was published: {variant.name} has no {source.parent.name}/{source.name}")
     if "evaluate" in finished:
         _check_pages(variant)
-    notebooks, seconds = _read_notebooks(variant)
-    if "evaluate" in finished and not seeds:
-        _remove_seeds(variant)
+    notebooks = _notebooks(variant)
+    if "evaluate" in finished and not seeds:  # those that were published before are of another training
+        for name in FILES["repeat"].values():
+            (variant.folder / name).unlink(missing_ok=True)
     written = [_copy(source, target) for source, target in copies.items()]
     if "figures" in finished:
         written += _publish_figures(variant)
-    written += _publish_notebooks(variant, notebooks, seconds)
+    for target, content in notebooks.items():
+        write_json(target, content)
+    written += notebooks
     if "evaluate" in finished:
         written += [*write_pages(variant.root), write_published_card(variant.root, variant.name)]
     return written
@@ -126,12 +122,6 @@ def _copies(variant: Variant, finished: dict[str, Path]) -> dict[Path, Path]:
     }
 
 
-def _remove_seeds(variant: Variant) -> None:
-    """Other seeds that were published before belong to another training than the one that is published now."""
-    for name in FILES["repeat"].values():
-        (variant.folder / name).unlink(missing_ok=True)
-
-
 def _copy(source: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(target, source.read_bytes())
@@ -154,14 +144,20 @@ def write_pages(root: Path) -> list[Path]:
     Raises:
         UserError: a page lacks a mark, or a published file is missing or damaged.
     """
+    texts = page_texts(root)
+    for page, parts in texts.items():
+        marked.write(root / page, **parts)
+    return [root / page for page in texts]
+
+
+def page_texts(root: Path) -> dict[str, dict[str, str]]:
+    """Page -> name of a generated part -> its text; UserError where a published file is missing or damaged."""
     runs = published_runs(root)
     reader = REPOSITORY / READER
-    metrics, answers = _read_json(reader / "metrics.json"), _read_lines(reader / "predictions.jsonl")
-    study = _read_json(REPOSITORY / "data" / "published_results.json")
-    abouts = {name: run.about for name, run in runs.items()}
-    seeds = {name: run.seeds for name, run in runs.items() if run.seeds}
+    metrics, answers = _read(reader / "metrics.json"), _read(reader / "predictions.jsonl")
+    study = _read(REPOSITORY / "data" / "published_results.json")
     seconds = _published_seconds(root)
-    texts = {
+    return {
         "README.md": {
             "examples": pages.examples(answers),
             "results": pages.front(runs, metrics),
@@ -170,26 +166,22 @@ def write_pages(root: Path) -> list[Path]:
         "docs/results.md": {
             "found": pages.found(runs, metrics),
             "worth": pages.worth(runs, metrics),
-            "results": results_block({name: run.metrics for name, run in runs.items()}, study, abouts, seeds),
+            "results": results_block(runs, study),
             "samples": pages.samples(runs, answers),
         },
         "notebooks/README.md": {"minutes": pages.notebook_minutes(seconds)},
     }
-    for page, parts in texts.items():
-        marked.write(root / page, **parts)
-    return [root / page for page in texts]
 
 
 def _check_pages(fresh: Variant) -> None:
     """That `write_pages` will find marks, whole files, and metrics of today's form, before anything is copied."""
-    our_run(_read_json(fresh.evaluation / "metrics.json"))
-    published_runs(fresh.root)
-    for page, names in PAGES.items():
-        for name in names:
+    our_run(_read(fresh.evaluation / "metrics.json"))
+    for page, parts in page_texts(fresh.root).items():
+        for name in parts:
             marked.read(fresh.root / page, name)
 
 
-def published_runs(root: Path) -> dict[str, pages.Run]:
+def published_runs(root: Path) -> dict[str, Run]:
     """Variant -> what was published of it. One whose metrics are of an older form is left out, and a line says so.
 
     Raises:
@@ -200,72 +192,56 @@ def published_runs(root: Path) -> dict[str, pages.Run]:
         folder = root / name
         if not (folder / "metrics.json").is_file():
             continue
-        metrics, recipe = _read_json(folder / "metrics.json"), read_recipe(folder / "variant.yaml")
+        metrics, recipe = _read(folder / "metrics.json"), read_recipe(folder / "variant.yaml")
         try:
             our_run(metrics)
         except UserError as error:
             print(f"left out of the pages: {error}")
             continue
-        runs[name] = pages.Run(
+        runs[name] = Run(
             metrics=metrics,
-            about=f"{recipe.description}, {place(_read_json(folder / 'run.json')['machine'])}",
+            about=f"{recipe.description}, {place(_read(folder / 'run.json')['machine'])}",
             corpus=recipe.corpus,
-            answers=[row for row in _read_lines(folder / "predictions.jsonl") if row["protocol"] == "test"],
-            seeds=_read_json(folder / "seeds.json") if (folder / "seeds.json").is_file() else None,
+            answers=[row for row in _read(folder / "predictions.jsonl") if row["protocol"] == "test"],
+            seeds=_read(folder / "seeds.json") if (folder / "seeds.json").is_file() else None,
         )
     return runs
 
 
 def _published_seconds(root: Path) -> dict[str, dict[str, float]]:
-    """Variant -> notebook -> the seconds of its published run; a notebook that trains, all starts of its training."""
-    found = {}
-    for path in sorted(root.glob("*/notebooks.json")):
-        recipe = read_recipe(path.with_name("variant.yaml"))
-        trained = {"06": path.parent / recipe.pretraining.folder, "07": path.parent / recipe.finetuning.folder}
-        records = {number: folder / "run.json" for number, folder in trained.items()}
-        least = {number: seconds_of(_read_json(record)) for number, record in records.items() if record.is_file()}
-        seconds = {name: entry["seconds"] for name, entry in _read_json(path).items()}
-        found[path.parent.name] = {name: max(value, least.get(name[:2], 0.0)) for name, value in seconds.items()}
-    return found
+    """Variant -> notebook -> the seconds of its published run."""
+    return {
+        path.parent.name: {name: entry["seconds"] for name, entry in _read(path).items()}
+        for path in sorted(root.glob("*/notebooks.json"))
+    }
 
 
-def _read_lines(path: Path) -> list[dict]:
+def _read(path: Path):
+    """The content of a published file of JSON, or of JSON Lines; UserError where it is missing or damaged."""
     try:
+        if path.suffix == ".json":
+            return read_json(path)
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):
         raise UserError(f"{path.parent.name}/{path.name} is missing or damaged: it cannot be read as JSON") from None
 
 
-def _read_json(path: Path):
-    try:
-        return read_json(path)
-    except (OSError, ValueError):
-        raise UserError(f"{path.parent.name}/{path.name} is missing or damaged: it cannot be read as JSON") from None
-
-
-def _read_notebooks(variant: Variant) -> tuple[dict[Path, dict], dict]:
-    """The executed notebooks by where they go, and the seconds that each took.
+def _notebooks(variant: Variant) -> dict[Path, dict]:
+    """What is published of the executed notebooks, by where it goes: each of them, and the seconds that they took.
 
     Those that name this variant themselves become the course, the others stand in the variant's own folder.
     """
     folder, found = variant.run / "notebooks", {}
     for path in sorted(folder.glob("*.ipynb")):
         course = NOTEBOOKS / path.name
-        if not course.is_file() or path.stem.endswith(".partial"):
-            continue
-        of_course = default_variant(course) == variant.name
-        found[course if of_course else variant.folder / "notebooks" / path.name] = tidy_notebook(_read_json(path))
-    return found, _read_json(folder / "record.json") if (folder / "record.json").is_file() else {}
-
-
-def _publish_notebooks(variant: Variant, notebooks: dict[Path, dict], seconds: dict) -> list[Path]:
-    for target, content in notebooks.items():
-        write_json(target, content)
-    if not seconds:
-        return list(notebooks)
-    target = variant.folder / "notebooks.json"
-    write_json(target, {name: {"seconds": entry["seconds"]} for name, entry in sorted(seconds.items())})
-    return [*notebooks, target]
+        if course.is_file():  # and not half executed
+            of_course = default_variant(course) == variant.name
+            found[course if of_course else variant.folder / "notebooks" / path.name] = tidy_notebook(_read(path))
+    if (folder / "record.json").is_file():
+        record = _read(folder / "record.json")
+        seconds = {name: {"seconds": entry["seconds"]} for name, entry in sorted(record.items())}
+        found[variant.folder / "notebooks.json"] = seconds
+    return found
 
 
 def tidy_notebook(notebook: dict) -> dict:
@@ -274,17 +250,17 @@ def tidy_notebook(notebook: dict) -> dict:
     for cell in notebook["cells"]:
         tags = cell["metadata"].get("tags")
         cell["metadata"] = {"tags": tags} if tags else {}
-        outputs = []
         for output in cell.get("outputs", []):
             if output["output_type"] == "stream":
-                text = "".join(output["text"])
-                lines = [line.rsplit("\r", 1)[-1].rstrip() for line in re.sub(r"\r+\n?$", "\n", text).split("\n")]
-                if output["name"] == "stderr":
-                    lines = [line for line in lines if "100%|" in line]
-                output["text"] = "".join(f"{line}\n" for line in lines if line)
-                if not output["text"]:
-                    continue
-            outputs.append(output)
+                output["text"] = _tidy_text(output)
         if "outputs" in cell:
-            cell["outputs"] = outputs
+            cell["outputs"] = [output for output in cell["outputs"] if output.get("text") != ""]
     return notebook
+
+
+def _tidy_text(output: dict) -> str:
+    text = re.sub(r"\r+\n?$", "\n", "".join(output["text"]))
+    lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
+    if output["name"] == "stderr":
+        lines = [line for line in lines if "100%|" in line]
+    return "".join(f"{line}\n" for line in lines if line)

@@ -19,9 +19,9 @@ from llama_qna.reporting.results import ROUGE, asked_of, last, our_run
 from llama_qna.reporting.tables import as_text, seconds_of, systems_table
 
 NOTEBOOKS = REPOSITORY / "notebooks"
-# the stage of each notebook, by its number
+# the last stage of each notebook, by its number; notebook 10 has none, and asks what the others have made
 LAST_STAGE = {"01": "load", "02": "load", "03": "load", "04": "generate", "05": "generate", "06": "pretrain"}
-LAST_STAGE |= {"07": "finetune", "08": "evaluate", "09": "figures", "10": "figures"}
+LAST_STAGE |= {"07": "finetune", "08": "evaluate", "09": "figures"}
 
 
 def run_stages(variant: Variant) -> None:
@@ -45,11 +45,10 @@ def run_notebooks(variant: Variant, names: list[str]) -> None:
     Raises:
         UserError: an unknown notebook, or an error of the user's inside one.
     """
-    missing = [name for name in names if not (NOTEBOOKS / f"{name}.ipynb").is_file()]
-    if missing:
-        raise UserError(
-            f"no notebook {missing[0]}; there are: {', '.join(p.stem for p in sorted(NOTEBOOKS.glob('*.ipynb')))}"
-        )
+    known = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+    for name in names:
+        if name not in known:
+            raise UserError(f"no notebook {name}; there are: {', '.join(known)}")
     with locked(variant.run, variant.name, variant.root, lock=".notebooks.lock"):  # each stage takes its own
         _run_notebooks(variant, names)
 
@@ -77,10 +76,8 @@ def _run_notebooks(variant: Variant, names: list[str]) -> None:
 
 def _stage_seconds(variant: Variant, name: str) -> float:
     """What the notebook's own stage took when it was done; the notebook itself may have found it done before."""
-    if name[:2] not in LAST_STAGE or name.startswith("10"):  # notebook 10 asks what another one has trained
-        return 0.0
-    stage = LAST_STAGE[name[:2]]
-    record = valid_record(variant.stage_folders[stage], stage)
+    stage = LAST_STAGE.get(name[:2])
+    record = valid_record(variant.stage_folders[stage], stage) if stage else None
     return seconds_of(record) if record else 0.0
 
 
@@ -117,14 +114,11 @@ def _execute(source: Path, target: Path, variant: Variant) -> None:
     except PapermillExecutionError as error:
         if error.ename in ("UserError", "Stopped"):
             raise UserError(error.evalue) from None
-        raise UserError(
-            f"{source.stem} failed with {error.ename}: {error.evalue} (see {partial.name} beside the run)"
-        ) from None
+        said = f"failed with {error.ename}: {error.evalue} (see {partial.name} beside the run)"
+        raise UserError(f"{source.stem} {said}") from None
     except DeadKernelError:
-        raise UserError(
-            f"{source.stem}: its kernel was stopped or killed; what was finished is kept, and the same command goes on "
-            "there"
-        ) from None
+        said = "its kernel was stopped or killed; what was finished is kept, and the same command goes on there"
+        raise UserError(f"{source.stem}: {said}") from None
     partial.rename(target)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import study_folders
 from llama_qna import UserError
-from llama_qna.cli import GPUS
+from llama_qna.commands import GPUS
 from llama_qna.models import cards
 from llama_qna.models.plan import Batch, step_flops
 from llama_qna.models.shapes import shapes_of

@@ -1,4 +1,4 @@
-"""Tests of llama_qna/reporting/figures.py and plot.py, with made-up metrics of a run and the study's real numbers."""
+"""Tests of llama_qna/reporting: figures.py, run_figures.py and plot.py on made-up metrics and the study's numbers."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from PIL import Image
 
 from llama_qna import UserError, publish
 from llama_qna.project.variant import REPOSITORY, Variant
-from llama_qna.reporting import figures, plot
+from llama_qna.reporting import figures, plot, run_figures
 from tests import fixtures_metrics as made_up
 
 WITHOUT_GOLD = ["perplexity", "training_loss"]
@@ -196,7 +196,7 @@ def test_summary_shows_answering_and_reading(picked):
     left, right = picked["summary"]["panels"]
     assert right["curves"] == picked["perplexity"]["panels"][0]["curves"]
     names = [row["name"] for row in left["shares"]]
-    assert names == [label for name, label, *_ in made_up.SYSTEMS if name in figures.SHORT]
+    assert names == [label for name, label, *_ in made_up.SYSTEMS if name in run_figures.SHORT]
 
 
 def test_figures_are_drawn_once_and_again_when_a_number_changes(variant, capsys):

@@ -1,4 +1,4 @@
-"""Tests of llama_qna/reporting/card.py and card_metadata.py: committed cards are what the committed numbers make."""
+"""Tests of llama_qna/reporting/card.py: committed cards are what the committed numbers make."""
 
 import dataclasses
 import json

@@ -65,7 +65,7 @@ def test_answer_grows_and_ends_with_its_passages_and_scores(desk):  # noqa: F811
     texts = [reply.text for reply in replies]
     assert all(later.startswith(earlier) for earlier, later in zip(texts, texts[1:], strict=False))
     assert len(set(texts)) > 5 and [reply.done for reply in replies].index(True) == len(replies) - 1
-    assert replies[-1].gold.answer == REFERENCE
+    assert replies[-1].gold.Answer == REFERENCE
     assert replies[-1].scores == score(texts[-1], REFERENCE, ["3 kg"], QUESTION)
     answer, passages, scores = messages(replies[-1], "manual", "finetuned+passages")
     assert answer["content"] == texts[-1] and not answer["metadata"]

@@ -18,7 +18,8 @@ PUBLISHED = json.loads((REPOSITORY / "data" / "published_results.json").read_tex
 
 
 def block(**metrics):
-    return results.results_block(metrics, PUBLISHED, {name: f"about {name}" for name in metrics})
+    runs = {name: results.Run(found, f"about {name}", "paper", []) for name, found in metrics.items()}
+    return results.results_block(runs, PUBLISHED)
 
 
 def tables(text):
@@ -275,7 +276,7 @@ def test_publishing_writes_the_run_into_the_pages(finished):
     folder, root = finished.folder, finished.root
     assert written == [
         *(folder / name for name in ("metrics.json", "predictions.jsonl", "run.json")),
-        *(root / page for page in publish.PAGES),
+        *(root / page for page in made_up.PAGES),
         folder / "MODEL_CARD.md",
     ]
     heldout, *_ = tables(marked.read(root / "docs/results.md", "results"))
@@ -367,7 +368,7 @@ def test_examples_are_one_right_one_wrong_and_one_refused_the_shortest_of_each()
 
 
 def test_what_training_is_worth_stands_in_the_order_of_training_with_the_reader_beside_it():
-    run = pages.Run(made_up.metrics(), "about", "paper", [])
+    run = results.Run(made_up.metrics(), "about", "paper", [])
     reader = made_up.metrics()
     reader["systems"] = [made_up.system("reader", "reader with passages", "reader", "passages", 0.5)]
     (table,) = tables(pages.worth({"mine": run, "other": run}, {"paper": reader}))
@@ -379,7 +380,7 @@ def test_what_training_is_worth_stands_in_the_order_of_training_with_the_reader_
 
 
 def test_rows_without_a_base_are_not_compared_with_one():
-    run = pages.Run(made_up.metrics(), "about", "paper", [])
+    run = results.Run(made_up.metrics(), "about", "paper", [])
     reader = made_up.metrics()
     reader["systems"] = [made_up.system("reader", "reader with passages", "reader", "passages", 0.5)]
     (table,) = tables(pages.worth({"mine": run}, {"paper": reader}))
@@ -396,7 +397,7 @@ def closed_book(base, finetuned, p_holm):
         by_name["base"]["scores"]["right"]["mean"] = base
         by_name["finetuned"]["scores"]["right"]["mean"] = finetuned
         by_name["finetuned"]["against"]["base"]["right"] |= {"mean": finetuned - base, "p_holm": p}
-        runs[corpus] = pages.Run(metrics, "about", corpus, [])
+        runs[corpus] = results.Run(metrics, "about", corpus, [])
     return pages.found(runs, {corpus: {"systems": []} for corpus in runs})
 
 
@@ -416,31 +417,26 @@ def test_a_training_that_went_on_took_the_seconds_of_all_its_starts(root):
     assert seconds_of({"seconds": 402.6, "results": {"seconds_of_steps": 398.4}}) == 402.6
     assert seconds_of({"seconds": 5.0, "results": {}}) == 5.0
     folder = root / "paper_135m"
-    (folder / "notebooks.json").write_text(
-        json.dumps({"06_pretraining": {"seconds": 100.0}, "10_ask": {"seconds": 20.0}})
-    )
     (folder / "pretraining_paper").mkdir()
     record = {"seconds": 90.0, "results": {"seconds_of_steps": 280.0}, "machine": {"gpu": None, "cores": 2}}
     (folder / "pretraining_paper" / "run.json").write_text(json.dumps(record))
-    publish.write_pages(root)
-    assert ": 5 minutes (" in marked.read(root / "README.md", "minutes")
     assert times_table(root, "pretraining").loc["paper_135m", "CPU, minutes"] == "4.7 (2 CPU cores)"
 
 
 def test_runs_about_other_documents_are_no_part_of_the_front_page():
-    run = pages.Run(made_up.metrics(), "about", "mine", [])
+    run = results.Run(made_up.metrics(), "about", "mine", [])
     assert tables(pages.front({"mine": run}, {})) == [] and pages.found({"mine": run}, {}) == ""
     assert pages.worth({"mine": run}, {}) == ""
 
 
 def test_samples_are_the_first_question_of_each_kind():
     rows = [answer("base"), answer("base", question="Which?", question_id="2"), answer("finetuned", answer="Bo\nBo")]
-    text = pages.samples({"mine": pages.Run({}, "about", "paper", rows)}, [answer("reader", answer="*A*")])
+    text = pages.samples({"mine": results.Run({}, "about", "paper", rows)}, [answer("reader", answer="*A*")])
     (table,) = tables(text.replace("\\|", "/"))
     assert table[2:] == [["Who?", "Ada", "Ada / Bo", "Bo Bo", "\\*A\\*"]]
 
 
-@pytest.mark.parametrize("page", sorted(publish.PAGES))
+@pytest.mark.parametrize("page", sorted(made_up.PAGES))
 def test_committed_pages_are_what_the_published_files_make(page, written_anew):
     assert (written_anew / page).read_bytes() == (REPOSITORY / page).read_bytes(), "write them with benchmarks.rescore"
 
@@ -449,7 +445,7 @@ def test_committed_pages_are_what_the_published_files_make(page, written_anew):
 def written_anew(tmp_path_factory):
     """The generated parts of the committed pages, made once more of the committed files beside them."""
     root = tmp_path_factory.mktemp("pages")
-    for page in publish.PAGES:
+    for page in made_up.PAGES:
         (root / page).parent.mkdir(exist_ok=True)
         shutil.copy(REPOSITORY / page, root / page)
     for path in REPOSITORY.glob("*/metrics.json"):

@@ -195,7 +195,7 @@ def test_a_bare_question_gets_the_prompt_of_training(served, chat_template):
         tokenizer.chat_template = None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "load_tokenizer", lambda base: tokenizer)
-        template = engine._write_template(served, served.recipe.base_model).read_text()
+        template = engine._write_template(served).read_text()
 
     def rendered(*messages):
         return tokenizer.apply_chat_template(

@@ -22,6 +22,11 @@ class Source:
     section: str
     text: str
 
+    @property
+    def place(self) -> str:
+        """Document, page and, where it has one, section, in words."""
+        return f"{self.document}, page {self.page}" + (f", {self.section}" if self.section else "")
+
 
 @dataclass(frozen=True)
 class Evidence:

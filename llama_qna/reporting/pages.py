@@ -5,9 +5,7 @@ No number and no answer on those pages is typed by hand: each stands in a marked
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from llama_qna.reporting.results import FREE, verdict, with_interval
+from llama_qna.reporting.results import FREE, Run, cells, verdict, with_interval
 from llama_qna.text.tables import markdown
 
 FRONT = {
@@ -28,21 +26,6 @@ SAMPLED = {
     "reader": "reader, with passages",
 }
 CORPORA = {"paper": "paper", "physics_reader": "physics books"}  # "reader" is the adapter
-
-
-@dataclass(frozen=True)
-class Run:
-    """What was published of a variant.
-
-    `about` says model, text and machine; `answers` are the lines of `predictions.jsonl` on the test questions; `seeds`
-    is the content of `seeds.json`, if there is one.
-    """
-
-    metrics: dict
-    about: str
-    corpus: str
-    answers: list[dict]
-    seeds: dict | None = None
 
 
 # --- the README ------------------------------------------------------------------------------------------------------
@@ -217,12 +200,11 @@ def _in_order(metrics: dict[str, dict]) -> list[tuple[str, dict]]:
 
 
 def _worth(run: str, system: dict) -> list[str]:
-    said, against = system["says_so"] or {}, system["against"]
-    scores = [with_interval(system["scores"][key]) for key in ("right", "new_words_f1")]
-    scores += [with_interval(said[key]) if said.get(key) else "-" for key in ("right", "wrong")]
-    has_base = system["context"] != FREE and system["name"] != "reader"  # the reader was trained on other texts
-    shown = {"base": has_base, "best_sentence": True}
-    less = [with_interval(against[key]["right"], "+") if on and key in against else "-" for key, on in shown.items()]
+    against = {name: scores["right"] for name, scores in system["against"].items()}
+    if system["context"] == FREE or system["name"] == "reader":  # the reader was trained on other texts
+        against.pop("base", None)
+    less = [with_interval(against[name], "+") if name in against else "-" for name in ("base", "best_sentence")]
+    scores = cells(system["scores"], ("right", "new_words_f1")) + cells(system["says_so"], ("right", "wrong"))
     return [run or "-", system["label"], *scores, *less]
 
 

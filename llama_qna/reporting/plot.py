@@ -20,6 +20,7 @@ from pathlib import Path
 from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import PercentFormatter
 
 from llama_qna.project.files import write_json
@@ -30,8 +31,10 @@ SHARE = "share of questions"
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), each with its own marker: curves differ without colour too
 LOOKS = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v")]
 PARTS = {"right": "#0072B2", "says so": "#B8C4CC", "wrong": "#F0B48A"}  # of a bar, from the left
+DOT = {"marker": "D", "color": "white", "markeredgecolor": "black", "markersize": 8, "linestyle": "", "clip_on": False}
 STYLE = {"font.size": 14, "axes.titlesize": 14, "lines.linewidth": 2.5, "text.parse_math": False}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "svg.hashsalt": "llama-qna"}
+ROUNDED = "round,pad=0,rounding_size=0.05"  # a box with its name and text
 WIDTH = 12  # inches; at 900 pixels a letter of 14 points is then as high as one of 10 points on a screen
 
 
@@ -118,8 +121,8 @@ def _label_ends(axis, ends: list[tuple[float, str, str]]) -> None:
         half = 0.035 * len(lines)  # of the axis, for letters of 13 points
         height = max(lowest + half, to_axes.transform((axis.dataLim.xmax, value))[1])
         lowest = height + half
-        place = dict(xycoords="axes fraction", va="center", fontsize=13)
-        axis.annotate("\n".join(lines), (1.02, height), color=colour, **place)
+        look = {"xycoords": "axes fraction", "va": "center", "fontsize": 13}
+        axis.annotate("\n".join(lines), (1.02, height), color=colour, **look)
 
 
 def _label_marks(axis, marks: dict[str, float]) -> None:
@@ -127,9 +130,8 @@ def _label_marks(axis, marks: dict[str, float]) -> None:
     middle = sum(axis.get_xlim()) / 2
     for (name, step), height in zip(marks.items(), (1.01, 1.06), strict=False):
         axis.axvline(step, color="0.5", linewidth=1.5, linestyle=":", zorder=1)
-        side = "left" if step < middle else "right"
-        place = axis.get_xaxis_transform()
-        axis.text(step, height, name, transform=place, ha=side, color="0.35", fontsize=12)
+        look = {"ha": "left" if step < middle else "right", "color": "0.35", "fontsize": 12}
+        axis.text(step, height, name, transform=axis.get_xaxis_transform(), **look)
 
 
 def _draw_bars(axis, panel: dict) -> None:
@@ -145,8 +147,7 @@ def _draw_bars(axis, panel: dict) -> None:
 
 def _draw_shares(axis, panel: dict) -> None:
     """A bar a row, whose parts add up to 1, each with its percentage where there is room for it."""
-    rows, dot = panel["shares"], panel.get("dot")
-    for number, row in enumerate(rows):
+    for number, row in enumerate(panel["shares"]):
         begin = 0.0
         for kind, share in row["parts"].items():
             axis.barh(number, share, 0.72, left=begin, color=PARTS[kind], label=kind)
@@ -161,19 +162,10 @@ def _draw_shares(axis, panel: dict) -> None:
             arms = [[max(0.0, first - row["low"])], [max(0.0, row["high"] - first)]]
             axis.errorbar(first, number - 0.24, xerr=arms, color="black", linewidth=1.2, capsize=3)
         if "dot" in row:
-            axis.plot(
-                row["dot"],
-                number + 0.24,
-                "D",
-                color="white",
-                markeredgecolor="black",
-                markersize=8,
-                clip_on=False,
-                label=dot,
-            )
+            axis.plot(row["dot"], number + 0.24, label=panel["dot"], **DOT)
     axis.set_xlim(0, 1)
     axis.xaxis.set_major_formatter(PercentFormatter(1))
-    _finish_rows(axis, panel, [row["name"] for row in rows])
+    _finish_rows(axis, panel, [row["name"] for row in panel["shares"]])
 
 
 def _draw_dots(axis, panel: dict) -> None:
@@ -214,29 +206,19 @@ def _draw_boxes(axis, panel: dict) -> None:
         for column, box in enumerate(row):
             x, y = column + 0.5, number + 0.5
             centres[box["name"]] = x, y
-            axis.add_patch(_rounded(x, y, LOOKS[number][0]))
+            look = {"facecolor": f"{LOOKS[number][0]}18", "edgecolor": LOOKS[number][0]}
+            axis.add_patch(FancyBboxPatch((x - 0.4, y - 0.36), 0.8, 0.72, boxstyle=ROUNDED, **look))
             axis.text(x, y - 0.2, box["name"], ha="center", va="center", fontweight="bold", fontsize=13)
             axis.text(x, y + 0.1, textwrap.fill(box["text"], 19), ha="center", va="center", fontsize=11, color="0.25")
+    look = {"arrowstyle": "-|>", "color": "0.4", "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
     for begin, end in panel["arrows"]:
-        _arrow(axis, centres[begin], centres[end])
-
-
-def _rounded(x: float, y: float, colour: str):
-    from matplotlib.patches import FancyBboxPatch
-
-    shape = "round,pad=0,rounding_size=0.05"
-    return FancyBboxPatch((x - 0.4, y - 0.36), 0.8, 0.72, boxstyle=shape, facecolor=f"{colour}18", edgecolor=colour)
-
-
-def _arrow(axis, begin: tuple[float, float], end: tuple[float, float]) -> None:
-    (x, y), (to_x, to_y) = begin, end
-    if y == to_y:
-        x, to_x = x + 0.4, to_x - 0.4
-    else:
-        edge = 0.36 if to_y > y else -0.36
-        y, to_y = y + edge, to_y - edge
-    look = dict(arrowstyle="-|>", color="0.4", linewidth=1.6, shrinkA=0, shrinkB=0)
-    axis.annotate("", (to_x, to_y), (x, y), arrowprops=look)
+        (x, y), (to_x, to_y) = centres[begin], centres[end]
+        if y == to_y:
+            x, to_x = x + 0.4, to_x - 0.4
+        else:
+            edge = 0.36 if to_y > y else -0.36
+            y, to_y = y + edge, to_y - edge
+        axis.annotate("", (to_x, to_y), (x, y), arrowprops=look)
 
 
 def _draw_picture(axis, panel: dict) -> None:

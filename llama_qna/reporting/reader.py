@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from llama_qna.reporting.results import with_interval
-from llama_qna.text.tables import markdown
+from llama_qna.reporting.results import SAYS_SO, systems_rows, with_interval
 
 COLUMNS = {
     "right": "right",
@@ -35,22 +34,8 @@ def _table(name: str, metrics: dict) -> str:
     questions, unanswerable = metrics["questions"]["test"], metrics["unanswerable"]
     title = f"**{NAMES[name]}**: {questions} questions"
     title += f", and {unanswerable} that the documents do not answer." if unanswerable else "."
-    head = ["system", *COLUMNS.values(), "says so, unanswerable", "says so, answerable"]
-    rows = [[system["label"], *_scores(system), *_says_so(system)] for system in metrics["systems"]]
-    return f"{title}\n\n{markdown(head, rows)}\n\n{_difference(metrics)}"
-
-
-def _scores(system: dict) -> list[str]:
-    return [with_interval(system["scores"][key]) if key in system["scores"] else "-" for key in COLUMNS]
-
-
-def _says_so(system: dict) -> list[str]:
-    found = system["says_so"] or {}
-    return [with_interval(found[key]) if found.get(key) else "-" for key in ("right", "wrong")]
-
-
-def _difference(metrics: dict) -> str:
     reader = next(system for system in metrics["systems"] if system["name"] == "reader")
     against = reader["against"]["best_sentence"]
-    said = [f"{COLUMNS[key]} {with_interval(against[key], '+')}" for key in ("right", "new_words_f1")]
-    return f"The reader less the best sentence, paired: {', '.join(said)}."
+    less = ", ".join(f"{COLUMNS[key]} {with_interval(against[key], '+')}" for key in ("right", "new_words_f1"))
+    table = systems_rows(metrics["systems"], COLUMNS, SAYS_SO)
+    return f"{title}\n\n{table}\n\nThe reader less the best sentence, paired: {less}."

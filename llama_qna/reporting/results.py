@@ -3,6 +3,9 @@
 No number there is typed by hand: all are of the `metrics.json` files and of `data/published_results.json`.
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from llama_qna import UserError
 from llama_qna.project.systems import CEILINGS
 from llama_qna.text.tables import markdown
@@ -13,7 +16,7 @@ LEADING = {"right": "right", "right_own": "right, not copied", "new_words_f1": "
 EVIDENCE = {"evidence_right": "evidence", "page_right": "page", "answer_or_evidence": "answer or evidence"}
 SAYS_SO = {"right": "says so, unanswerable", "wrong": "says so, answerable"}
 OVERLAP = ROUGE | {"f1": "F1", "exact_match": "exact match"}
-HELDOUT = LEADING | {"rougeL": "ROUGE-L", "f1": "F1", "exact_match": "exact match"}
+HELDOUT = LEADING | {key: OVERLAP[key] for key in ("rougeL", "f1", "exact_match")}
 LIKELIHOOD = "reference's log-likelihood a token"  # only of systems without context
 STAGES = {"pretraining": "Domain pretraining", "finetuning": "Q&A fine-tuning"}
 STATES = {"base": "base model", "pretraining": "after pretraining", "finetuning": "after fine-tuning"}
@@ -22,15 +25,28 @@ STUDY = {
     "paper_7b": ("Paper-7b", "CoAxNN paper", "paper"),
     "physics_mk_books_7b": ("MK-PhysX-7b", "four physics books", "physics"),
 }
+TEXTS = {"domain": "text", "heldout": "held out", "general": "general", "wikitext2": "WikiText-2"}  # of perplexity
 # the scores of `seeds.json`; a text or fold that was not measured has none
 SEEDS = {"test right": "right, held out", "test new_words_f1": "new words F1, held out"}
 SEEDS |= {"test rougeL": "ROUGE-L, held out", "test f1": "F1, held out"}
 SEEDS |= {f"in_sample {key}": f"{name}, in-sample" for key, name in ROUGE.items()}
-SEEDS |= {
-    f"perplexity {key}": f"perplexity, {name}"
-    for key, name in {"domain": "text", "heldout": "held out", "general": "general", "wikitext2": "WikiText-2"}.items()
-}
+SEEDS |= {f"perplexity {key}": f"perplexity, {name}" for key, name in TEXTS.items()}
 FREE = "no model"  # the context of the systems that no model stands behind
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was published of a variant.
+
+    `about` says model, text and machine; `answers` are the lines of `predictions.jsonl` on the test questions; `seeds`
+    is the content of `seeds.json`, if there is one.
+    """
+
+    metrics: dict
+    about: str
+    corpus: str
+    answers: list[dict]
+    seeds: dict | None = None
 
 
 def our_run(metrics: dict, sampled: bool = False) -> dict:
@@ -77,13 +93,13 @@ def study(published: dict, key: str) -> dict:
     return {"variant": name, "base_model": model, "text": text, "checkpoints": checkpoints}
 
 
-def by_study_arithmetic(metrics: dict) -> dict:
+def by_study_arithmetic(metrics: dict) -> dict | None:
     """Our base, pretrained and fine-tuned model in the shape of `our_run`, scored just as the study scored its own."""
     checkpoints = [
-        {"stage": scored["name"], "step": 0, "domain": scored["perplexity"]} | scored.get("rouge", {})
+        {"stage": scored["name"], "domain": scored["perplexity"]} | scored.get("rouge", {})
         for scored in metrics.get("published", [])
     ]
-    return {"variant": metrics["variant"], "checkpoints": checkpoints}
+    return {"variant": metrics["variant"], "checkpoints": checkpoints} if checkpoints else None
 
 
 def of_stage(run: dict, stage: str) -> list[dict]:
@@ -103,13 +119,12 @@ def chosen(run: dict) -> dict:
     return next(checkpoint for checkpoint in run["checkpoints"] if checkpoint["name"] == run["chosen"])
 
 
-def best_against(metrics: dict, other: str) -> dict | None:
-    """Of the models compared with `other`, the one that is right most often, then by new words F1; None without any.
+def best_of(systems: list[dict]) -> dict | None:
+    """Of the models that could be used, the one that is right most often, then by new words F1; None without any.
 
     The ceilings and what no model stands behind do not count.
     """
-    systems = [s for s in metrics["systems"] if other in s["against"] and s["name"] not in CEILINGS]
-    models = [system for system in systems if system["context"] != FREE]
+    models = [system for system in systems if system["context"] != FREE and system["name"] not in CEILINGS]
     return max(models, key=lambda s: [s["scores"][score]["mean"] for score in ("right", "new_words_f1")], default=None)
 
 
@@ -117,6 +132,11 @@ def with_interval(score: dict, sign: str = "") -> str:
     """A mean and its 95% interval in words: `0.412 [0.361, 0.463]`, with the sign "+" for differences."""
     mean, low, high = (f"{score[key]:{sign}.3f}" for key in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
+
+
+def cells(scores: dict | None, names: Iterable[str]) -> list[str]:
+    """The scores with these names as cells of a table; a dash where one was not measured."""
+    return [with_interval(scores[name]) if scores and scores.get(name) else "-" for name in names]
 
 
 def seeds_rows(content: dict) -> list[list[str]]:
@@ -134,27 +154,34 @@ def seeds_rows(content: dict) -> list[list[str]]:
     return [["training", *(SEEDS[name] for name in names)], *rows]
 
 
-def results_block(
-    metrics_by_variant: dict[str, dict], published: dict, abouts: dict[str, str], seeds: dict[str, dict] | None = None
-) -> str:
+def systems_rows(systems: list[dict], scores: dict[str, str], says_so: dict[str, str] | None = None) -> str:
+    """A Markdown table: a row a system, a column a score, then what it says of questions without an answer.
+
+    Args:
+        scores, says_so: keys of a system's `scores` and `says_so`, with the heads of their columns.
+    """
+    said = says_so or {}
+    rows = [[s["label"], *cells(s["scores"], scores), *cells(s["says_so"], said)] for s in systems]
+    return markdown(["system", *scores.values(), *said.values()], rows)
+
+
+def results_block(runs: dict[str, Run], published: dict) -> str:
     """The long tables: each variant on held-out questions, then all of them in-sample beside the study.
 
     Args:
-        metrics_by_variant: variant -> content of its `metrics.json`; without `systems` it is in the second table only.
+        runs: variant -> what was published of it; without `systems` it is in the second table only.
         published: content of `data/published_results.json`.
-        abouts: variant -> model, text and machine, for the heads.
-        seeds: variant -> content of its `seeds.json`, where there is one.
 
     Raises:
         UserError: metrics of an older form, or without a stage.
     """
-    parts = [
-        _heldout(our_run(metrics), abouts[name])
-        for name, metrics in metrics_by_variant.items()
-        if metrics.get("systems")
-    ]
-    parts += [_seeds(content) for name, content in (seeds or {}).items() if name in metrics_by_variant]
-    return "\n\n".join([*parts, _in_sample(metrics_by_variant, published, abouts)])
+    parts = [_heldout(our_run(run.metrics), run.about) for run in runs.values() if run.metrics.get("systems")]
+    for name, run in runs.items():
+        if run.seeds:
+            title = f"**Other seeds: {name}**, trained anew with each; the last fine-tuned checkpoint."
+            head, *rows = seeds_rows(run.seeds)
+            parts.append(f"{title}\n\n{markdown(head, rows)}")
+    return "\n\n".join([*parts, _in_sample(runs, published)])
 
 
 def is_generated(run: dict) -> bool:
@@ -167,12 +194,6 @@ def asked_of(run: dict) -> str:
     return f"questions ({run['questions']['source']})" if is_generated(run) else "gold questions"
 
 
-def _seeds(content: dict) -> str:
-    head, *rows = seeds_rows(content)
-    title = f"**Other seeds: {content['variant']}**, trained anew with each; the last fine-tuned checkpoint."
-    return f"{title}\n\n{markdown(head, rows)}"
-
-
 def _heldout(run: dict, about: str) -> str:
     """What leads, then the scores of overlap, then what differs."""
     asked = f"{run['questions']['test']} {asked_of(run)}"
@@ -181,31 +202,18 @@ def _heldout(run: dict, about: str) -> str:
     leading = LEADING | {key: name for key, name in EVIDENCE.items() if key in measured}
     overlap = OVERLAP | ({"log_likelihood": LIKELIHOOD} if "log_likelihood" in measured else {})
     unanswerable = run.get("unanswerable")
-    says_so = SAYS_SO if unanswerable else {}
-    tables = [
-        [["system", *leading.values(), *says_so.values()]],
-        [["system", *overlap.values()]],
-    ]
-    for system in run["systems"]:
-        said = system["says_so"] or {}
-        tables[0].append([system["label"], *_cells(system["scores"], leading), *_cells(said, says_so)])
-        tables[1].append([system["label"], *_cells(system["scores"], overlap)])
     if unanswerable:
         head += f' *Says so*: answers with "The documents do not say.", of {unanswerable} unanswerable questions; and'
         head += " of the answerable ones whose evidence was before the system."
     shared = "Overlap with the reference, which an echo of the question and a copied sentence earn too:"
-    first, second = (markdown(table[0], table[1:]) for table in tables)
-    return "\n".join([head, "", first, "", shared, "", second, "", *_findings(run)])
-
-
-def _cells(scores: dict, names: dict[str, str]) -> list[str]:
-    return [with_interval(scores[key]) if scores.get(key) else "-" for key in names]
+    parts = [head, systems_rows(run["systems"], leading, SAYS_SO if unanswerable else None)]
+    return "\n\n".join([*parts, shared, systems_rows(run["systems"], overlap), "\n".join(_findings(run))])
 
 
 def _findings(run: dict) -> list[str]:
     """The differences that matter, a line each, and what the shipped checkpoint costs in general language."""
     systems = {system["name"]: system for system in run["systems"]}
-    best = best_against(run, "best_sentence")
+    best = best_of([system for system in run["systems"] if "best_sentence" in system["against"]])
     pairs = [("finetuned", other, ()) for other in ("base", "finetuned_only")]
     pairs += [("finetuned", "question", ("rougeL",)), ("base+passages", "base", ())]
     lines = [
@@ -238,24 +246,25 @@ def verdict(difference: dict) -> str:
     return "better" if difference["mean"] > 0 else "worse"
 
 
-def _in_sample(metrics_by_variant: dict[str, dict], published: dict, abouts: dict[str, str]) -> str:
+def _in_sample(runs: dict[str, Run], published: dict) -> str:
     """Last checkpoints beside the study's, then the same by the study's arithmetic where we have it."""
-    ours, studies = list(metrics_by_variant.values()), [study(published, key) for key in STUDY]
-    known = [our_run(metrics) for metrics in ours] + studies
-    heads = [f"{name} ({abouts[name]})" for name in metrics_by_variant]
+    studies = [study(published, key) for key in STUDY]
+    known = [our_run(run.metrics) for run in runs.values()] + studies
+    heads = [f"{name} ({run.about})" for name, run in runs.items()]
     heads += [f"{m['variant']} ({m['base_model']}, {m['text']}, {HARDWARE})" for m in studies]
     kinds = [(f"Text perplexity, {STATES[stage]}", "domain", stage) for stage in ("base", "pretraining")]
     kinds += [(f"{name}, {state}", key, stage) for key, name in ROUGE.items() for stage, state in STATES.items()]
     kinds += [(f"General-text perplexity, {state}", "general", stage) for stage, state in STATES.items()]
     rows = [[name, *(_shown(m, stage, key) for m in known)] for name, key, stage in kinds]
     rows.insert(2, ["Text perplexity falls by a factor of", *(_cell(_fall(m), 2) for m in known)])
-    if any(metrics.get("published") for metrics in ours):
-        alike = [by_study_arithmetic(metrics) for metrics in ours] + studies
-        rows.append(["By the study's arithmetic: text perplexity falls by a factor of"])
-        rows[-1] += [_cell(_fall(m), 2) if m["checkpoints"] else "-" for m in alike]
+    alike = [by_study_arithmetic(run.metrics) for run in runs.values()]
+    if any(alike):
+        alike += studies
+        falls = [_cell(_fall(run) if run else None, 2) for run in alike]
+        rows.append(["By the study's arithmetic: text perplexity falls by a factor of", *falls])
         for key, name in ROUGE.items():
-            values = [last(m, "finetuning", key) if m["checkpoints"] else None for m in alike]
-            rows.append([f"By the study's arithmetic: {name}, {STATES['finetuning']}", *(_cell(v, 3) for v in values)])
+            values = [_cell(last(run, "finetuning", key) if run else None, 3) for run in alike]
+            rows.append([f"By the study's arithmetic: {name}, {STATES['finetuning']}", *values])
     title = "**In-sample, beside the study**: memory of what was trained on, save for general text; last checkpoint."
     return f"{title}\n\n{markdown(['score', *heads], rows)}"
 

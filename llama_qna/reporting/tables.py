@@ -10,18 +10,16 @@ from llama_qna.project.files import read_json
 from llama_qna.project.provenance import place
 from llama_qna.project.recipe import read_recipe
 from llama_qna.project.variant import variant_names
-from llama_qna.reporting.results import HELDOUT, ROUGE, asked_of, is_generated, our_run, seeds_rows, with_interval
-
-NOT_MEASURED = "not measured"
+from llama_qna.reporting.results import HELDOUT, ROUGE, TEXTS, asked_of, cells, is_generated, our_run, seeds_rows
+from llama_qna.text.tables import aligned
 
 
 def checkpoints_table(metrics: dict):
     """One row a checkpoint: perplexities, ROUGE on the training questions, ROUGE-L on the gold dev questions if any."""
-    texts = {"domain": "text", "heldout": "held out", "general": "general", "wikitext2": "WikiText-2"}
     rows = []
     for found in our_run(metrics)["checkpoints"]:
         row = {"checkpoint": found["name"]}
-        row |= {f"perplexity, {name}": round(found[text], 2) for text, name in texts.items() if text in found}
+        row |= {f"perplexity, {name}": round(found[text], 2) for text, name in TEXTS.items() if text in found}
         row |= {column: round(found[key], 3) for key, column in ROUGE.items()}
         rows.append(row | ({"ROUGE-L, dev": round(found["dev"], 3)} if "dev" in found else {}))
     return pd.DataFrame(rows)
@@ -36,7 +34,7 @@ def systems_table(metrics: dict):
     columns = {key: f"{HELDOUT[key]} [95% interval]" for key in ("right", "new_words_f1", "rougeL")}
     head = [f"system, on {asked_of(metrics)}" if is_generated(metrics) else "system", *columns.values()]
     systems = metrics.get("systems") or []
-    rows = [[system["label"], *(with_interval(system["scores"][key]) for key in columns)] for system in systems]
+    rows = [[system["label"], *cells(system["scores"], columns)] for system in systems]
     if judge := metrics.get("judge"):
         head.append(f"{judge['model']}: right + partly")
         for row, system in zip(rows, systems, strict=True):
@@ -65,11 +63,8 @@ def times_table(root: Path, stage: str):
     rows = {}
     for name in variant_names(root):
         recipe = read_recipe(root / name / "variant.yaml")
-        row = {
-            "base model": recipe.base_model.split("/")[-1],
-            "CPU, minutes": NOT_MEASURED,
-            "GPU, minutes": NOT_MEASURED,
-        }
+        row = {"base model": recipe.base_model.split("/")[-1]}
+        row |= {"CPU, minutes": "not measured", "GPU, minutes": "not measured"}
         record = root / name / getattr(recipe, stage).folder / "run.json"
         if record.is_file():
             found = read_json(record)
@@ -81,8 +76,4 @@ def times_table(root: Path, stage: str):
 
 def as_text(table) -> str:
     """A table of words for the terminal, its columns flush left."""
-    lines = [list(table.columns), *table.to_numpy().tolist()]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    return aligned([list(table.columns), *table.to_numpy().tolist()])

@@ -11,7 +11,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from llama_qna import UserError
 from llama_qna.answering.answerer import Answerer, Source, best_system
@@ -30,17 +32,6 @@ NOTHING = "(The model wrote nothing.)"
 
 
 @dataclass(frozen=True)
-class GoldQuestion:
-    """A question with its reference answer and the other answers that are accepted."""
-
-    question_id: str
-    fold: str
-    question: str
-    answer: str
-    variants: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Reply:
     """What a system has said so far; scores and reference once it is done, where the question is a gold one."""
 
@@ -48,7 +39,7 @@ class Reply:
     sources: tuple[Source, ...] = ()  # what was found for the question; a system with passages was given them
     by: str = ""  # what computed it: `transformers` in this process, or `vLLM`
     evidence: Shown | None = None  # the sentence that the answer was taken from
-    gold: GoldQuestion | None = None
+    gold: NamedTuple | None = None  # a row of `Desk.gold`
     scores: dict[str, float] = field(default_factory=dict)
     done: bool = False
     problem: str = ""  # why there is no answer
@@ -72,9 +63,8 @@ class Desk:
         library: Library | None = None,
     ):
         self.root, self.library = root, library
-        self._answerer_for = answerer_for
-        self._answerers: dict[str, Answerer] = {}
-        self._library: dict[str, list[GoldQuestion]] = {}
+        self._answerer_of = lru_cache(maxsize=2)(lambda name: answerer_for(Variant.load(name)))
+        self._gold: dict[str, list[NamedTuple]] = {}
         self._lock = threading.Lock()
 
     def variants(self) -> list[str]:
@@ -87,14 +77,8 @@ class Desk:
         Raises:
             UserError: there is no such variant, or its base model cannot be had.
         """
-        if self.library:
-            return self.library
         with self._lock:
-            found = self._answerers.pop(name, None) or self._answerer_for(Variant.load(name))
-            self._answerers[name] = found  # the last one used stands at the end
-            while len(self._answerers) > 2:
-                del self._answerers[next(iter(self._answerers))]
-            return found
+            return self.library or self._answerer_of(name)
 
     def missing(self, name: str) -> dict[str, str]:
         """The systems that cannot answer yet on this machine, each with what to run."""
@@ -114,20 +98,18 @@ class Desk:
         """The system that is asked first; see `answering.answerer.best_system`."""
         return SYSTEM if self.library else best_system(Variant.load(name))
 
-    def gold(self, name: str) -> list[GoldQuestion]:
-        """The gold questions of a variant; none where it has none, or where its chunks are not made yet."""
-        if self.library:
-            return []
-        variant = Variant.load(name)
-        if not variant.gold.is_file() or not (variant.chunks / "chunks.csv").is_file():
+    def gold(self, name: str) -> list[NamedTuple]:
+        """The gold questions of a variant, each with the columns of `project.gold.read_gold`.
+
+        There are none where it has none, or where its chunks are not made yet.
+        """
+        variant = None if self.library else Variant.load(name)
+        if not variant or not variant.gold.is_file() or not (variant.chunks / "chunks.csv").is_file():
             return []
         with self._lock:
-            if name not in self._library:
-                self._library[name] = [
-                    GoldQuestion(row.question_id, row.fold, row.Question, row.Answer, tuple(references(row)[1:]))
-                    for row in read_gold(variant.gold, read_chunks(variant)).itertuples()
-                ]
-            return self._library[name]
+            if name not in self._gold:
+                self._gold[name] = list(read_gold(variant.gold, read_chunks(variant)).itertuples())
+            return self._gold[name]
 
     def reply(self, question: str, name: str, system: str) -> Iterator[Reply]:
         """Answer one question, each reply with more of the text; the last one is done.
@@ -138,26 +120,21 @@ class Desk:
             question = question.strip()
             if len(question) > MAX_CHARACTERS:
                 raise UserError(f"the question is longer than {MAX_CHARACTERS} characters")
-            answerer, text = self.answerer(name), ""
-            if answerer.reads(system):
-                yield self._read(answerer, question, name, system)
-                return
-            with closing(answerer.stream(question, system)) as pieces:  # who goes away stops the writing
-                sources = self._sources(answerer, question, system)
-                for piece in pieces:
-                    text += piece
-                    yield Reply(text, sources, answerer.computed_by)
+            answerer, text, evidence = self.answerer(name), "", None
+            if answerer.reads(system):  # its answer and its evidence are there at once
+                answer = answerer.answer([question], system)[0]
+                text, sources = answer.text, answer.sources
+                evidence = shown(answerer, answer.evidence) if answer.evidence else None
+            else:
+                with closing(answerer.stream(question, system)) as pieces:  # who goes away stops the writing
+                    sources = self._sources(answerer, question, system)
+                    for piece in pieces:
+                        text += piece
+                        yield Reply(text, sources, answerer.computed_by)
             gold, scores = self._scored(question, text, name)
-            yield Reply(text or NOTHING, sources, answerer.computed_by, None, gold, scores, done=True)
+            yield Reply(text or NOTHING, sources, answerer.computed_by, evidence, gold, scores, done=True)
         except UserError as error:
             yield Reply("", done=True, problem=str(error))
-
-    def _read(self, answerer, question: str, name: str, system: str) -> Reply:
-        """The answer of a system that reads, with its evidence."""
-        answer = answerer.answer([question], system)[0]
-        evidence = shown(answerer, answer.evidence) if answer.evidence else None
-        gold, scores = self._scored(question, answer.text, name)
-        return Reply(answer.text, answer.sources, answerer.computed_by, evidence, gold, scores, done=True)
 
     def side_by_side(self, question: str, name: str) -> Iterator[tuple[str, Reply]]:
         """Ask every system the same question: (system, reply) as `reply`, ordered by model, so that few are swapped."""
@@ -180,15 +157,14 @@ class Desk:
                 raise
             return ()  # no chunks on this machine: the model can answer all the same
 
-    def _scored(self, question: str, text: str, name: str) -> tuple[GoldQuestion | None, dict[str, float]]:
+    def _scored(self, question: str, text: str, name: str) -> tuple[NamedTuple | None, dict[str, float]]:
         """The gold question that this is, and the scores of the answer, as evaluation computes them."""
         try:
-            gold = self.gold(name)
+            gold = {" ".join(row.Question.split()): row for row in self.gold(name)}
         except UserError:  # a broken gold file is complained about when the variant is chosen
             return None, {}
-        asked = " ".join(question.split())
-        found = next((row for row in gold if " ".join(row.question.split()) == asked), None)
-        return found, score(text, found.answer, list(found.variants), found.question) if found else {}
+        found = gold.get(" ".join(question.split()))
+        return found, score(text, found.Answer, references(found)[1:], found.Question) if found else {}
 
 
 def messages(reply: Reply, name: str, system: str) -> list[dict]:
@@ -201,12 +177,12 @@ def messages(reply: Reply, name: str, system: str) -> list[dict]:
     count = f"{len(reply.sources)} passage{'s' if len(reply.sources) != 1 else ''}"
     how = f"given {count}" if is_given_passages(system) else f"given no passage; {len(reply.sources)} were found"
     passages = passages_text(reply.sources) or "No passage shares a word with the question."
-    if reply.evidence:
-        shown = reply.evidence
-        answer.append(_message(f"“{shown.sentence}”", f"Evidence: {shown.document}, page {shown.page}"))
+    if found := reply.evidence:
+        answer.append(_message(f"“{found.sentence}”", f"Evidence: {found.document}, page {found.page}"))
     answer.append(_message(passages, f"{system} of {name} by {reply.by}, {how}"))
     if reply.gold:
-        content = f"Reference answer: {reply.gold.answer}\n{scores_line(reply.scores)}"
+        scores = ", ".join(f"{label} {reply.scores[name]:.3f}" for name, label in SHOWN_SCORES.items())
+        content = f"Reference answer: {reply.gold.Answer}\n{scores}"
         answer.append(_message(content, f"Gold question {reply.gold.question_id}: reference answer and scores"))
     return answer
 
@@ -217,16 +193,7 @@ def _message(content: str, title: str = "") -> dict:
 
 def passages_text(sources: tuple[Source, ...]) -> str:
     """Document, page, section and text of each passage."""
-    return "\n\n".join(
-        f"[{number}] {source.document}, page {source.page}"
-        f"{f', {source.section}' if source.section else ''}\n{source.text}"
-        for number, source in enumerate(sources, start=1)
-    )
-
-
-def scores_line(scores: dict[str, float]) -> str:
-    """The scores in a line, such as `ROUGE-L 0.412, F1 0.500, ...`."""
-    return ", ".join(f"{label} {scores[name]:.3f}" for name, label in SHOWN_SCORES.items())
+    return "\n\n".join(f"[{n}] {source.place}\n{source.text}" for n, source in enumerate(sources, start=1))
 
 
 def stay_offline() -> None:

@@ -68,18 +68,18 @@ def serve(variants: list[Variant], host: str = HOST, port: int = PORT) -> None:
         UserError: as `command`; vLLM is not installed, or the port is taken.
     """
     started = command(variants, host, port)
-    if not Path(started.arguments[0]).is_file():
+    program = started.arguments[0]
+    if not Path(program).is_file():
         raise UserError("vLLM is not installed: `make serve` sets up its environment (.venv-serve) and starts it")
     _check_port(host, port)
-    key = os.environ.get(KEY_VARIABLE)
-    if not key:
+    if not (key := os.environ.get(KEY_VARIABLE)):
         key = secrets.token_urlsafe(24)
         print(f"export {KEY_VARIABLE}={key}")
     shown = f"[{host}]" if ":" in host else host
     print(f"{', '.join(served_models(variants))} at http://{shown}:{port}/v1 in less than a minute", flush=True)
     # the key goes by the environment, because every user of the machine can read a command line
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    os.execve(started.arguments[0], started.arguments, inherited | started.environment | {"VLLM_API_KEY": key})
+    os.execve(program, started.arguments, inherited | started.environment | {"VLLM_API_KEY": key})
 
 
 def command(variants: list[Variant], host: str = HOST, port: int = PORT) -> Command:
@@ -91,31 +91,27 @@ def command(variants: list[Variant], host: str = HOST, port: int = PORT) -> Comm
         UserError: a variant is not trained on this machine, they do not share a base, or the host is not this machine.
     """
     _check_loopback(host)
-    recipes = [variant.recipe for variant in variants]
-    base = recipes[0].base_model
-    for variant in variants[1:]:
-        if variant.recipe.base_model != base:
-            raise UserError(
-                f"one engine has one base: {variants[0].name} is on {base}, {variant.name} on "
-                f"{variant.recipe.base_model}; serve them on two ports"
-            )
-        if variant.recipe.quantization != recipes[0].quantization:
-            raise UserError(f"{variants[0].name} and {variant.name} quantize their base differently; use two ports")
+    first, recipes = variants[0], [variant.recipe for variant in variants]
+    for other in variants[1:]:
+        bases = [variant.recipe.base_model for variant in (first, other)]
+        if bases[0] != bases[1]:
+            on = f"{first.name} is on {bases[0]}, {other.name} on {bases[1]}"
+            raise UserError(f"one engine has one base: {on}; serve them on two ports")
+        if other.recipe.quantization != first.recipe.quantization:
+            raise UserError(f"{first.name} and {other.name} quantize their base differently; use two ports")
     adapters = {name: folder for name, folder in served_models(variants).items() if folder}
     limits = [recipe.serving for recipe in recipes]
     length = max(limit.max_model_len for limit in limits)
     defaults = {"temperature": 0, "max_new_tokens": max(recipe.evaluation.max_new_tokens for recipe in recipes)}
-    template = _write_template(variants[0], base)
-    dtype = "bfloat16" if device() == "cpu" else str(compute_dtype(recipes[0].quantization)).removeprefix("torch.")
-    weights = _weights(variants[0], length)
-    options = weights | {
+    dtype = "bfloat16" if device() == "cpu" else str(compute_dtype(first.recipe.quantization)).removeprefix("torch.")
+    options = _weights(first, length) | {
         "--served-model-name": "base",
         "--dtype": dtype,
         "--max-model-len": length,
         "--max-num-seqs": max(limit.concurrency for limit in limits),
         "--max-lora-rank": _rank(adapters.values()),
         "--max-loras": len(adapters),  # in one batch; with vLLM's default of 1 they would wait for each other
-        "--chat-template": template,
+        "--chat-template": _write_template(first),
         "--chat-template-content-format": "string",
         "--override-generation-config": json.dumps(defaults),  # for requests that do not say; greedy, as in evaluation
         "--host": host,
@@ -223,13 +219,17 @@ def _rank(adapters) -> int:
     return next(rank for rank in RANKS if rank >= needed)
 
 
-def _write_template(variant: Variant, base: str) -> Path:
-    tokenizer = load_tokenizer(base)
-    start = TEMPLATE_START.replace("SYSTEM", json.dumps(prompts.SYSTEM))
+def _write_template(variant: Variant) -> Path:
     path = variant.run / "serving" / "chat_template.jinja"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(start + (tokenizer.chat_template or prompts.PLAIN_TEMPLATE), encoding="utf-8")
+    path.write_text(chat_template(load_tokenizer(variant.recipe.base_model)), encoding="utf-8")
     return path
+
+
+def chat_template(tokenizer) -> str:
+    """The base's chat template with our system message where a conversation has none."""
+    start = TEMPLATE_START.replace("SYSTEM", json.dumps(prompts.SYSTEM))
+    return start + (tokenizer.chat_template or prompts.PLAIN_TEMPLATE)
 
 
 def _environment(cache_gb: int) -> dict[str, str]:
@@ -237,13 +237,8 @@ def _environment(cache_gb: int) -> dict[str, str]:
 
     What the caller has set already, such as VLLM_CPU_OMP_THREADS_BIND or HF_HUB_OFFLINE=0, stands.
     """
-    wanted = {
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_CPU_KVCACHE_SPACE": str(cache_gb),
-        OURS: "1",
-    }
+    wanted = dict.fromkeys(["HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "VLLM_NO_USAGE_STATS", OURS], "1")
+    wanted |= {"VLLM_CPU_KVCACHE_SPACE": str(cache_gb)}
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
 
 

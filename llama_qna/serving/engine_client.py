@@ -93,9 +93,8 @@ class EngineAnswerer(Prompter):
         except (openai.APIConnectionError, httpx.HTTPError):
             raise UserError(f"{self.url}: no engine answers; start it with `llama-qna serve`") from None
         except (openai.AuthenticationError, openai.PermissionDeniedError):
-            raise UserError(
-                f"{self.url}: the engine refuses the key; set {KEY_VARIABLE} to the one it printed"
-            ) from None
+            said = f"the engine refuses the key; set {KEY_VARIABLE} to the one it printed"
+            raise UserError(f"{self.url}: {said}") from None
         except openai.APIError as error:
             raise UserError(f"{self.url}: {said_by(error)}") from None
 

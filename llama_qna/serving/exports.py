@@ -7,7 +7,7 @@ weights that NF4 rounds the base to, not to the base's own 16-bit weights, with 
 
 from __future__ import annotations
 
-import json
+import copy
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,10 +26,8 @@ from llama_qna.project.gold import read_gold
 from llama_qna.project.recipe import Quantization
 from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import Variant
-from llama_qna.reporting.card import check_line, exported_card
-from llama_qna.reporting.card_metadata import hub_name
-from llama_qna.serving import gguf
-from llama_qna.serving.engine import TEMPLATE_START
+from llama_qna.reporting.card import check_line, exported_card, hub_name
+from llama_qna.serving import engine, gguf
 from llama_qna.text import scores
 
 FORMATS = ("merged", "adapter", "gguf", "ollama")
@@ -37,7 +35,7 @@ QUESTIONS = 10
 RECORD = "export.json"  # marks a folder as an export of ours
 
 
-def export(variant: Variant, to: str, output: Path | None = None, force: bool = False) -> Path:
+def export(variant: Variant, to: str, output: str | Path | None = None, force: bool = False) -> Path:
     """Write the shipped checkpoint in one of `FORMATS`, with its model card and what loading it again showed.
 
     An export of the same checkpoint that is still whole is left as it is.
@@ -80,8 +78,7 @@ def export(variant: Variant, to: str, output: Path | None = None, force: bool = 
 
 def read_checks(folder: Path) -> list[str]:
     """A line for each comparison of an export's answers with those of the measured model."""
-    record = read_json(folder / RECORD)
-    return [check_line(check) for check in record["checks"]]
+    return [check_line(check) for check in read_json(folder / RECORD)["checks"]]
 
 
 def _is_whole(folder: Path, source: dict) -> bool:
@@ -105,14 +102,12 @@ def _write(variant: Variant, adapter: Path, to: str, source: dict, folder: Path)
     del measured  # a card may hold one model alone
 
     # --- what was written, loaded again: one model after the other
-    compared = [
-        _compare(loaded, questions, expected, found) for loaded, found in _loaded(variant, to, folder, questions)
-    ]
+    again = _loaded(variant, to, folder, questions)
+    compared = [_compare(loaded, questions, expected, found) for loaded, found in again]
     shipped = f"finetuning {adapter.name}"
     record = valid_record(variant.evaluation, "evaluate") or {"inputs": {}, "results": {}}
     evaluated = record["inputs"].get(shipped) == source["adapter"] and record["results"].get("chosen") == shipped
-    card = exported_card(variant, to, evaluated, compared)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / "README.md").write_text(exported_card(variant, to, evaluated, compared), encoding="utf-8")
     files = {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
     about = {"checkpoint": adapter.name, "evaluated": evaluated, "checks": compared, "files": files}
     write_json(folder / RECORD, source | about)
@@ -179,15 +174,14 @@ def merged_model(variant: Variant, measured):
     plain = load_base(recipe.base_model, None, weights=start_of_finetuning(variant)[0], on="cpu")
     plain = plain.to(compute_dtype(recipe.quantization))
     for name, layer in measured.get_base_model().named_modules():
-        lora = layer if isinstance(layer, LoraLayer) else None
-        base = layer.get_base_layer() if lora else layer
-        if name.endswith(".base_layer") or not (lora or isinstance(base, Linear4bit)):
+        is_lora = isinstance(layer, LoraLayer)
+        base = layer.get_base_layer() if is_lora else layer
+        is_nf4 = isinstance(base, Linear4bit)
+        if name.endswith(".base_layer") or not (is_lora or is_nf4):
             continue
-        weight = base.weight.data
-        if isinstance(base, Linear4bit):
-            weight = dequantize(base)
-        if lora:
-            weight = weight.float() + delta(lora)
+        weight = dequantize(base) if is_nf4 else base.weight.data
+        if is_lora:
+            weight = weight.float() + delta(layer)
         plain.get_submodule(name).weight.data = weight.to(device="cpu", dtype=plain.dtype)
     return plain
 
@@ -209,21 +203,17 @@ def save_adapter(variant: Variant, adapter: Path, folder: Path) -> None:
 
 def save_tokenizer(tokenizer, folder: Path) -> None:
     """Save a tokenizer with the template of this package, leaving the one in memory as it is."""
-    own = tokenizer.chat_template
-    try:
-        tokenizer.chat_template = chat_template(tokenizer)
-        tokenizer.save_pretrained(folder)
-    finally:
-        tokenizer.chat_template = own
+    ours = copy.deepcopy(tokenizer)
+    ours.chat_template = chat_template(tokenizer)
+    ours.save_pretrained(folder)
 
 
 def chat_template(tokenizer) -> str:
-    """The base's chat template with our system message where a conversation has none.
+    """The template of `engine.chat_template`, with the start token where the tokenizer adds none to a template's text.
 
     For one question it renders what `prompts.question_ids` encodes, so any server that applies it asks as we do.
     """
-    start = TEMPLATE_START.replace("SYSTEM", json.dumps(prompts.SYSTEM))
-    template = start + (tokenizer.chat_template or prompts.PLAIN_TEMPLATE)
+    template = engine.chat_template(tokenizer)
     asked = tokenizer.apply_chat_template(
         [{"role": "user", "content": "Why?"}], chat_template=template, add_generation_prompt=True, return_dict=True
     )
@@ -235,8 +225,9 @@ def _questions(variant: Variant) -> list[str]:
     """Gold questions of the fold that scores are reported on; those trained on where the corpus has no gold."""
     if variant.gold.is_file():
         questions = read_gold(variant.gold, read_chunks(variant))
-        if (questions.fold == "test").any():
-            return list(questions[questions.fold == "test"].Question.head(QUESTIONS))
+        tested = questions[questions.fold == "test"]
+        if len(tested):
+            return list(tested.Question.head(QUESTIONS))
     return list(read_qna(variant).Question.head(QUESTIONS))
 
 
@@ -252,12 +243,12 @@ def _compare(loaded: str, questions: list[str], expected: list[str], found: list
     """How near the answers of what was written are to those of the measured model."""
     pairs = list(zip(found, expected, strict=True))
     near = [1.0 if own == reference else scores.rouge(own, reference)["rougeL"] for own, reference in pairs]
-    rows = [{"question": q, "measured": e, "exported": f} for q, e, f in zip(questions, expected, found, strict=True)]
+    asked = zip(questions, expected, found, strict=True)
     return {
         "loaded": loaded,
         "against": "the model that was measured, the adapter on the base in NF4",
         "questions": len(questions),
         "same": sum(own == reference for own, reference in pairs),
         "rougeL": sum(near) / len(near),
-        "answers": rows,
+        "answers": [{"question": q, "measured": measured, "exported": own} for q, measured, own in asked],
     }

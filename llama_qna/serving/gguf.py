@@ -19,7 +19,6 @@ from llama_qna.models import prompts
 from llama_qna.project.variant import REPOSITORY
 
 TOOLS = REPOSITORY / ".gguf"
-MISSING = "GGUF needs llama.cpp's converter: run `make gguf` first (35 MB)"
 # what llama.cpp is run with: one request at a time, as greedy as it can be
 _ASK = """
 import json, sys
@@ -42,9 +41,7 @@ def convert(model: Path, path: Path) -> None:
         UserError: the converter is not installed, or does not know this model.
     """
     require_tools()
-    done = _python(
-        "-m", "convert_hf_to_gguf", str(model.resolve()), "--outtype", "q8_0", "--outfile", str(path.resolve())
-    )
+    done = _python("-m", "convert_hf_to_gguf", model.resolve(), "--outtype", "q8_0", "--outfile", path.resolve())
     if done.returncode or not path.is_file():
         raise UserError(f"llama.cpp's converter could not write {path.name}: {_last_line(done.stderr)}")
 
@@ -56,12 +53,8 @@ def answers(path: Path, questions: list[str], max_new_tokens: int) -> list[str]:
         UserError: llama.cpp is not installed, or cannot read the file.
     """
     require_tools()
-    asked = {
-        "model": str(path.resolve()),
-        "questions": [question.strip() for question in questions],
-        "limit": max_new_tokens,
-    }
-    done = _python("-c", _ASK, text=json.dumps(asked | {"context": 2048}))
+    asked = {"model": str(path.resolve()), "questions": [question.strip() for question in questions]}
+    done = _python("-c", _ASK, text=json.dumps(asked | {"limit": max_new_tokens, "context": 2048}))
     found = [json.loads(line.removeprefix("answer:")) for line in done.stdout.splitlines() if line[:7] == "answer:"]
     if len(found) != len(questions) or None in found:
         raise UserError(f"llama.cpp could not answer with {path.name}: {_last_line(done.stderr)}")
@@ -75,7 +68,7 @@ def require_tools() -> None:
         UserError: it has not.
     """
     if not all((TOOLS / name).exists() for name in ("convert_hf_to_gguf.py", "xllamacpp")):
-        raise UserError(MISSING)
+        raise UserError("GGUF needs llama.cpp's converter: run `make gguf` first (35 MB)")
 
 
 def modelfile(tokenizer, gguf: str, max_new_tokens: int) -> str:
@@ -94,21 +87,16 @@ def modelfile(tokenizer, gguf: str, max_new_tokens: int) -> str:
     end, _, next_turn = to_next.partition(tokenizer.eos_token)
     template = f"{{{{ if .System }}}}{before}{{{{ .System }}}}{to_question}{{{{ else }}}}{next_turn}{{{{ end }}}}"
     template += f"{{{{ .Prompt }}}}{to_answer}{{{{ .Response }}}}{end}{tokenizer.eos_token}"
-    settings = {
-        "temperature": 0,
-        "repeat_penalty": 1,
-        "num_predict": max_new_tokens,
-        "stop": f'"{tokenizer.eos_token}"',
-    }
+    settings = {"temperature": 0, "repeat_penalty": 1, "num_predict": max_new_tokens}
+    settings |= {"stop": f'"{tokenizer.eos_token}"'}
     lines = [f"FROM ./{gguf}", f'TEMPLATE """{template}"""', f'SYSTEM """{prompts.SYSTEM}"""']
     return "\n".join([*lines, *(f"PARAMETER {name} {value}" for name, value in settings.items())]) + "\n"
 
 
-def _python(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess:
+def _python(*arguments: str | Path, text: str | None = None) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(TOOLS), "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [sys.executable, *arguments], input=text, env=environment, cwd=TOOLS, capture_output=True, text=True
-    )
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, input=text, env=environment, cwd=TOOLS, capture_output=True, text=True)
 
 
 def _last_line(text: str) -> str:

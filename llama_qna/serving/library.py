@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,10 +93,6 @@ class Library:
         """See `answering.answerer.reads`."""
         return True
 
-    def stream(self, question: str, system: str = SYSTEM) -> Iterator[str]:
-        """The answer in one piece: it begins when the quote before it has come to an end."""
-        return iter([self.answer([question], system)[0].text])
-
     def sources(self, question: str) -> list[Source]:
         """The passages that share the most words with a question."""
         return [self._answerer.sentences.passage(n) for n in self._answerer.sentences.find(question, READ)]
@@ -119,15 +115,13 @@ class Library:
     def _chunks(self) -> pd.DataFrame:
         documents = named_documents(self.path)
         folder = self.path if self.path.is_dir() else self.path.parent
-        if self.path.is_dir():
+        if folder == self.path:
             self.left_out += [f"{file}: {reason}" for file, reason in files_not_read(folder).items()]
         if not documents:
-            named = printable(str(self.path))
-            said = "".join(f"\n{line}" for line in self.left_out)
-            raise UserError(f"{named}: there is no such file, and no folder with documents (*.pdf, *.txt, *.md){said}")
+            said = "there is no such file, and no folder with documents (*.pdf, *.txt, *.md)"
+            raise UserError("\n".join([f"{printable(str(self.path))}: {said}", *self.left_out]))
         rows, code, names = [], code_hash("load"), {}  # by the hash of a text: the file that has it
-        bar = tqdm(documents.items(), desc="documents", unit="file", leave=False, delay=2, disable=None)
-        for name, path in bar:
+        for name, path in tqdm(documents.items(), "documents", leave=False, unit="file", delay=2, disable=None):
             shown = file_name(path, folder)
             try:
                 found = _read(path, folder, code)
@@ -140,10 +134,10 @@ class Library:
                 continue
             self.files[name] = path
             rows += [row | {"document": name, "chunk_id": f"{name}-{n:04d}"} for n, row in enumerate(found)]
+        if not rows and len(documents) == len(self.left_out) == 1:
+            raise UserError(self.left_out[0])
         if not rows:
-            reasons = "\n".join(self.left_out)
-            one = len(documents) == 1 and len(self.left_out) == 1
-            raise UserError(reasons if one else f"none of the {len(documents)} documents can be read\n{reasons}")
+            raise UserError("\n".join([f"none of the {len(documents)} documents can be read", *self.left_out]))
         return pd.DataFrame(rows, columns=CHUNK_COLUMNS)
 
 
@@ -203,34 +197,27 @@ def told(answerer, answer: Answer) -> Told:
 
 
 def shown(answerer, evidence: Evidence) -> Shown:
-    """Look an answer's evidence up on its page."""
-    source, file = evidence.source, _file_of(answerer, evidence.source.document)
-    places = []
+    """Look an answer's evidence up on its page, where its file is on this machine."""
+    source = evidence.source
+    files = answerer.files if isinstance(answerer, Library) else named_documents(answerer.variant.pdfs)
+    file, places = files.get(source.document), []
     with suppress(UserError):  # the file has gone since it was read: what it said is known all the same
         places = find(file, evidence.sentence, source.page) if file else []
-    if not places:
-        return Shown(evidence.sentence, source.document, source.page, file)
-    return Shown(evidence.sentence, source.document, places[0].page, file, places[0])
-
-
-def _file_of(answerer, document: str) -> Path | None:
-    """The file of a document, of a library or of a variant; None where it is not on this machine."""
-    if isinstance(answerer, Library):
-        return answerer.files.get(document)
-    return named_documents(answerer.variant.pdfs).get(document)
+    place = places[0] if places else None
+    return Shown(evidence.sentence, source.document, place.page if place else source.page, file, place)
 
 
 def _foreign(reader: Reader, chunks: pd.DataFrame) -> str:
     """One line that names the documents in a language that the base does not know; empty where there are none."""
-    lines: dict[str, list[str]] = {}  # by what is said of them: the documents
+    documents: dict[str, list[str]] = {}  # by what is said of them
     for document, texts in chunks.groupby("document", sort=False).text:
         if line := knows_not(reader.recipe.base_model, [" ".join(texts.head(50))[:SAMPLE]]):
-            lines.setdefault(line, []).append(document)
-    return "; ".join(f"{_listed(documents)}: {line}" for line, documents in lines.items())
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            documents.setdefault(line, []).append(document)
+    said = []
+    for line, names in documents.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        said.append(f"{', '.join(names[:3])}{more}: {line}")
+    return "; ".join(said)
 
 
 def _read(path: Path, folder: Path, code: str) -> list[dict]:
@@ -245,27 +232,21 @@ def _read(path: Path, folder: Path, code: str) -> list[dict]:
     Raises:
         UserError: the document cannot be read, or has no text.
     """
-    kept = _kept(path, folder, code)
+    content, suffix = content_hash(path, folder, DEFAULT_LIMITS), path.suffix.lower()
+    kept = root_in_use() / KEPT / f"{digest({'content': content, 'suffix': suffix, 'code': code})}.json"
+    keeps = content != UNREADABLE  # one that is not to be opened, such as a pipe or a link, has no content
     with suppress(OSError, ValueError, KeyError, TypeError):
-        content = read_json(kept) if kept else {}
-        if content["sha256"] == digest({"rows": content["rows"]}):
-            return content["rows"]
+        found = read_json(kept) if keeps else {}
+        if found["sha256"] == digest({"rows": found["rows"]}):
+            return found["rows"]
     rows = split(read_document(path), Chunking())
     if not rows:
         raise UserError("there is no text in the file")
-    if kept:
+    if keeps:
         with suppress(OSError):  # no room, no right to write, or another process was quicker
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_json(kept, {"sha256": digest({"rows": rows}), "rows": rows})
     return rows
-
-
-def _kept(path: Path, folder: Path, code: str) -> Path | None:
-    """Where the chunks of a file are kept; None for one that is not to be opened here, such as a pipe or a link."""
-    content = content_hash(path, folder, DEFAULT_LIMITS)
-    if content == UNREADABLE:
-        return None
-    return root_in_use() / KEPT / f"{digest({'content': content, 'suffix': path.suffix.lower(), 'code': code})}.json"
 
 
 def _only(system: str) -> None:

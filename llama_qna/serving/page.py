@@ -21,7 +21,6 @@ from llama_qna.serving.desk import (
     MAX_CHARACTERS,
     SHOWN_SCORES,
     Desk,
-    GoldQuestion,
     Reply,
     messages,
     passages_text,
@@ -37,7 +36,6 @@ import gradio as gr  # noqa: E402
 PORT = 7860
 # The browser itself refuses every other host, whatever a document or a model may write.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; frame-ancestors 'self'"
-
 
 AT_ONCE = 16  # questions; a model in this process still answers one after the other
 CSS = """
@@ -82,7 +80,7 @@ def answerer_at(url: str | None, variant: Variant) -> Answerer:
 
 
 def launch_options() -> dict:
-    """What `launch` is given beside the port: this machine only, the system's fonts, and the policy."""
+    """What `launch` is given beside the port: this machine only, no font from elsewhere, and the policy."""
     return {
         "server_name": HOST,
         "share": False,
@@ -93,7 +91,8 @@ def launch_options() -> dict:
         "footer_links": [],
         "quiet": True,
         "max_file_size": "1kb",  # the page takes no files
-        "theme": theme(),
+        # the fonts of the system; the theme's own come from Google
+        "theme": gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         "css": CSS,
         "app_kwargs": {"middleware": [Middleware(_Policy)]},
     }
@@ -140,11 +139,6 @@ def show_as_text(chatbot: gr.Chatbot) -> gr.Chatbot:
     return chatbot
 
 
-def theme() -> gr.themes.Base:
-    """Gradio's theme with the fonts of the system; its own come from Google."""
-    return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-
-
 def build(desk: Desk, name: str) -> gr.Blocks:
     """The page, with the variant `name` chosen."""
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
@@ -174,15 +168,12 @@ def choose(desk: Desk, name: str, system: str | None) -> tuple[gr.Radio, gr.Drop
     systems = [key for key in SYSTEMS if key not in missing]
     if system not in systems:
         system = next(key for key in (best, "finetuned", "base") if key in systems)
+    questions = [(f"{row.Question} ({row.question_id}, {row.fold})", row.Question) for row in gold]
     return (
         gr.Radio(choices=[(LABELS[key], key) for key in systems], value=system),
-        gr.Dropdown(choices=[(_gold_label(row), row.question) for row in gold], value=None, visible=bool(gold)),
+        gr.Dropdown(choices=questions, value=None, visible=bool(gold)),
         gr.Textbox(notice, visible=bool(notice), lines=notice.count("\n") + 1),
     )
-
-
-def _gold_label(row: GoldQuestion) -> str:
-    return f"{row.question} ({row.question_id}, {row.fold})"
 
 
 def _chat(desk: Desk, variant: gr.Dropdown) -> tuple[gr.Radio, gr.Textbox]:
@@ -246,7 +237,7 @@ def _side_by_side(desk: Desk, variant: gr.Dropdown) -> gr.Textbox:
                 update[passages] = passages_text(reply.sources)
             if reply.gold:
                 scored[system] = reply
-                update[reference] = gr.Textbox(reply.gold.answer, visible=True)
+                update[reference] = gr.Textbox(reply.gold.Answer, visible=True)
                 update[scores] = gr.Markdown(scores_table(scored), visible=True)
             yield update
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,7 +12,8 @@ from tqdm import tqdm
 
 from llama_qna import UserError
 from llama_qna.answering.answerer import Prompter
-from llama_qna.answering.retrieval import Answer, Source
+from llama_qna.answering.retrieval import Answer
+from llama_qna.project.files import write_text
 from llama_qna.project.systems import SYSTEMS, is_given_passages, model_of
 from llama_qna.serving.library import SYSTEM, Library, told
 from llama_qna.text.tables import delimiter_of
@@ -56,12 +56,11 @@ def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int
     model = answerer.label(system)
     known = {tuple(row[:3]) for row in rows}
     missing = [question for question in dict.fromkeys(questions) if (question, system, model) not in known]
-    step = answerer.batch_size
     with tqdm(total=len(questions), initial=len(questions) - len(missing), desc="answers", unit="question") as bar:
-        for start in range(0, len(missing), step):
-            batch = missing[start : start + step]
+        for start in range(0, len(missing), answerer.batch_size):
+            batch = missing[start : start + answerer.batch_size]
             for question, answer in zip(batch, answerer.answer(batch, system), strict=True):
-                places = " | ".join(_place(source) for source in answer.sources)
+                places = " | ".join(f"{source.place} ({source.chunk_id})" for source in answer.sources)
                 evidence = " ".join(told(answerer, answer).place.split()) if answer.evidence else ""
                 rows.append([question, system, model, *map(printable, (answer.text, evidence, places))])
             _write(target, rows)
@@ -125,17 +124,13 @@ def sources_text(answerer: Prompter, question: str, system: str, answer: Answer 
     sources = answer.sources if given and answer else answerer.sources(question)
     heading = "Answered from:" if given else "The model was given no passage; these were found:"
     lines = [heading] if sources else ["No passage shares a word with the question."]
-    return printable("\n".join([*lines, *(f"  {_place(source)}\n    {source.text}" for source in sources)]))
+    lines += [f"  {source.place} ({source.chunk_id})\n    {source.text}" for source in sources]
+    return printable("\n".join(lines))
 
 
 def printable(text: str) -> str:
     """A text without control characters: a document may hold some that steer a terminal."""
     return "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")
-
-
-def _place(source: Source) -> str:
-    section = f", {source.section}" if source.section else ""
-    return f"{source.document}, page {source.page}{section} ({source.chunk_id})"
 
 
 def piped_questions(lines: Iterable[str]) -> list[str]:
@@ -153,7 +148,7 @@ def piped_questions(lines: Iterable[str]) -> list[str]:
 def _questions(path: Path, answerer: Prompter) -> list[str]:
     """The questions of a CSV, each checked before any is answered."""
     table = _read_csv(path, any_delimiter=True)
-    names = _names(table[0]) if table else []
+    names = [name.strip().lower() for name in table[0]] if table else []
     if "question" not in names:
         raise UserError(f"{path}: no column `question`; there are: {', '.join(names) or 'none'}")
     place, questions = names.index("question"), []
@@ -176,10 +171,6 @@ def _answered(path: Path) -> list[list[str]]:
     return table[1:]
 
 
-def _names(header: list[str]) -> list[str]:
-    return [name.strip().lower() for name in header]
-
-
 def _read_csv(path: Path, any_delimiter: bool = False) -> list[list[str]]:
     """Every row of a CSV, all as long as its first: a row that was torn is not taken for a short one.
 
@@ -189,7 +180,7 @@ def _read_csv(path: Path, any_delimiter: bool = False) -> list[list[str]]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             start = file.read(2**16) if any_delimiter else ""
-            delimiter = delimiter_of(start, lambda header: "question" in _names(header))
+            delimiter = delimiter_of(start, lambda header: "question" in [name.strip().lower() for name in header])
             file.seek(0)
             rows = csv.reader(file, strict=True, delimiter=delimiter, skipinitialspace=any_delimiter)
             table = [row for row in rows if row]
@@ -199,20 +190,16 @@ def _read_csv(path: Path, any_delimiter: bool = False) -> list[list[str]]:
         raise UserError(f"{path} is damaged or no CSV in UTF-8 ({error}); nothing was changed") from None
     for number, row in enumerate(table[1:], start=1):
         if len(row) != len(table[0]):
-            raise UserError(
-                f"{path} is damaged: row {number} has {len(row)} fields, not {len(table[0])}; nothing was changed"
-            )
+            lengths = f"row {number} has {len(row)} fields, not {len(table[0])}"
+            raise UserError(f"{path} is damaged: {lengths}; nothing was changed")
     return table
 
 
 def _write(path: Path, rows: list[list[str]]) -> None:
-    """Replace a CSV in one step: a crash leaves the old one or the new one."""
     content = io.StringIO()
     csv.writer(content, lineterminator="\n").writerows([COLUMNS, *rows])
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     try:
-        partial.write_text(content.getvalue(), encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, content.getvalue())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
 
