@@ -166,8 +166,7 @@ def folds(chunks: pd.DataFrame, seed: int = 42) -> dict[tuple[str, str], str]:
         titles = sorted(set(group.section))
         random.Random(f"{seed} {document} {split}").shuffle(titles)
         dev = max(1, round(DEV_SHARE * len(titles))) if len(titles) > 1 else 0
-        chosen |= {(document, title): "dev" for title in titles[:dev]}
-        chosen |= {(document, title): "test" for title in titles[dev:]}
+        chosen |= {(document, title): "dev" if n < dev else "test" for n, title in enumerate(titles)}
     return chosen
 
 

@@ -89,13 +89,6 @@ class Generation(_Strict):
     # the repository
     qna_file: str | None = None
 
-    @field_validator("method", mode="before")
-    @classmethod
-    def _method_is_there(cls, value):
-        if value == "two_step":
-            raise ValueError("two_step is no more; take reader for the embedded model, and multi_pair for others")
-        return value
-
     @field_validator("qna_file")
     @classmethod
     def _qna_file_is_inside(cls, value: str | None):
@@ -144,7 +137,8 @@ class TrainingStage(_Strict):
     @property
     def rounds(self) -> int:
         """Of how many epochs the rows are that training is given: of one, unless epochs differ."""
-        return 1
+        differ = getattr(self, "reading_rows", 0) or getattr(self, "passages", None)
+        return math.ceil(self.epochs) if differ else 1
 
     @property
     def passes(self) -> float:
@@ -155,10 +149,6 @@ class TrainingStage(_Strict):
 class Pretraining(TrainingStage):
     # rows of the reading set (data/reading) for each row of the stage's own: they hold a reader to its skill
     reading_rows: float = Field(0.0, ge=0)
-
-    @property
-    def rounds(self) -> int:
-        return math.ceil(self.epochs) if self.reading_rows else 1
 
 
 class Passages(_Strict):
@@ -179,10 +169,6 @@ class Passages(_Strict):
 
 class Finetuning(Pretraining):
     passages: Passages | None = None  # None: every row closed book
-
-    @property
-    def rounds(self) -> int:
-        return math.ceil(self.epochs) if self.passages or self.reading_rows else 1
 
 
 class Evaluation(_Strict):
