@@ -13,7 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from llama_qna.pairs.parser import parse_pairs, parse_response, strip_answer_label, strip_question_label
+from llama_qna.pairs.parser import parse_response, strip_answer_label, strip_question_label
+
+
+def parse_pairs(text):
+    return parse_response(text)[0]
+
 
 RESPONSES = [json.loads(line) for line in (Path(__file__).parent / "data" / "raw_responses.jsonl").open("rb")]
 

@@ -81,13 +81,8 @@ _ASIDE = re.compile(  # a line on which the model turns to something else
 _Segment = namedtuple("_Segment", "kind number body raw apart")
 
 
-def parse_pairs(text: str) -> list[tuple[str, str]]:
-    """The complete pairs in a chat model's free text; an answer that was cut off counts."""
-    return parse_response(text)[0]
-
-
 def parse_response(text: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """The pairs in a chat model's free text, and what is left over.
+    """The complete pairs in a chat model's free text, and what is left over; an answer that was cut off counts.
 
     Returns:
         Pairs (question, answer) without labels, markup and line breaks; leftovers (raw text, reason), of a half pair
