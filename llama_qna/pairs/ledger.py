@@ -74,23 +74,19 @@ class Ledger(dict):
         """
         payloads = [json.dumps(entry, allow_nan=False).encode() for entry in entries]
         kept = [json.loads(payload) for payload in payloads]  # as a later process will read them
-        self._append(b"".join(b'{"crc32": "%08x", "entry": %b}\n' % (zlib.crc32(p), p) for p in payloads))
-        self.update({entry["key"]: entry for entry in kept})
-
-    def _append(self, lines: bytes) -> None:
+        lines = b"".join(b'{"crc32": "%08x", "entry": %b}\n' % (zlib.crc32(p), p) for p in payloads)
         start, left = self._file.seek(0, os.SEEK_END), memoryview(lines)
         try:
             while left:
                 left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
-        except BaseException as error:
+        except OSError as error:
             self._file.truncate(start)
-            if isinstance(error, OSError):
-                raise UserError(
-                    f"{self.path.name} cannot be written ({error.strerror}); what is in it is kept: make room, and "
-                    "start again"
-                ) from None
-            raise
+            raise UserError(
+                f"{self.path.name} cannot be written ({error.strerror}); what is in it is kept: make room, and start "
+                "again"
+            ) from None
+        self.update({entry["key"]: entry for entry in kept})
 
     def __enter__(self) -> Ledger:
         return self

@@ -119,11 +119,14 @@ def _without_labels(questions: pd.Series, answers: pd.Series) -> tuple[pd.Series
     A word with a colon ("Answer:") and "Q:" are labels; "A:" is one after "Q:". A list number, a letter and a bare word
     are labels where nearly all rows have one: "2. Weltkrieg" and "A – the ampere" are text.
     """
-    asked, said = questions.map(parser.question_label), answers.map(parser.answer_label)
+    asked = questions.apply(parser.label_of, kind=parser.QUESTION_LABEL)
+    said = answers.apply(parser.label_of, kind=parser.ANSWER_LABEL)
     sure_asked = asked.str.contains(SURE)
     sure_said = said.str.contains(SURE) | sure_asked & said.str.contains(r"^\W*[aA] *\d*[*_ ]*[:：]")
-    questions = questions.where(~(sure_asked | _nearly_all(asked)), questions.map(parser.strip_question_label))
-    return questions, answers.where(~(sure_said | _nearly_all(said)), answers.map(parser.strip_answer_label))
+    bare = questions.apply(parser.without_label, kind=parser.QUESTION_LABEL)
+    questions = questions.where(~(sure_asked | _nearly_all(asked)), bare)
+    bare = answers.apply(parser.without_label, kind=parser.ANSWER_LABEL)
+    return questions, answers.where(~(sure_said | _nearly_all(said)), bare)
 
 
 def _nearly_all(labels: pd.Series) -> pd.Series:

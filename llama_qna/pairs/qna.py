@@ -250,13 +250,9 @@ class Judge:
                 kept += not reason
                 row = _row(candidate.question, candidate.answer, chunk, settings.method, model, candidate.evidence)
                 rows.append(row | {"reason": reason, "score": candidate.score, "problem": candidate.problem})
-        return self._tables(rows)
-
-    def _tables(self, rows: list[dict]) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Pairs and rejected ones in the order of the chunks."""
         table = pd.DataFrame(rows, columns=[*QNA_COLUMNS, "reason", "score", "problem"])
         table["reason"] = table.reason.where(table.problem == "", table.reason + ": " + table.problem)
-        order = {chunk_id: n for n, chunk_id in enumerate(self.body.chunk_id)}
+        order = {chunk_id: n for n, chunk_id in enumerate(self.body.chunk_id)}  # of the document again
         table = table.sort_values("chunk_id", key=lambda ids: ids.map(order), kind="stable")
         if "heldout" not in set(self.body.split):
             table["split"] = table.Question.map(_split_of)
@@ -276,8 +272,7 @@ def _best_first(judged: list[tuple]) -> list[tuple]:
         about = candidate.evidence or candidate.answer
         ranked.append((seen[about], candidate, reason))
         seen[about] += not reason
-    ranked.sort(key=lambda item: item[0])
-    return [(candidate, reason) for _, candidate, reason in ranked]
+    return [(candidate, reason) for _, candidate, reason in sorted(ranked, key=lambda item: item[0])]
 
 
 def _model_name(variant: Variant) -> str:

@@ -219,7 +219,7 @@ class MultiPair:
         seeds = [f"{seed} {candidate.question}" for _, candidate, _, seed in rows]
         texts = self.engine.texts(requests, seeds, one_line=True)
         for (result, candidate, _, _), text in zip(rows, texts, strict=True):
-            candidate.check = parser.strip_answer_label(text.text)
+            candidate.check = parser.without_label(text.text, parser.ANSWER_LABEL)
             if text.error:
                 candidate.problem, result.final = REFUSED + text.error, False
         return written
