@@ -7,7 +7,6 @@ crash or damaged on the disk is recognised and its call is made again.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -93,8 +92,3 @@ class Ledger(dict):
 
     def __exit__(self, *error) -> None:
         self._file.close()  # which gives up its lock
-
-
-def entry_key(**parts) -> str:
-    """The sha256 of what decides a call, whatever the order in which it is given: `entry_key(chunk=…, seed=…)`."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()

@@ -19,13 +19,13 @@ from tqdm import tqdm
 from llama_qna import UserError
 from llama_qna.pairs import writers
 from llama_qna.pairs.filters import REASONS, Duplicates, Filters
-from llama_qna.pairs.ledger import Ledger, entry_key
+from llama_qna.pairs.ledger import Ledger
 from llama_qna.pairs.own import read_qna_file
 from llama_qna.pairs.writers import Passage, Written
 from llama_qna.project import gold
 from llama_qna.project.code import code_hash
 from llama_qna.project.data import QNA_COLUMNS, read_chunks, read_qna
-from llama_qna.project.files import sha256
+from llama_qna.project.files import digest, sha256
 from llama_qna.project.recipe import Endpoint
 from llama_qna.project.stage import once
 from llama_qna.project.variant import Variant
@@ -152,7 +152,7 @@ def _model_pairs(variant: Variant, chunks: pd.DataFrame) -> tuple[pd.DataFrame, 
             new_tokens, started = 0, time.time()
             with tqdm(total=len(waiting), desc=f"attempt {attempt}", unit="chunk") as bar:
                 for group in (waiting[n : n + size] for n in range(0, len(waiting), size)):
-                    keys = [entry_key(passage=asdict(passage), attempt=attempt, **told) for passage in group]
+                    keys = [digest({"passage": asdict(passage), "attempt": attempt} | told) for passage in group]
                     found, tokens = _write(write, keys, ledger, group, attempt, whole=not recipe.generation.endpoint)
                     for passage, result in zip(group, found, strict=True):
                         judge.add(passage.chunk_id, result)

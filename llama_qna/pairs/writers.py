@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from llama_qna import UserError
 from llama_qna.models import prompts
@@ -19,9 +18,6 @@ from llama_qna.pairs.evidence import evidence_of, worth
 from llama_qna.project.recipe import EMBEDDED, Generation
 from llama_qna.project.variant import Reader, Variant
 from llama_qna.text.words import CITATION, content_words
-
-if TYPE_CHECKING:
-    from llama_qna.models.generate import Continuation
 
 _TEXTS = {"type": "object", "properties": {"question": {"type": "string"}, "answer": {"type": "string"}}}
 _PAIRS = {"pairs": {"type": "array", "items": _TEXTS | {"required": ["question", "answer"]}}}
@@ -243,7 +239,8 @@ class LocalModel:
     def ids(self, messages: list[dict]) -> list[int]:
         return prompts.chat_ids(self.tokenizer, messages)
 
-    def generate(self, input_ids: list[list[int]], seeds: list[str], **options) -> list[Continuation]:
+    def generate(self, input_ids: list[list[int]], seeds: list[str], **options) -> list:
+        """The texts that continue some prompts, as `models.generate.continue_prompts` gives them."""
         from llama_qna.models.generate import continue_prompts
 
         options = {"temperature": self.settings.temperature, "max_new_tokens": self.settings.max_new_tokens} | options
