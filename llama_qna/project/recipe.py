@@ -137,6 +137,7 @@ class TrainingStage(_Strict):
     @property
     def rounds(self) -> int:
         """Of how many epochs the rows are that training is given: of one, unless epochs differ."""
+        # reading rows and passages, which some stages have, are drawn anew for each epoch
         differ = getattr(self, "reading_rows", 0) or getattr(self, "passages", None)
         return math.ceil(self.epochs) if differ else 1
 
