@@ -37,7 +37,8 @@ from llama_qna.models.prompts import CONTEXT_TOKENS
 from llama_qna.project import provenance
 from llama_qna.project.files import write_json
 from llama_qna.project.variant import REPOSITORY, Variant
-from llama_qna.text.words import STOPWORDS, sentences_of
+from llama_qna.text.stopwords import STOPWORDS
+from llama_qna.text.words import sentences_of
 
 SEED = 42
 LEARNING_RATE, BATCH, RECALL_BATCH, REPLAY_TOKENS = 0.001, 8, 16, 128

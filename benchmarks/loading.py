@@ -16,14 +16,14 @@ from reportlab.pdfgen.canvas import Canvas
 from llama_qna.documents import chunks, heldout, read
 from llama_qna.models.base import EMBEDDED, load_tokenizer
 from llama_qna.project.recipe import Chunking, Heldout
-from llama_qna.text.words import english
+from llama_qna.text.words import dictionary
 
 BOOKS, PAGES, LINES, WIDTH = 4, 300, 48, 80  # lines a page, characters a line
 
 
 def book(path: Path, seed: int) -> None:
     draw = random.Random(seed)
-    frequency = {word: count for word, count in english().items() if word.isalpha() and word.isascii()}
+    frequency = {word: count for word, count in dictionary("en").items() if word.isalpha() and word.isascii()}
     words, weights = list(frequency), list(accumulate(frequency.values()))
     stream = iter(lambda: draw.choices(words, cum_weights=weights)[0], None)
     canvas = Canvas(str(path))

@@ -7,8 +7,7 @@ arXiv:2103.03098).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -23,29 +22,6 @@ from llama_qna.project.stage import once, valid_record
 from llama_qna.project.variant import Variant
 from llama_qna.text.scores import ROUGE_NAMES
 from llama_qna.training.stages import finetune, pretrain
-
-
-@dataclass(frozen=True)
-class Repeat(Variant):
-    """A variant with another seed: its chunks and pairs, and a folder of its own for what is trained on them."""
-
-    first: Variant
-
-    @classmethod
-    def of(cls, variant: Variant, seed: int) -> Repeat:
-        return cls(variant.name, variant.root, variant.recipe.model_copy(update={"seed": seed}), variant)
-
-    @cached_property
-    def run(self) -> Path:
-        return self.first.run / "seeds" / str(self.recipe.seed)
-
-    @cached_property
-    def chunks(self) -> Path:
-        return self.first.chunks
-
-    @cached_property
-    def qna(self) -> Path:
-        return self.first.qna
 
 
 def repeat(variant: Variant, seeds: list[int]) -> dict:
@@ -71,7 +47,8 @@ def repeat(variant: Variant, seeds: list[int]) -> dict:
     questions, texts = gold_questions(variant, pairs), texts_of(variant)
     points = {variant.recipe.seed: points_of(variant)[-1]}
     for seed in others:
-        trained = Repeat.of(variant, seed)
+        recipe = variant.recipe.model_copy(update={"seed": seed})
+        trained = replace(variant, recipe=recipe, repeats_another=True)
         pretrain(trained), finetune(trained)
         points[seed] = points_of(trained)[-1]
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from llama_qna import UserError
-from llama_qna.pairs.ledger import Ledger, entry_key
+from llama_qna.pairs.ledger import Ledger
 from llama_qna.project.variant import REPOSITORY
 
 
@@ -191,18 +191,3 @@ def test_add_waits_for_the_disk(path, monkeypatch):
     with Ledger(path) as ledger:
         ledger.add([entry(0), entry(1)])
     assert synced == [path.stat().st_size], "once, after both lines"
-
-
-def test_keys_depend_on_every_part_and_not_on_the_order():
-    key = entry_key(chunk="text", recipe={"temperature": 0.6, "pairs": 3}, model="m", seed=42)
-    assert len(key) == 64
-    assert key == entry_key(seed=42, model="m", recipe={"pairs": 3, "temperature": 0.6}, chunk="text")
-    others = [
-        entry_key(chunk="text ", recipe={"temperature": 0.6, "pairs": 3}, model="m", seed=42),
-        entry_key(chunk="text", recipe={"temperature": 0.7, "pairs": 3}, model="m", seed=42),
-        entry_key(chunk="text", recipe={"temperature": 0.6, "pairs": 3}, model="m", seed=43),
-        entry_key(chunk="text", recipe={"temperature": 0.6, "pairs": 3}, model="m", seed="42"),
-        entry_key(chunk="text", recipe={"temperature": 0.6, "pairs": 3}, model="m"),
-    ]
-    assert len({key, *others}) == 6
-    assert entry_key(text="half a pair \ud83d") != entry_key(text="half a pair ?")

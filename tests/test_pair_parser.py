@@ -9,11 +9,20 @@ pair; an answer that was cut off makes a pair; a question without an answer does
 import json
 import re
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from llama_qna.pairs.parser import parse_pairs, parse_response, strip_answer_label, strip_question_label
+from llama_qna.pairs.parser import ANSWER_LABEL, QUESTION_LABEL, parse_response, without_label
+
+strip_question_label = partial(without_label, kind=QUESTION_LABEL)
+strip_answer_label = partial(without_label, kind=ANSWER_LABEL)
+
+
+def parse_pairs(text):
+    return parse_response(text)[0]
+
 
 RESPONSES = [json.loads(line) for line in (Path(__file__).parent / "data" / "raw_responses.jsonl").open("rb")]
 

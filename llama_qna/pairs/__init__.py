@@ -5,13 +5,12 @@ Begin at `qna.generate`; `writers` asks a model or a server, `parser` reads what
 
 from llama_qna import hand_out
 
-__all__ = ["funnel", "generate", "judge", "parse_pairs", "passages_of", "read_qna_file", "write_pairs"]
+__all__ = ["funnel", "generate", "judge", "passages_of", "read_qna_file", "write_pairs"]
 __getattr__ = hand_out(
     __name__,
     funnel="qna",
     generate="qna",
     judge="qna",
-    parse_pairs="parser",
     passages_of="qna",
     read_qna_file="own",
     write_pairs="writers",

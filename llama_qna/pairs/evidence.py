@@ -9,17 +9,15 @@ from llama_qna.text.words import ENDED, content_words, sentences_of
 
 DEEP, STRANGE = 0.25, 1.0  # nats
 FEWEST, LONGEST = 4, 45  # content words, and words: a longer "sentence" is mostly a list or a table
-# By language, how a sentence begins that leans on the one before it, and what points out of it within its first words;
-# in other languages nothing is known to.
-LEANS = {
-    "en": re.compile(
-        r"(But|And|So|Then|There|Thus|Hence|Both|Neither|Each|Another|Others?|One|Yet|Still|Or|Nor|Even|If|Later|More|"
-        r"Some|Many|Few|None|All|Instead|Therefore|However|Here|Such|That|This|These|Those|It|They|He|She|We|I|You|Its|"
-        r"Their|His|Her|Our|My|Your|Figure|Table|Chapter|Section|Imagine|Think|Let|Suppose|Consider|The (same|other|"
-        r"others|result|first|second|third|two|three|four|rest|answer|difference|reason|latter|former))\b"
-        r"|(\S+ ){0,6}?(it|they|them|he|she|his|her|him|we|our|us|you|your|this|these|those)\b"
-    )
-}
+# How an English sentence begins that leans on the one before it, and what points out of it within its first words; in
+# other languages nothing is known to.
+LEANS = re.compile(
+    r"(But|And|So|Then|There|Thus|Hence|Both|Neither|Each|Another|Others?|One|Yet|Still|Or|Nor|Even|If|Later|More|"
+    r"Some|Many|Few|None|All|Instead|Therefore|However|Here|Such|That|This|These|Those|It|They|He|She|We|I|You|Its|"
+    r"Their|His|Her|Our|My|Your|Figure|Table|Chapter|Section|Imagine|Think|Let|Suppose|Consider|The (same|other|"
+    r"others|result|first|second|third|two|three|four|rest|answer|difference|reason|latter|former))\b"
+    r"|(\S+ ){0,6}?(it|they|them|he|she|his|her|him|we|our|us|you|your|this|these|those)\b"
+)
 DEEPER = re.compile(
     r"(Why|How (?!many|much|long|often|far|old|large|high|deep|fast)|For what reason|In what way|By what means"
     r"|(Is|Are|Was|Were|Do|Does|Did|Can|Could|Will|Would|Has|Have|Must|Should)\b)"
@@ -48,7 +46,7 @@ def stands_alone(sentence: str, language: str = "en") -> bool:
     begins = sentence[:1] in '"“«„¿¡(' or (sentence[:1].isalnum() and not sentence[:1].islower())
     whole = begins and ENDED.search(sentence) and sentence.count("(") == sentence.count(")")
     says = len(content_words(sentence, language)) >= FEWEST and len(sentence.split()) <= LONGEST
-    leans = language in LEANS and LEANS[language].match(sentence)
+    leans = language == "en" and LEANS.match(sentence)
     return bool(whole and says and not leans and not sentence.endswith("?"))
 
 

@@ -144,44 +144,34 @@ class Duplicates:
     THRESHOLD = 0.6
 
     def __init__(self):
-        from datasketch import MinHashLSH
+        from datasketch import MinHash, MinHashLSH
 
-        self.index, self.texts = MinHashLSH(threshold=self.THRESHOLD - 0.15, num_perm=64), {}
+        self.index, self.texts = MinHashLSH(threshold=self.THRESHOLD - 0.15, num_perm=64), []
+        self.empty = MinHash(num_perm=64, seed=1)  # its permutations take longer to draw than a text to hash
 
     def add(self, text: str) -> bool:
         """Take a text in, and say whether a near duplicate of it was there before; then it is not taken in."""
         if text in self:
             return True
-        key = str(len(self.texts))
-        self.texts[key] = text
-        self.index.insert(key, _signature(text))
+        self.index.insert(len(self.texts), self._signature(text))
+        self.texts.append(text)
         return False
 
     def __contains__(self, text: str) -> bool:
         shingles = _shingles(text)
-        others = [_shingles(self.texts[key]) for key in self.index.query(_signature(text))]
+        others = [_shingles(self.texts[n]) for n in self.index.query(self._signature(text))]
         return any(len(shingles & other) >= self.THRESHOLD * len(shingles | other) for other in others)
+
+    def _signature(self, text: str):
+        signature = self.empty.copy()
+        signature.update_batch([shingle.encode() for shingle in sorted(_shingles(text))])
+        return signature
 
 
 @cache
 def _shingles(text: str) -> frozenset[str]:
     words = [word.rstrip("s") for word in re.findall(r"\w+", text.lower())]
     return frozenset(" ".join(pair) for pair in pairwise(["", *words]))
-
-
-@cache
-def _signature(text: str):
-    signature = _empty_signature().copy()
-    signature.update_batch([shingle.encode() for shingle in sorted(_shingles(text))])
-    return signature
-
-
-@cache
-def _empty_signature():
-    """Its permutations take longer to draw than a text to hash."""
-    from datasketch import MinHash
-
-    return MinHash(num_perm=64, seed=1)
 
 
 def _agrees(check: str, about: str, language: str) -> bool:

@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
 
 from llama_qna.models import prompts
+from llama_qna.project.files import write_text
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-Format = Literal["messages", "alpaca", "sharegpt"]
+# of the formats that are dialogues: where the turns stand, who says what in each, and the names of the speakers
+DIALOGUES = {
+    "messages": ("messages", "role", "content", ("system", "user", "assistant")),
+    "sharegpt": ("conversations", "from", "value", ("system", "human", "gpt")),
+}
 PROVENANCE = ["chunk_id", "document", "page", "split", "recipe", "model", "evidence"]
 
 
-def export(pairs: pd.DataFrame, chunks: pd.DataFrame, format: Format, path: Path) -> int:
+def export(pairs: pd.DataFrame, chunks: pd.DataFrame, format: str, path: Path) -> int:
     """Write the pairs as JSONL in one of three formats, with `PROVENANCE` under `metadata`.
 
     `messages` is the format of OpenAI and TRL, `alpaca` that of Stanford Alpaca, `sharegpt` that of Vicuna. `messages`
     and `sharegpt` begin with the system message that this package trains with.
 
     Args:
+        format: `messages`, `alpaca` or `sharegpt`.
         pairs: `Question` and `Answer`; what is missing or empty of `PROVENANCE` is left out of the row.
         chunks: gives document, page and split of a pair that names its chunk and nothing else.
 
     Returns:
         The number of rows.
     """
-    rows_of = {"messages": _messages, "alpaca": _alpaca, "sharegpt": _sharegpt}[format]
     known = chunks.set_index("chunk_id")[["document", "page", "split"]].to_dict("index")
     rows = []
     for pair in pairs.astype(object).fillna("").to_dict("records"):
         metadata = _metadata(pair, known)
-        rows.append(rows_of(pair["Question"], pair["Answer"]) | ({"metadata": metadata} if metadata else {}))
+        rows.append(_row(pair["Question"], pair["Answer"], format) | ({"metadata": metadata} if metadata else {}))
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_bytes("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-    os.replace(beside, path)  # a reader sees the old file or the new one, never half of one
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return len(rows)
 
 
@@ -56,15 +56,9 @@ def _page(page) -> int | str:
         return page
 
 
-def _messages(question: str, answer: str) -> dict:
-    turns = [("system", prompts.SYSTEM), ("user", question), ("assistant", answer)]
-    return {"messages": [{"role": role, "content": content} for role, content in turns]}
-
-
-def _alpaca(question: str, answer: str) -> dict:
-    return {"instruction": question, "input": "", "output": answer}
-
-
-def _sharegpt(question: str, answer: str) -> dict:
-    turns = [("system", prompts.SYSTEM), ("human", question), ("gpt", answer)]
-    return {"conversations": [{"from": role, "value": content} for role, content in turns]}
+def _row(question: str, answer: str, format: str) -> dict:
+    if format == "alpaca":
+        return {"instruction": question, "input": "", "output": answer}
+    turns, who, said, speakers = DIALOGUES[format]
+    texts = (prompts.SYSTEM, question, answer)
+    return {turns: [{who: speaker, said: text} for speaker, text in zip(speakers, texts, strict=True)]}

@@ -7,7 +7,6 @@ crash or damaged on the disk is recognised and its call is made again.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -20,7 +19,7 @@ from llama_qna import UserError
 _LINE = re.compile(rb'\{"crc32": "([0-9a-f]{8})", "entry": (\{.*\})\}')
 
 
-class Ledger:
+class Ledger(dict):
     """Entries by their key, in memory and in the file; one writer at a time.
 
     Attributes:
@@ -35,7 +34,8 @@ class Ledger:
         Raises:
             UserError: another process, or another `Ledger` of this one, has it open.
         """
-        self.path, self.damaged, self._entries = path, [], {}
+        super().__init__()
+        self.path, self.damaged = path, []
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "a+b", buffering=0)  # without a buffer that a failed write would leave half full
         try:
@@ -56,7 +56,7 @@ class Ledger:
             found = _LINE.fullmatch(line)
             if found and int(found[1], 16) == zlib.crc32(found[2]):
                 entry = json.loads(found[2])
-                self._entries[entry["key"]] = entry
+                self[entry["key"]] = entry
             else:
                 self.damaged.append(number)
         if self.damaged:
@@ -73,44 +73,22 @@ class Ledger:
         """
         payloads = [json.dumps(entry, allow_nan=False).encode() for entry in entries]
         kept = [json.loads(payload) for payload in payloads]  # as a later process will read them
-        self._append(b"".join(b'{"crc32": "%08x", "entry": %b}\n' % (zlib.crc32(p), p) for p in payloads))
-        self._entries |= {entry["key"]: entry for entry in kept}
-
-    def _append(self, lines: bytes) -> None:
+        lines = b"".join(b'{"crc32": "%08x", "entry": %b}\n' % (zlib.crc32(p), p) for p in payloads)
         start, left = self._file.seek(0, os.SEEK_END), memoryview(lines)
         try:
             while left:
                 left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
-        except BaseException as error:
+        except OSError as error:
             self._file.truncate(start)
-            if isinstance(error, OSError):
-                raise UserError(
-                    f"{self.path.name} cannot be written ({error.strerror}); what is in it is kept: make room, and "
-                    "start again"
-                ) from None
-            raise
-
-    def get(self, key: str) -> dict | None:
-        return self._entries.get(key)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._entries
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def close(self) -> None:
-        """Close the file, which gives up its lock."""
-        self._file.close()
+            raise UserError(
+                f"{self.path.name} cannot be written ({error.strerror}); what is in it is kept: make room, and start "
+                "again"
+            ) from None
+        self.update({entry["key"]: entry for entry in kept})
 
     def __enter__(self) -> Ledger:
         return self
 
     def __exit__(self, *error) -> None:
-        self.close()
-
-
-def entry_key(**parts) -> str:
-    """The sha256 of what decides a call, whatever the order in which it is given: `entry_key(chunk=…, seed=…)`."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()
+        self._file.close()  # which gives up its lock

@@ -39,76 +39,63 @@ def read_qna_file(path: Path, chunks: pd.DataFrame | None = None) -> pd.DataFram
         start = file.read(2**16)
     if start.startswith(SPREADSHEETS):
         raise UserError(f"{shown}: a spreadsheet's own format is not read; save it as CSV (UTF-8), and name that file")
-    if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
-        table = _read_json(path, shown)
-    else:
-        table = _read_csv(path, shown, start.decode("utf-8-sig", "replace"))
-    table = _placed(table, chunks, shown)
-    table["Question"], table["Answer"] = _without_labels(table.Question.str.strip(), table.Answer.str.strip())
-    table = _once_each(_whole(table, shown), shown)
-    return table[QNA_COLUMNS].reset_index(drop=True)
-
-
-def _read_csv(path: Path, shown: str, start: str) -> pd.DataFrame:
-    """The table with the names of `QNA_COLUMNS`; its index is the number of the row, from 1."""
-    delimiter = delimiter_of(start, lambda names: {"Question", "Answer"} <= set(_known(names)))
-    table = read_table(path, shown, [], delimiter=delimiter, skipinitialspace=True)
-    own = _known(table.columns)
-    check_columns(table, [name for name in ("Question", "Answer") if name not in own], shown)
-    known = pd.DataFrame({name: table[found] for name, found in own.items()})
-    named = _by_name(table.columns)
-    if "input" in named and own["Question"] == named.get("instruction"):  # alpaca's question is both
-        known["Question"] = (known.Question + "\n\n" + table[named["input"]]).str.strip()
-    return known.set_axis(range(1, len(known) + 1))
-
-
-def _by_name(columns) -> dict[str, str]:
-    found = {}
-    for column in columns:
-        found.setdefault(str(column).strip().lower(), column)
-        found.setdefault(records.field_name(str(column))[0], column)
-    return found
-
-
-def _known(columns) -> dict[str, str]:
-    """Which column of a file is which of `QNA_COLUMNS`."""
-    found = _by_name(columns)
-    wanted = {name: (name.lower(),) for name in QNA_COLUMNS} | {"Question": records.QUESTION, "Answer": records.ANSWER}
-    return {name: next(found[n] for n in names if n in found) for name, names in wanted.items() if found.keys() & names}
-
-
-def _read_json(path: Path, shown: str) -> pd.DataFrame:
-    """A list of records, or a record a line; the index is the number of the record, from 1."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        if text.lstrip().startswith("["):
-            rows = json.loads(text)
+        if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
+            rows = _json_rows(path)
         else:
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-        found = [[pair for pair in records.pairs_in(row) if all(pair)] for row in rows]
-    except (ValueError, RecursionError) as error:
+            rows = _csv_rows(path, shown, start.decode("utf-8-sig", "replace"))
+        pairs = [[pair for pair in records.pairs_in(row) if all(pair)] for row in rows]
+    except (ValueError, RecursionError) as error:  # of JSON
         advice = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
         raise UserError(f"{shown}: not readable as JSON Lines ({one_line(str(error))}{advice})") from None
+    table = _placed(_as_table(rows, pairs, shown), chunks, shown)
+    table["Question"], table["Answer"] = _without_labels(table.Question.str.strip(), table.Answer.str.strip())
+    table = _once_each(_whole(table, shown), shown)
+    return table.reset_index(drop=True)
+
+
+def _csv_rows(path: Path, shown: str, start: str) -> list[dict]:
+    delimiter = delimiter_of(start, lambda names: not _missing(names))
+    table = read_table(path, shown, [], delimiter=delimiter, skipinitialspace=True)
+    check_columns(table, _missing(table.columns), shown)
+    return table.to_dict("records")
+
+
+def _missing(columns) -> list[str]:
+    """Which of the columns Question and Answer stand there under none of their names."""
+    names = {records.field_name(str(column))[0] for column in columns}
+    wanted = {"Question": records.QUESTION, "Answer": records.ANSWER}
+    return [name for name, known in wanted.items() if names.isdisjoint(known)]
+
+
+def _json_rows(path: Path) -> list:
+    """The records of a list, or of lines of one each."""
+    text = path.read_bytes().decode("utf-8-sig")
+    if text.lstrip().startswith("["):
+        return json.loads(text)
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
+
+
+def _as_table(rows: list, pairs: list[list[tuple[str, str]]], shown: str) -> pd.DataFrame:
+    """The first pair of each record, and where it is from; the index is the number of the record, from 1."""
     table = []
-    for row, pairs in zip(rows, found, strict=True):
+    for row, found in zip(rows, pairs, strict=True):
         said = row if isinstance(row, dict) else {}
         said |= said["metadata"] if isinstance(said.get("metadata"), dict) else {}
-        question, answer = pairs[0] if pairs else ("", "")
-        table.append({name: records.text_of(said.get(name)) for name in QNA_COLUMNS})
-        table[-1] |= {"Question": question, "Answer": answer}
-    longer = [number for number, pairs in enumerate(found, start=1) if len(pairs) > 1]
+        told = {records.field_name(str(name))[0]: value for name, value in said.items()}
+        told["question"], told["answer"] = found[0] if found else ("", "")
+        table.append({name: records.text_of(told.get(name.lower())) for name in QNA_COLUMNS})
+    longer = [number for number, found in enumerate(pairs, start=1) if len(found) > 1]
     if longer:
-        print(
-            f"{shown}: of a dialogue the first question and its answer are taken, what follows needs it: {_in(longer)}"
-        )
+        taken = "of a dialogue the first question and its answer are taken, what follows needs it"
+        print(f"{shown}: {taken}: {_in(longer)}")
     table = pd.DataFrame(table, columns=QNA_COLUMNS).set_axis(range(1, len(table) + 1))
     check_fields(table, shown)
     return table
 
 
 def _placed(table: pd.DataFrame, chunks: pd.DataFrame | None, shown: str) -> pd.DataFrame:
-    """The table with all of `QNA_COLUMNS`: what it does not say is said by its chunks."""
-    table = table.reindex(columns=QNA_COLUMNS, fill_value="")
+    """The table with what it does not say of where a pair is from: its chunks say it."""
     table["split"] = table.split.str.strip().str.lower()
     unknown = table[~table.split.isin(["train", "heldout", ""])]
     if len(unknown):
@@ -132,11 +119,14 @@ def _without_labels(questions: pd.Series, answers: pd.Series) -> tuple[pd.Series
     A word with a colon ("Answer:") and "Q:" are labels; "A:" is one after "Q:". A list number, a letter and a bare word
     are labels where nearly all rows have one: "2. Weltkrieg" and "A – the ampere" are text.
     """
-    asked, said = questions.map(parser.question_label), answers.map(parser.answer_label)
+    asked = questions.apply(parser.label_of, kind=parser.QUESTION_LABEL)
+    said = answers.apply(parser.label_of, kind=parser.ANSWER_LABEL)
     sure_asked = asked.str.contains(SURE)
     sure_said = said.str.contains(SURE) | sure_asked & said.str.contains(r"^\W*[aA] *\d*[*_ ]*[:：]")
-    questions = questions.where(~(sure_asked | _nearly_all(asked)), questions.map(parser.strip_question_label))
-    return questions, answers.where(~(sure_said | _nearly_all(said)), answers.map(parser.strip_answer_label))
+    bare = questions.apply(parser.without_label, kind=parser.QUESTION_LABEL)
+    questions = questions.where(~(sure_asked | _nearly_all(asked)), bare)
+    bare = answers.apply(parser.without_label, kind=parser.ANSWER_LABEL)
+    return questions, answers.where(~(sure_said | _nearly_all(said)), bare)
 
 
 def _nearly_all(labels: pd.Series) -> pd.Series:

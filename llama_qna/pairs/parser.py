@@ -43,6 +43,7 @@ def _label(words: str, letter: str) -> str:
 
 _QUESTION = _label(rf"(?:(?:first|second|third|next|last|sample|discussion) )?(?:{_ASKS}|ques)", "q")
 _ANSWER = _label(rf"(?:(?:sample|possible|suggested|correct) )?(?:{_ANSWERS}|ans)|the answer(?: is)?(?=[ \t]*:)", "a")
+QUESTION_LABEL, ANSWER_LABEL = rf"{_PLACE}{_QUESTION}|{_MARKS}{_ITEM}", _PLACE + _ANSWER
 _THEN_ANSWER = rf"[^\w\n]*\n*[^\w\n]*(?:{_ANSWER})"
 _MARKERS = [  # of questions, strongest first
     _PLACE + _QUESTION,
@@ -81,13 +82,8 @@ _ASIDE = re.compile(  # a line on which the model turns to something else
 _Segment = namedtuple("_Segment", "kind number body raw apart")
 
 
-def parse_pairs(text: str) -> list[tuple[str, str]]:
-    """The complete pairs in a chat model's free text; an answer that was cut off counts."""
-    return parse_response(text)[0]
-
-
 def parse_response(text: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """The pairs in a chat model's free text, and what is left over.
+    """The complete pairs in a chat model's free text, and what is left over; an answer that was cut off counts.
 
     Returns:
         Pairs (question, answer) without labels, markup and line breaks; leftovers (raw text, reason), of a half pair
@@ -97,7 +93,7 @@ def parse_response(text: str) -> tuple[list[tuple[str, str]], list[tuple[str, st
     said = without_thoughts(text)
     found, rest = records.json_pairs(re.split(_END_OF_TURN, said)[0])
     found = found or records.table_pairs(re.sub(r"(?m)^[ \t]*```.*$", "", said))
-    fields = [(_field(question, question_label), _field(answer, answer_label)) for question, answer in found]
+    fields = [(_field(question, QUESTION_LABEL), _field(answer, ANSWER_LABEL)) for question, answer in found]
     pairs = [pair for pair in fields if all(pair)]
     leftovers = [(question, "question without answer") for question, answer in fields if question and not answer]
     leftovers += [(answer, "answer without question") for question, answer in fields if answer and not question]
@@ -118,10 +114,11 @@ def without_thoughts(text: str) -> str:
     return _THOUGHTS_END.sub("", _THOUGHTS.sub("", text[:LONGEST]))
 
 
-def _field(text: str, label_of) -> str:
+def _field(text: str, kind: str) -> str:
     """The text of a JSON field or a table's, on one line; only a label with a colon is one there."""
-    label = label_of(text)
-    text = _plain(_strip(label, text) if re.search(r"[:：][*_ ]*\Z", label) else text, "")
+    if re.search(r"[:：][*_ ]*\Z", label_of(text, kind)):
+        text = without_label(text, kind)
+    text = _plain(text, "")
     return "" if _PLACEHOLDER.match(text) else text
 
 
@@ -129,15 +126,11 @@ def _pairs_of(segments: list[_Segment]) -> tuple[list[tuple[str, str]], list[tup
     """Pairs and leftovers, as of a response."""
     pairs, leftovers = [], []
     full = [segment for segment in segments if not _PLACEHOLDER.match(segment.body)]
-    answers_first = _answers_first(full)
-    if answers_first is None:
+    ordered = _questions_first(full)
+    if ordered is None:
         return [], [_lone(segment) for segment in full]
-    if answers_first:
-        full = [
-            segment for answer, question in zip(full[::2], full[1::2], strict=True) for segment in (question, answer)
-        ]
-    runs = [list(run) for _, run in groupby(full, key=lambda segment: segment.kind)]
-    runs = [[], *runs] if full and full[0].kind == "answer" else runs
+    runs = [list(run) for _, run in groupby(ordered, key=lambda segment: segment.kind)]
+    runs = [[], *runs] if ordered and ordered[0].kind == "answer" else runs
     for questions, answers in zip_longest(runs[::2], runs[1::2], fillvalue=[]):
         matched = _match(questions, answers)
         pairs += [(question.body, answer.body) for question, answer in matched]
@@ -151,48 +144,39 @@ def _lone(segment: _Segment) -> tuple[str, str]:
     return segment.raw, f"{segment.kind} without {'answer' if segment.kind == 'question' else 'question'}"
 
 
-def _answers_first(segments: list[_Segment]) -> bool | None:
-    """Whether each answer belongs to the question behind it; None where the first answer and the last question suggest
-    it, and neither numbers nor the layout show it: to the one before would be another answer."""
+def _questions_first(segments: list[_Segment]) -> list[_Segment] | None:
+    """The segments, each question before its answer.
+
+    None where the first answer and the last question suggest that each answer belongs to the question behind it, and
+    neither numbers nor the layout show it: to the one before would be another answer.
+    """
     answers, questions = segments[::2], segments[1::2]
     if len(segments) % 2 or {s.kind for s in answers} != {"answer"} or {s.kind for s in questions} != {"question"}:
-        return False
-    if all(
-        answer.number and answer.number == question.number for answer, question in zip(answers, questions, strict=True)
-    ):
-        return True
+        return segments
+    pairs = list(zip(questions, answers, strict=True))
+    turned = [segment for pair in pairs for segment in pair]
+    if all(answer.number and answer.number == question.number for question, answer in pairs):
+        return turned
     before_answers, before_questions = {s.apart for s in answers[1:]}, {s.apart for s in questions}
     if len(answers) == 1 or (before_answers == {False} and before_questions == {True}):
-        return False
-    return True if before_answers == {True} and before_questions == {False} else None
+        return segments
+    return turned if before_answers == {True} and before_questions == {False} else None
 
 
-def strip_question_label(text: str) -> str:
-    """A question without the label or list number at its start ("Question 3: ", "Q1. ", "2) ")."""
-    return _strip(question_label(text), text)
+def label_of(text: str, kind: str) -> str:
+    """The label at the start of a question or an answer; "" where there is none.
 
-
-def strip_answer_label(text: str) -> str:
-    """An answer without the label at its start ("**Answer:** ", "(Answer) ", "a) "); a list "a) ... b) ..." stays."""
-    return _strip(answer_label(text), text)
-
-
-def question_label(text: str) -> str:
-    """The label or list number at the start of a question; "" where there is none."""
-    return _label_of(rf"{_PLACE}{_QUESTION}|{_MARKS}{_ITEM}", text)
-
-
-def answer_label(text: str) -> str:
-    """The label at the start of an answer; "" where there is none."""
-    return _label_of(_PLACE + _ANSWER, text)
-
-
-def _label_of(pattern: str, text: str) -> str:
-    match = None if _CHOICES.match(text) else re.match(pattern, text.strip(), _FLAGS)
+    Args:
+        kind: `QUESTION_LABEL` ("Question 3: ", "Q1. ", "2) ") or `ANSWER_LABEL` ("**Answer:** ", "(Answer) ", "a) "). A
+            list "a) ... b) ..." has none.
+    """
+    match = None if _CHOICES.match(text) else re.match(kind, text.strip(), _FLAGS)
     return match[0] if match else ""
 
 
-def _strip(label: str, text: str) -> str:
+def without_label(text: str, kind: str) -> str:
+    """A question or an answer without the label that `label_of` finds."""
+    label = label_of(text, kind)
     return _closed(text.strip()[len(label) :].strip(), label) if label else text.strip()
 
 
@@ -212,7 +196,7 @@ def _segments(text: str) -> list[_Segment]:
 
 
 def _markers(text: str) -> list[tuple[re.Match, str]]:
-    answers = list(re.finditer(_PLACE + _ANSWER, text, _FLAGS))
+    answers = list(re.finditer(ANSWER_LABEL, text, _FLAGS))
     ends = [match.start() for match in answers[1:]] + [len(text)]
     answers = [m for m, end in zip(answers, ends, strict=False) if not _CHOICES.match(text[m.start() : end])]
     starts, questions = {match.start() for match in answers}, []

@@ -14,18 +14,19 @@ from functools import cache
 from pathlib import Path
 
 import pandas as pd
+from tqdm import tqdm
 
 from llama_qna import UserError
 from llama_qna.pairs import writers
 from llama_qna.pairs.filters import REASONS, Duplicates, Filters
-from llama_qna.pairs.ledger import Ledger, entry_key
+from llama_qna.pairs.ledger import Ledger
 from llama_qna.pairs.own import read_qna_file
 from llama_qna.pairs.writers import Passage, Written
 from llama_qna.project import gold
 from llama_qna.project.code import code_hash
 from llama_qna.project.data import QNA_COLUMNS, read_chunks, read_qna
-from llama_qna.project.files import sha256
-from llama_qna.project.recipe import Endpoint, Generation
+from llama_qna.project.files import digest, sha256
+from llama_qna.project.recipe import Endpoint
 from llama_qna.project.stage import once
 from llama_qna.project.variant import Variant
 from llama_qna.text.tables import aligned
@@ -52,11 +53,8 @@ def generate(variant: Variant) -> pd.DataFrame:
     from llama_qna.models.base import knows_not, model_identity
 
     inputs = {"chunks.csv": sha256(variant.chunks / "chunks.csv")} | model_identity(recipe.base_model)
-    if variant.gold.is_file():
-        inputs["gold.csv"] = sha256(variant.gold)
-    if recipe.generation.qna_file:
-        path = variant.root / recipe.generation.qna_file
-        inputs[path.name] = sha256(path) if path.is_file() else "missing"
+    own = [variant.gold] + ([variant.root / recipe.generation.qna_file] if recipe.generation.qna_file else [])
+    inputs |= {path.name: sha256(path) for path in own if path.is_file()}
     if adapter := _reader_hash(variant):
         inputs["reader"] = adapter
     written_here = not recipe.generation.endpoint and not recipe.generation.qna_file
@@ -73,14 +71,12 @@ def generate(variant: Variant) -> pd.DataFrame:
 
 
 def _generate(variant: Variant, chunks: pd.DataFrame, folder: Path) -> dict:
-    recipe = variant.recipe.generation
-    rejected = pd.DataFrame(columns=[*QNA_COLUMNS, "reason", "score"])
-    cost = {}
+    recipe, columns = variant.recipe.generation, [*QNA_COLUMNS, "reason", "score"]
     if recipe.qna_file:
-        pairs = read_qna_file(variant.root / recipe.qna_file, chunks)
+        pairs, rejected, cost = read_qna_file(variant.root / recipe.qna_file, chunks), pd.DataFrame(columns=columns), {}
     else:
         pairs, rejected, cost = _model_pairs(variant, chunks)
-    written = pairs
+    written = len(pairs) + len(rejected)
     if recipe.reference_questions:
         references = reference_pairs(chunks[chunks.kind == "reference"])
         # pairs that this program wrote and a person gave back hold them already
@@ -88,11 +84,11 @@ def _generate(variant: Variant, chunks: pd.DataFrame, folder: Path) -> dict:
         there |= references.document.isin(pairs[pairs.recipe == "reference"].document)
         pairs = pd.concat([pairs, references[~there]], ignore_index=True)
     path = folder / "qna_rejected.csv"
-    rejected.reindex(columns=[*QNA_COLUMNS, "reason", "score"]).to_csv(path, index=False)
+    rejected.reindex(columns=columns).to_csv(path, index=False)
     reasons = Counter(rejected.reason.str.split(":").str[0])  # what was wrong with a response follows the colon
     found = {reason: reasons[reason] for reason in REASONS if reasons[reason]}
     if found:
-        print(funnel(found, written=len(written) + len(rejected)))
+        print(funnel(found, written))
     if pairs.empty:
         raise UserError(
             f"{variant.name}: not one usable question-answer pair came out of {len(rejected)} tries; "
@@ -129,17 +125,8 @@ def reference_pairs(references: pd.DataFrame) -> pd.DataFrame:
 
 
 def _row(question: str, answer: str, chunk, method: str, model: str, evidence: str = "") -> dict:
-    return {
-        "Question": question,
-        "Answer": answer,
-        "chunk_id": chunk.chunk_id,
-        "document": chunk.document,
-        "page": chunk.page,
-        "split": chunk.split,
-        "recipe": method,
-        "model": model,
-        "evidence": evidence,
-    }
+    place = chunk.chunk_id, chunk.document, chunk.page, chunk.split
+    return dict(zip(QNA_COLUMNS, (question, answer, *place, method, model, evidence), strict=True))
 
 
 def _model_pairs(variant: Variant, chunks: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
@@ -151,8 +138,9 @@ def _model_pairs(variant: Variant, chunks: pd.DataFrame) -> tuple[pd.DataFrame, 
     recipe = variant.recipe
     body = chunks[chunks.kind == "body"]
     passages = sorted(passages_of(body), key=lambda passage: (-len(passage.text), passage.chunk_id))
-    size = _group_size(recipe.generation)
-    judge, keys = Judge(variant, body), Keys(variant)
+    questions = 4 if recipe.generation.method == "reader" else 1  # about a passage, at least
+    size = max(1, recipe.generation.batch_size // questions)  # passages that are written about at once
+    judge, told = Judge(variant, body), _decides(variant)
     write = cache(lambda: writers.writer(variant))  # the model is loaded when it is first needed
     variant.run.mkdir(parents=True, exist_ok=True)
     tokens_in_all = 0
@@ -161,13 +149,19 @@ def _model_pairs(variant: Variant, chunks: pd.DataFrame) -> tuple[pd.DataFrame, 
             pairs, _ = judge.verdict()
             asked = set(pairs.chunk_id)
             waiting = [passage for passage in passages if passage.chunk_id not in asked]
-            with Progress(len(waiting), attempt) as progress:
+            new_tokens, started = 0, time.time()
+            with tqdm(total=len(waiting), desc=f"attempt {attempt}", unit="chunk") as bar:
                 for group in (waiting[n : n + size] for n in range(0, len(waiting), size)):
+                    keys = [digest({"passage": asdict(passage), "attempt": attempt} | told) for passage in group]
                     found, tokens = _write(write, keys, ledger, group, attempt, whole=not recipe.generation.endpoint)
                     for passage, result in zip(group, found, strict=True):
                         judge.add(passage.chunk_id, result)
                         tokens_in_all += result.tokens
-                    progress.update(len(group), *judge.counts, tokens)
+                    new_tokens += tokens
+                    speed = new_tokens / max(time.time() - started, 1e-9)
+                    counts = "{} accepted, {} rejected".format(*judge.counts)
+                    bar.set_postfix_str(f"{counts}, {speed:.0f} tokens/s", refresh=False)
+                    bar.update(len(group))
     return *judge.verdict(), {"tokens": tokens_in_all}
 
 
@@ -178,26 +172,20 @@ def passages_of(body: pd.DataFrame) -> list[Passage]:
     return [Passage(chunk_id, text, continues(text, previous)) for chunk_id, text, previous in rows]
 
 
-def _group_size(generation: Generation) -> int:
-    """Passages that are written about at once; the reader writes several questions about each."""
-    return max(1, generation.batch_size // (4 if generation.method == "reader" else 1))
-
-
-def _write(write, keys: Keys, ledger: Ledger, group: list[Passage], attempt: int, whole: bool) -> tuple[list, int]:
+def _write(write, keys: list[str], ledger: Ledger, group: list[Passage], attempt: int, whole: bool) -> tuple[list, int]:
     """What the model writes about a group of passages, the ledger's where it has that; and the tokens that are new.
 
     Args:
         whole: ask about all of a group or none: a model in this process, whose texts depend on their batch in the last
             bits.
     """
-    names = [keys.of(passage, attempt) for passage in group]
-    asked = [n for n, name in enumerate(names) if name not in ledger]
+    asked = [n for n, key in enumerate(keys) if key not in ledger]
     if asked and whole:
         asked = range(len(group))
     new = dict(zip(asked, write()([group[n] for n in asked], attempt), strict=True)) if asked else {}
     if new:
-        ledger.add([result.entry() | {"key": names[n]} for n, result in new.items() if result.final])
-    found = [new.get(n) or Written.of_entry(ledger.get(name)) for n, name in enumerate(names)]
+        ledger.add([asdict(result) | {"key": keys[n]} for n, result in new.items() if result.final])
+    found = [new.get(n) or Written.of_entry(ledger[key]) for n, key in enumerate(keys)]
     return found, sum(result.tokens for result in new.values())
 
 
@@ -262,13 +250,9 @@ class Judge:
                 kept += not reason
                 row = _row(candidate.question, candidate.answer, chunk, settings.method, model, candidate.evidence)
                 rows.append(row | {"reason": reason, "score": candidate.score, "problem": candidate.problem})
-        return self._tables(rows)
-
-    def _tables(self, rows: list[dict]) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Pairs and rejected ones in the order of the chunks."""
         table = pd.DataFrame(rows, columns=[*QNA_COLUMNS, "reason", "score", "problem"])
         table["reason"] = table.reason.where(table.problem == "", table.reason + ": " + table.problem)
-        order = {chunk_id: n for n, chunk_id in enumerate(self.body.chunk_id)}
+        order = {chunk_id: n for n, chunk_id in enumerate(self.body.chunk_id)}  # of the document again
         table = table.sort_values("chunk_id", key=lambda ids: ids.map(order), kind="stable")
         if "heldout" not in set(self.body.split):
             table["split"] = table.Question.map(_split_of)
@@ -288,8 +272,7 @@ def _best_first(judged: list[tuple]) -> list[tuple]:
         about = candidate.evidence or candidate.answer
         ranked.append((seen[about], candidate, reason))
         seen[about] += not reason
-    ranked.sort(key=lambda item: item[0])
-    return [(candidate, reason) for _, candidate, reason in ranked]
+    return [(candidate, reason) for _, candidate, reason in sorted(ranked, key=lambda item: item[0])]
 
 
 def _model_name(variant: Variant) -> str:
@@ -297,24 +280,20 @@ def _model_name(variant: Variant) -> str:
     return endpoint.model if endpoint else variant.recipe.base_model
 
 
-class Keys:
+def _decides(variant: Variant) -> dict:
     """What decides the model's words about a passage; the filters do not, nor does the way to reach a server."""
-
-    def __init__(self, variant: Variant):
-        recipe = variant.recipe
-        unsaid = dict.fromkeys(("attempts", "min_score", "qna_file", "reference_questions"), True)
-        told = recipe.generation.model_dump(exclude=unsaid | {"endpoint": set(Endpoint.model_fields) - {"model"}})
-        self.common = {
-            "seed": recipe.seed,
-            "model": _model_name(variant),
-            "quantization": recipe.quantization.model_dump() if recipe.generation.load_in_4bit else None,
-            "generation": told,
-            "code": code_hash("write"),
-            "reader": _reader_hash(variant),
-        }
-
-    def of(self, passage: Passage, attempt: int) -> str:
-        return entry_key(passage=asdict(passage), attempt=attempt, **self.common)
+    recipe = variant.recipe
+    unsaid = dict.fromkeys(("attempts", "min_score", "qna_file", "reference_questions"), True)
+    return {
+        "seed": recipe.seed,
+        "model": _model_name(variant),
+        "quantization": recipe.quantization.model_dump() if recipe.generation.load_in_4bit else None,
+        "generation": recipe.generation.model_dump(
+            exclude=unsaid | {"endpoint": set(Endpoint.model_fields) - {"model"}}
+        ),
+        "code": code_hash("write"),
+        "reader": _reader_hash(variant),
+    }
 
 
 def _reader_hash(variant: Variant) -> str:
@@ -322,24 +301,3 @@ def _reader_hash(variant: Variant) -> str:
     if variant.recipe.generation.method != "reader" or variant.recipe.generation.qna_file:
         return ""
     return sha256(writers.reader_for(variant).adapter / "adapter_model.safetensors")
-
-
-class Progress:
-    """The bar of the stage: passages done, pairs accepted and rejected so far, tokens a second, time left."""
-
-    def __init__(self, total: int, attempt: int):
-        from tqdm import tqdm
-
-        self.bar, self.tokens, self.started = tqdm(total=total, desc=f"attempt {attempt}", unit="chunk"), 0, time.time()
-
-    def update(self, passages: int, accepted: int, rejected: int, tokens: int) -> None:
-        self.tokens += tokens
-        speed = self.tokens / max(time.time() - self.started, 1e-9)
-        self.bar.set_postfix_str(f"{accepted} accepted, {rejected} rejected, {speed:.0f} tokens/s", refresh=False)
-        self.bar.update(passages)
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.bar.close()

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 from llama_qna import UserError
 from llama_qna.models import prompts
@@ -20,12 +19,10 @@ from llama_qna.project.recipe import EMBEDDED, Generation
 from llama_qna.project.variant import Reader, Variant
 from llama_qna.text.words import CITATION, content_words
 
-if TYPE_CHECKING:
-    from llama_qna.models.generate import Continuation
-
 _TEXTS = {"type": "object", "properties": {"question": {"type": "string"}, "answer": {"type": "string"}}}
 _PAIRS = {"pairs": {"type": "array", "items": _TEXTS | {"required": ["question", "answer"]}}}
 PAIRS_SCHEMA = {"type": "object", "properties": _PAIRS, "required": ["pairs"]}
+REFUSED = "refused by the server: "
 
 
 @dataclass
@@ -56,11 +53,9 @@ class Written:
     tokens: int = 0
     final: bool = True  # False: a server refused the request, which may pass another time
 
-    def entry(self) -> dict:
-        return {"candidates": [asdict(candidate) for candidate in self.candidates], "tokens": self.tokens}
-
     @classmethod
     def of_entry(cls, entry: dict) -> Written:
+        """What was kept of it in the ledger."""
         return cls([Candidate(**candidate) for candidate in entry["candidates"]], entry["tokens"])
 
 
@@ -104,7 +99,6 @@ def reader_for(variant: Variant) -> Reader:
 
 
 SPARE = 2  # sentences that are asked about beside as many as pairs are wanted: the filters take some
-SAMPLES = 1  # questions about a sentence that are drawn, beside the likeliest one
 QUOTE_TOKENS = 96  # of a quote and its answer
 
 
@@ -144,12 +138,27 @@ class Reading:
             for sentence, around, wider in evidence_of(passage.text, passage.continued, count)
         ]
 
-        # --- a question about each
-        written = self._questions(asked, greedy=attempt == 1)  # the likeliest question is the same at every attempt
-        best = self._best(asked, written, texts)
+        # --- a question about each: one that is drawn, and the likeliest, which is the same at every attempt
+        temperatures = [self.settings.temperature, 0.0] if attempt == 1 else [self.settings.temperature]
+        ids = [self.engine.ids(prompts.writing_messages(about.around, about.sentence)) for about in asked]
+        rows = [(n, place) for place in range(len(temperatures)) for n in range(len(asked))]
+        written = self.engine.generate(
+            [ids[n] for n, _ in rows],
+            [f"{asked[n].seed} {place}" for n, place in rows],
+            temperature=[temperatures[place] for _, place in rows],
+            watch=self.nothing,
+        )
+
+        # --- the best of each
+        different = {(n, text.text): (n, text) for (n, _), text in zip(rows, written, strict=True)}
+        ranked: list[list[tuple]] = [[] for _ in asked]
         tokens = Counter()
-        for n, text in written:
-            tokens[asked[n].index] += self.engine.count(text.text)
+        for n, (question, _, score, _) in different.values():
+            about = asked[n]
+            tokens[about.index] += self.engine.count(question)
+            rank = score + worth(question, about.sentence, texts[about.index])
+            ranked[n].append((rank, question, round(score, 3)))
+        best = [max(of_one)[1:] for of_one in ranked]
 
         # --- what the text around answers
         reading = [
@@ -163,27 +172,6 @@ class Reading:
             found[about.index].append(_read(question, about.sentence, text.text, score, text.watched))
             tokens[about.index] += self.engine.count(text.text)
         return [Written(candidates, tokens[index]) for index, candidates in enumerate(found)]
-
-    def _questions(self, asked: list[Asked], greedy: bool) -> list[tuple[int, Continuation]]:
-        """Different questions, each with the number of what it is about."""
-        ids = [self.engine.ids(prompts.writing_messages(about.around, about.sentence)) for about in asked]
-        temperatures = [self.settings.temperature] * SAMPLES + ([0.0] if greedy else [])
-        rows = [(n, place) for place in range(len(temperatures)) for n in range(len(asked))]
-        texts = self.engine.generate(
-            [ids[n] for n, _ in rows],
-            [f"{asked[n].seed} {place}" for n, place in rows],
-            temperature=[temperatures[place] for _, place in rows],
-            watch=self.nothing,
-        )
-        return list({(n, text.text): (n, text) for (n, _), text in zip(rows, texts, strict=True)}.values())
-
-    def _best(self, asked: list[Asked], written: list[tuple[int, Continuation]], texts: list[str]) -> list[tuple]:
-        """The best question about each sentence with its likelihood."""
-        ranked: list[list[tuple]] = [[] for _ in asked]
-        for n, (question, _, score, _) in written:
-            rank = score + worth(question, asked[n].sentence, texts[asked[n].index])
-            ranked[n].append((rank, question, round(score, 3)))
-        return [max(of_one)[1:] for of_one in ranked]
 
 
 def _read(question: str, sentence: str, text: str, score: float, doubt: float) -> Candidate:
@@ -204,41 +192,33 @@ class MultiPair:
         self.engine, self.settings = engine, settings
 
     def __call__(self, passages: list[Passage], attempt: int) -> list[Written]:
+        # --- several pairs about each passage
         seeds = [f"{attempt} {passage.chunk_id}" for passage in passages]
-        count = self.settings.pairs_per_chunk
-        requests = [prompts.pairs_messages(passage.text, count) for passage in passages]
-        texts = self.engine.texts(requests, seeds, schema=PAIRS_SCHEMA)
+        requests = [prompts.pairs_messages(passage.text, self.settings.pairs_per_chunk) for passage in passages]
         written = []
-        for text in texts:
+        for text in self.engine.texts(requests, seeds):
             pairs, leftovers = parser.parse_response(text.text)
             candidates = [Candidate(*pair) for pair in pairs]
             candidates += [Candidate(raw, "", problem=reason) for raw, reason in leftovers]
-            written.append(_refused(text) if text.error else Written(candidates, text.tokens))
-        return _checked(self.engine, passages, written, seeds)
+            if text.error:
+                candidates = [Candidate("", "", problem=REFUSED + text.error)]
+            written.append(Written(candidates, text.tokens, final=not text.error))
 
-
-def _refused(text) -> Written:
-    return Written([Candidate("", "", problem=f"refused by the server: {text.error}")], final=False)
-
-
-def _checked(engine, passages, written, seeds) -> list[Written]:
-    """Let the model answer every question once more, with the whole chunk before it."""
-    rows = [
-        (result, candidate, passage, seed)
-        for passage, result, seed in zip(passages, written, seeds, strict=True)
-        for candidate in result.candidates
-        if not candidate.problem
-    ]
-    texts = engine.texts(
-        [prompts.answer_messages(passage.text, candidate.question) for _, candidate, passage, _ in rows],
-        [f"{seed} {candidate.question}" for _, candidate, _, seed in rows],
-        stop=["\n"],
-    )
-    for (result, candidate, _, _), text in zip(rows, texts, strict=True):
-        candidate.check = parser.strip_answer_label(text.text)
-        if text.error:
-            candidate.problem, result.final = f"refused by the server: {text.error}", False
-    return written
+        # --- every question answered once more, with the whole chunk before it
+        rows = [
+            (result, candidate, passage, seed)
+            for passage, result, seed in zip(passages, written, seeds, strict=True)
+            for candidate in result.candidates
+            if not candidate.problem
+        ]
+        requests = [prompts.answer_messages(passage.text, candidate.question) for _, candidate, passage, _ in rows]
+        seeds = [f"{seed} {candidate.question}" for _, candidate, _, seed in rows]
+        texts = self.engine.texts(requests, seeds, one_line=True)
+        for (result, candidate, _, _), text in zip(rows, texts, strict=True):
+            candidate.check = parser.without_label(text.text, parser.ANSWER_LABEL)
+            if text.error:
+                candidate.problem, result.final = REFUSED + text.error, False
+        return written
 
 
 class LocalModel:
@@ -259,10 +239,11 @@ class LocalModel:
     def ids(self, messages: list[dict]) -> list[int]:
         return prompts.chat_ids(self.tokenizer, messages)
 
-    def generate(self, input_ids: list[list[int]], seeds: list[str], **options) -> list[Continuation]:
+    def generate(self, input_ids: list[list[int]], seeds: list[str], **options) -> list:
+        """The texts that continue some prompts, as `models.generate.continue_prompts` gives them."""
         from llama_qna.models.generate import continue_prompts
 
-        defaults = {"temperature": self.settings.temperature, "max_new_tokens": self.settings.max_new_tokens}
+        options = {"temperature": self.settings.temperature, "max_new_tokens": self.settings.max_new_tokens} | options
         return continue_prompts(
             self.model,
             self.tokenizer,
@@ -270,13 +251,13 @@ class LocalModel:
             seeds=[f"{self.seed} {seed}" for seed in seeds],
             batch_size=self.settings.batch_size,
             done=lambda count: None,
-            **(defaults | options),
+            **options,
         )
 
-    def texts(self, requests: list[list[dict]], seeds: list[str], stop: list[str] | None = None, schema=None) -> list:
+    def texts(self, requests: list[list[dict]], seeds: list[str], one_line: bool = False) -> list:
         from llama_qna.models.server import Completion
 
-        found = self.generate([self.ids(messages) for messages in requests], seeds, stop_at_newline=bool(stop))
+        found = self.generate([self.ids(messages) for messages in requests], seeds, stop_at_newline=one_line)
         return [Completion(index, text, tokens=self.count(text)) for index, (text, *_) in enumerate(found)]
 
     def count(self, text: str) -> int:
@@ -287,18 +268,21 @@ class Server:
     """An OpenAI-compatible server that has a model."""
 
     def __init__(self, settings: Generation, seed: int):
-        self.settings, self.seed = settings, seed
-        self.format, self.thinks = None, False
+        from llama_qna.models.server import AnswerFormat
 
-    def texts(self, requests: list[list[dict]], seeds: list[str], stop: list[str] | None = None, schema=None) -> list:
-        """What the model says to each request; with `stop`, its first line.
+        self.settings, self.seed = settings, seed
+        self.format, self.thinks = AnswerFormat(PAIRS_SCHEMA), False
+
+    def texts(self, requests: list[list[dict]], seeds: list[str], one_line: bool = False) -> list:
+        """What the model says to each request: pairs, as JSON where the server takes that, or one line.
 
         The thoughts of a reasoning model would be stopped at their first line: what says nothing is asked again without
-        `stop`, and where nothing did, all that follows too.
+        a stop, and where nothing did, all that follows too.
         """
-        if not stop:
-            return self._complete(requests, seeds, schema=schema)
-        texts = [_first_line(text) for text in self._complete(requests, seeds, stop=None if self.thinks else stop)]
+        if not one_line:
+            return self._complete(requests, seeds, answer_format=self.format)
+        found = self._complete(requests, seeds, stop=None if self.thinks else ["\n"])
+        texts = [_first_line(text) for text in found]
         silent = [n for n, text in enumerate(texts) if not text.text and not text.error]
         if silent and not self.thinks:
             self.thinks = len(silent) == len(texts)
@@ -307,18 +291,16 @@ class Server:
                 texts[n] = replace(_first_line(text), index=n, tokens=text.tokens + texts[n].tokens)
         return texts
 
-    def _complete(self, requests: list[list[dict]], seeds: list[str], stop=None, schema=None) -> list:
-        from llama_qna.models.server import AnswerFormat, complete_all
+    def _complete(self, requests: list[list[dict]], seeds: list[str], **options) -> list:
+        from llama_qna.models.server import complete_all
 
-        self.format = self.format or (AnswerFormat(schema) if schema else None)
         answers = complete_all(
             self.settings.endpoint,
             requests,
             max_tokens=self.settings.max_new_tokens,
             temperature=self.settings.temperature,
             seeds=[int(hashlib.sha256(f"{self.seed} {seed}".encode()).hexdigest()[:7], 16) for seed in seeds],
-            stop=stop,
-            answer_format=self.format if schema else None,
+            **options,
         )
         return sorted(answers, key=lambda answer: answer.index)
 

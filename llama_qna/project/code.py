@@ -6,7 +6,6 @@ A hash of it tells when a finished stage has to be done again. Comments and docs
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -56,19 +55,14 @@ def imports_of(module: str) -> list[str]:
 @cache
 def _imports(text: str) -> list[tuple[str, str]]:
     """The pairs (module, name) of `from module import name` in a text, where the module is one of ours."""
-    return list(_named(ast.parse(text)))
-
-
-def _named(tree: ast.AST) -> Iterator[tuple[str, str]]:
-    for node in ast.iter_child_nodes(tree):
+    found, waiting = [], [ast.parse(text)]
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "llama_qna":
-            yield from ((node.module, alias.name) for alias in node.names)
-        elif not _for_type_checkers(node):
-            yield from _named(node)
-
-
-def _for_type_checkers(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            found += [(node.module, alias.name) for alias in node.names]
+        elif not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            waiting += ast.iter_child_nodes(node)
+    return found
 
 
 @cache

@@ -25,9 +25,7 @@ def read_chunks(variant: Variant) -> pd.DataFrame:
     Raises:
         UserError: the stage has not run on this machine, or its file was damaged since.
     """
-    path = variant.chunks / "chunks.csv"
-    if not path.is_file():
-        raise UserError(f"no chunks yet for {variant.name}: run `llama-qna load {variant.name}` first")
+    path = _made(variant, "chunks", "load", variant.chunks / "chunks.csv")
     return read_table(path, f"chunks.csv of {variant.name}", CHUNK_COLUMNS, numbers=("page", "tokens"))
 
 
@@ -37,10 +35,13 @@ def read_metrics(variant: Variant) -> dict:
     Raises:
         UserError: there are none.
     """
-    path = variant.evaluation / "metrics.json"
+    return read_json(_made(variant, "metrics", "evaluate", variant.evaluation / "metrics.json"))
+
+
+def _made(variant: Variant, what: str, verb: str, path: Path) -> Path:
     if not path.is_file():
-        raise UserError(f"no metrics yet for {variant.name}: run `llama-qna evaluate {variant.name}` first")
-    return read_json(path)
+        raise UserError(f"no {what} yet for {variant.name}: run `llama-qna {verb} {variant.name}` first")
+    return path
 
 
 # `recipe` says what wrote a pair, and `evidence` the sentence of its chunk that it was written about, where it is known
@@ -53,9 +54,7 @@ def read_qna(variant: Variant) -> pd.DataFrame:
     Raises:
         UserError: the stage has not run on this machine, or its file was damaged since.
     """
-    path = variant.qna / "qna.csv"
-    if not path.is_file():
-        raise UserError(f"no questions yet for {variant.name}: run `llama-qna generate {variant.name}` first")
+    path = _made(variant, "questions", "generate", variant.qna / "qna.csv")
     table = read_table(path, f"qna.csv of {variant.name}", QNA_COLUMNS[:-1])
     table = table.reindex(columns=QNA_COLUMNS, fill_value="")  # files of earlier versions name no evidence
     pages = pd.to_numeric(table.page, errors="coerce")  # pairs of the user's own have none
@@ -115,13 +114,11 @@ def check_columns(table: pd.DataFrame, columns: list[str], shown: str) -> None:
 
 def check_fields(table: pd.DataFrame, shown: str) -> None:
     """Refuse a table with an endless field or a NUL byte."""
-    for name in table:
-        _check(table[name], f"{shown}, column {one_line(name)}")
-
-
-def _check(column: pd.Series, shown: str) -> None:
-    longest = int(column.str.len().max()) if len(column) else 0
-    if longest > LONGEST_FIELD:
-        raise UserError(f"{shown}: a field of {longest:,} characters; the longest that is read has {LONGEST_FIELD:,}")
-    if column.str.contains("\0", regex=False).any():
-        raise UserError(f"{shown}: there are NUL bytes; the file is damaged or no text")
+    for name, column in table.items():
+        where = f"{shown}, column {one_line(name)}"
+        longest = column.str.len().max()
+        if longest > LONGEST_FIELD:  # of no rows it is NaN
+            most = f"the longest that is read has {LONGEST_FIELD:,}"
+            raise UserError(f"{where}: a field of {longest:,} characters; {most}")
+        if column.str.contains("\0", regex=False).any():
+            raise UserError(f"{where}: there are NUL bytes; the file is damaged or no text")

@@ -59,7 +59,7 @@ def put_in_place(whole: Path, folder: Path) -> None:
         folder.rename(old)
     whole.rename(folder)
     _sync_one(folder.parent)
-    _remove(old)
+    mend(folder)
 
 
 def half_in_place(folder: Path) -> bool:
@@ -71,13 +71,9 @@ def mend(folder: Path) -> None:
     """Finish what a kill inside `put_in_place` left: the earlier folder comes back if no new one took its name."""
     old = _old(folder)
     if folder.exists():
-        _remove(old)
+        shutil.rmtree(old, ignore_errors=True)
     elif old.exists():
         old.rename(folder)
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _old(folder: Path) -> Path:
@@ -102,25 +98,18 @@ def locked(folder: Path, name: str, root: Path, lock: str = LOCK) -> Iterator[No
         holder = path.read_text().strip()
         by = f" (process {holder})" if holder else ""
         raise UserError(f"{name} is in use by another llama-qna{by}; wait for its end, or stop it") from None
-    outermost = held.lock_counter == 1
-    if outermost:
-        with suppress(OSError):  # a full disk; the lock holds all the same
-            path.write_text(str(os.getpid()))
+    with suppress(OSError):  # a full disk; the lock holds all the same
+        path.write_text(str(os.getpid()))
     try:
         yield
     finally:
-        if outermost:
+        if held.lock_counter == 1:
             path.unlink(missing_ok=True)
         held.release()
-        if outermost:
-            _remove_empty(folder, root)
-
-
-def _remove_empty(folder: Path, root: Path) -> None:
-    with suppress(OSError):  # not empty
-        while folder != root:
-            folder.rmdir()
-            folder = folder.parent
+        with suppress(OSError):  # not empty
+            while folder != root:
+                folder.rmdir()
+                folder = folder.parent
 
 
 @contextmanager
@@ -132,10 +121,8 @@ def said_when_full(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:
-        if not is_full(error):
+        if isinstance(error, UserError) or not is_full(error):
             raise
         raise UserError(
             f"the disk is full: {folder.name} could not be written to its end, and nothing there is taken as finished; "

@@ -79,13 +79,14 @@ def _questions_of(pairs: pd.DataFrame, chunks: pd.DataFrame, most: int) -> pd.Da
         row |= {"chunk_ids": holding(group, evidence)}
         if row["chunk_ids"]:
             rows.setdefault(" ".join(words_of(pair.Question)), row)
-    rows = _spread(list(rows.values()), most)
-    folds_of = _folds_of(rows)
-    rows = [
-        {"question_id": f"generated-{n:03}", "fold": fold} | row
-        for n, (row, fold) in enumerate(zip(rows, folds_of, strict=True), start=1)
-    ]
-    return pd.DataFrame(rows, columns=[*GOLD_COLUMNS, "page", "chunk_ids"])
+    table = pd.DataFrame(_spread(list(rows.values()), most), columns=[*GOLD_COLUMNS, "page", "chunk_ids"])
+    table["question_id"] = [f"generated-{n:03}" for n in range(1, len(table) + 1)]
+    # whole sections, about a third of them `dev`; of a single section, questions
+    several = len(table[["document", "section"]].drop_duplicates()) > 1
+    keys = table.document + " " + table.section if several else table.Question
+    drawn = sorted(set(keys), key=_drawn)
+    table["fold"] = keys.isin(drawn[: round(DEV_SHARE * len(drawn))]).map({True: "dev", False: "test"})
+    return table
 
 
 def _nearest(text: str, answer: str) -> str:
@@ -95,25 +96,15 @@ def _nearest(text: str, answer: str) -> str:
 def _spread(rows: list[dict], most: int) -> list[dict]:
     """Up to `most` rows in their order: those kept from training first, then of the sections and kinds least taken."""
     taken, sections, kinds = [], Counter(), Counter()
-    waiting = {number: (row["split"] != "heldout", _drawn(row["Question"])) for number, row in enumerate(rows)}
+    waiting = {n: (row["split"] != "heldout", _drawn(row["Question"])) for n, row in enumerate(rows)}
+    places = [(row["document"], row["section"]) for row in rows]
     while waiting and len(taken) < most:
-        seen = {n: (sections[rows[n]["document"], rows[n]["section"]], kinds[rows[n]["kind"]]) for n in waiting}
-        number = min(waiting, key=lambda n: (waiting[n][0], seen[n], waiting[n][1]))
-        del waiting[number]
-        taken.append(number)
-        sections[rows[number]["document"], rows[number]["section"]] += 1
-        kinds[rows[number]["kind"]] += 1
-    return [rows[number] for number in sorted(taken)]
-
-
-def _folds_of(rows: list[dict]) -> list[str]:
-    """The fold of each row: whole sections, about a third of them `dev`; of a single section, questions."""
-    keys = [f"{row['document']} {row['section']}" for row in rows]
-    if len(set(keys)) < 2:
-        keys = [row["Question"] for row in rows]
-    drawn = sorted(set(keys), key=_drawn)
-    dev = set(drawn[: round(DEV_SHARE * len(drawn))])
-    return ["dev" if key in dev else "test" for key in keys]
+        n = min(waiting, key=lambda n: (waiting[n][0], sections[places[n]], kinds[rows[n]["kind"]], waiting[n][1]))
+        del waiting[n]
+        taken.append(n)
+        sections[places[n]] += 1
+        kinds[rows[n]["kind"]] += 1
+    return [rows[n] for n in sorted(taken)]
 
 
 def _drawn(text: str) -> str:

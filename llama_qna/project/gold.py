@@ -27,7 +27,6 @@ NEAR_SHARE = 0.8  # Jaccard similarity of their sets of words that is too large;
 HEADER = 4096  # characters of the first line that are looked at: a damaged file may have no other
 SEPARATOR = " | "  # between the accepted variants of an answer
 GOLD = "gold"  # where a question is from; see also `project.generated`
-MARKS = {"yes": True, "no": False, "": False}  # in the column `checked`
 
 
 def read_gold(path: Path, chunks: pd.DataFrame) -> pd.DataFrame:
@@ -53,7 +52,7 @@ def read_gold(path: Path, chunks: pd.DataFrame) -> pd.DataFrame:
         if not _counts(row, where):
             continue
         group = sections.get((row.document, row.section))
-        ids = holding(group, row.evidence)
+        ids = [] if group is None else holding(group, row.evidence)
         problem = _problem(row, group, ids)
         first = seen.setdefault(" ".join(words_of(row.Question)), number)
         if not problem and first != number:
@@ -101,9 +100,9 @@ def _read_table(path: Path) -> pd.DataFrame:
 def _counts(row: pd.Series, where: str) -> bool:
     """Whether a row counts: it is marked, or its file has nothing to be marked."""
     mark = row.get("checked", "yes").strip().lower()
-    if mark not in MARKS:
+    if mark not in ("yes", "no", ""):
         raise UserError(f"{where}: checked is {row.checked!r}, and must be yes, no or empty")
-    return MARKS[mark]
+    return mark == "yes"
 
 
 def sections_of(chunks: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
@@ -112,10 +111,8 @@ def sections_of(chunks: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
     return dict(list(body.assign(plain=body.text.map(plain)).groupby(["document", "section"])))
 
 
-def holding(group: pd.DataFrame | None, evidence: str) -> list[str]:
+def holding(group: pd.DataFrame, evidence: str) -> list[str]:
     """The chunks of a section that hold the evidence."""
-    if group is None:
-        return []
     wanted = plain(evidence)
     return [chunk_id for chunk_id, text in zip(group.chunk_id, group.plain, strict=True) if wanted in text]
 
@@ -166,8 +163,7 @@ def folds(chunks: pd.DataFrame, seed: int = 42) -> dict[tuple[str, str], str]:
         titles = sorted(set(group.section))
         random.Random(f"{seed} {document} {split}").shuffle(titles)
         dev = max(1, round(DEV_SHARE * len(titles))) if len(titles) > 1 else 0
-        chosen |= {(document, title): "dev" for title in titles[:dev]}
-        chosen |= {(document, title): "test" for title in titles[dev:]}
+        chosen |= {(document, title): "dev" if n < dev else "test" for n, title in enumerate(titles)}
     return chosen
 
 

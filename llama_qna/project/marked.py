@@ -18,19 +18,15 @@ def write(page: Path, **texts: str) -> None:
     content = page.read_text(encoding="utf-8")
     for name, text in texts.items():
         before, _, after = _parts(content, page.name, name)
-        begin, end = _marks(name)
-        content = f"{before}{begin}{text.strip()}\n{end}{after}"
+        content = f"{before}{text.strip()}\n{after}"
     write_text(page, content)
 
 
 def _parts(content: str, page: str, name: str) -> tuple[str, str, str]:
-    begin, end = _marks(name)
+    """What stands before the text of that name, the text, and what stands after it, the two comments included."""
+    begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
     before, *rest = content.split(begin)
     if len(rest) != 1 or rest[0].count(end) != 1:
         raise UserError(f"{page} has no `{begin.strip()}` followed by `{end}`")
     inside, after = rest[0].split(end)
-    return before, inside, after
-
-
-def _marks(name: str) -> tuple[str, str]:
-    return f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
+    return before + begin, inside, end + after

@@ -95,19 +95,15 @@ def first(function: Callable):
     Raises:
         UserError: in the other processes, whatever the function raised in the first one.
     """
-    if count() == 1:
-        return function()
-    found = error = None
+    found = error = said = None
     if is_main():
         try:
             found = function()
         except Exception as raised:
-            error = raised
-    found, said = from_main((found, error and (str(error) or type(error).__name__)))
-    if error:
-        raise error
+            error, said = raised, str(raised) or type(raised).__name__
+    found, said = from_main((found, said))
     if said:
-        raise UserError(said)
+        raise error or UserError(said)
     return found
 
 

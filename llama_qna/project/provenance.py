@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -22,25 +24,20 @@ PACKAGES = (
 def versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "llama-qna": __version__}
     for package in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
 def git_state() -> dict | None:
     """Commit of the code, and whether the working tree differed from it; None outside a clone."""
 
-    def git(*words):
-        return subprocess.run(["git", *words], cwd=REPOSITORY, capture_output=True, text=True)
+    def git(*words: str) -> str:
+        return subprocess.check_output(["git", *words], cwd=REPOSITORY, stderr=subprocess.DEVNULL, text=True).strip()
 
     try:
-        head = git("rev-parse", "HEAD")
-        if head.returncode:
-            return None
-        return {"commit": head.stdout.strip(), "modified": bool(git("status", "--porcelain", "-uno").stdout.strip())}
-    except FileNotFoundError:
+        return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain", "-uno"))}
+    except (FileNotFoundError, subprocess.CalledProcessError):
         return None
 
 
@@ -55,11 +52,9 @@ def machine() -> dict:
     }
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
-        found["cpu"] = names[0] if names else found["cpu"]
-        found["bf16"] = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags]
+        facts = dict(re.findall(r"(?m)^(model name|flags)\s*: (.*)$", cpuinfo.read_text()))
+        found["cpu"] = facts.get("model name", found["cpu"])
+        found["bf16"] = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in facts.get("flags", "").split()]
     torch = sys.modules.get("torch")  # a stage that did not need torch need not load it to describe the machine
     if torch is not None and torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()

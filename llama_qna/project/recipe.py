@@ -89,13 +89,6 @@ class Generation(_Strict):
     # the repository
     qna_file: str | None = None
 
-    @field_validator("method", mode="before")
-    @classmethod
-    def _method_is_there(cls, value):
-        if value == "two_step":
-            raise ValueError("two_step is no more; take reader for the embedded model, and multi_pair for others")
-        return value
-
     @field_validator("qna_file")
     @classmethod
     def _qna_file_is_inside(cls, value: str | None):
@@ -144,7 +137,9 @@ class TrainingStage(_Strict):
     @property
     def rounds(self) -> int:
         """Of how many epochs the rows are that training is given: of one, unless epochs differ."""
-        return 1
+        # reading rows and passages, which some stages have, are drawn anew for each epoch
+        differ = getattr(self, "reading_rows", 0) or getattr(self, "passages", None)
+        return math.ceil(self.epochs) if differ else 1
 
     @property
     def passes(self) -> float:
@@ -155,10 +150,6 @@ class TrainingStage(_Strict):
 class Pretraining(TrainingStage):
     # rows of the reading set (data/reading) for each row of the stage's own: they hold a reader to its skill
     reading_rows: float = Field(0.0, ge=0)
-
-    @property
-    def rounds(self) -> int:
-        return math.ceil(self.epochs) if self.reading_rows else 1
 
 
 class Passages(_Strict):
@@ -179,10 +170,6 @@ class Passages(_Strict):
 
 class Finetuning(Pretraining):
     passages: Passages | None = None  # None: every row closed book
-
-    @property
-    def rounds(self) -> int:
-        return math.ceil(self.epochs) if self.passages or self.reading_rows else 1
 
 
 class Evaluation(_Strict):
@@ -306,21 +293,17 @@ class _Plain(yaml.SafeLoader):
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
-            raise yaml.composer.ComposerError(
-                problem=f"references such as *{event.anchor} are not read; write the value out",
-                problem_mark=event.start_mark,
-            )
+            problem = f"references such as *{event.anchor} are not read; write the value out"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(problem="a key must be a word", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"the key `{key.value}` stands twice", problem_mark=key.start_mark
-                )
+                raise yaml.MarkedYAMLError(problem=f"the key `{key.value}` stands twice", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 

@@ -15,20 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.project import processes
+from llama_qna.project import files, processes
 from llama_qna.project.code import code_hash
-from llama_qna.project.files import (
-    digest,
-    half_in_place,
-    locked,
-    mend,
-    put_in_place,
-    read_json,
-    said_when_full,
-    sha256,
-    sync,
-    write_json,
-)
 from llama_qna.project.provenance import git_state, machine, peak_memory_gb, versions
 from llama_qna.project.variant import Variant
 
@@ -67,20 +55,21 @@ def once(
     """
     if processes.count() > 1 and stage not in TOGETHER:
         raise UserError(ALONE.format(stage=stage))
-    key = digest({"stage": stage, "recipe": recipe, "inputs": inputs, "code": code_hash(stage)})
+    key = files.digest({"stage": stage, "recipe": recipe, "inputs": inputs, "code": code_hash(stage)})
     folder = variant.stage_folders[stage]
-    if done := processes.first(lambda: None if half_in_place(folder) else _done(variant, stage, key)):
+    if done := processes.first(lambda: _done(variant, stage, key)):
         return done
-    with processes.entered_by_first(locked(variant.run, variant.name, variant.root)):
-        processes.first(lambda: mend(folder))
+    with processes.entered_by_first(files.locked(variant.run, variant.name, variant.root)):
+        processes.first(lambda: files.mend(folder))
         if done := processes.first(lambda: _done(variant, stage, key)):
             return done
         return _do(variant, stage, key, {"recipe": recipe, "inputs": inputs}, work, resumes)
 
 
 def _done(variant: Variant, stage: str, key: str) -> dict | None:
-    record = valid_record(variant.stage_folders[stage], stage)
-    if not record or record["key"] != key:
+    folder = variant.stage_folders[stage]
+    record = valid_record(folder, stage)
+    if not record or record["key"] != key or files.half_in_place(folder):
         return None
     print(f"{stage}: done before ({record['seconds']:.0f} s, {record['finished']}), nothing has changed")
     return record | {"skipped": True}
@@ -89,7 +78,7 @@ def _done(variant: Variant, stage: str, key: str) -> dict | None:
 def _do(variant: Variant, stage: str, key: str, asked: dict, work, resumes: bool) -> dict:
     folder = variant.stage_folders[stage]
     partial = folder.with_name(folder.name + ".partial")
-    with said_when_full(partial):
+    with files.said_when_full(partial):
         processes.first(lambda: _begin(partial, key, resumes))
         started, clock = datetime.now(UTC), time.perf_counter()
         try:
@@ -117,16 +106,21 @@ def _do(variant: Variant, stage: str, key: str, asked: dict, work, resumes: bool
                 "versions": versions(),
                 "machine": machine() | ({"processes": count} if count > 1 else {}),
                 "code": code_hash(stage),
-                "outputs": {str(path.relative_to(partial)): sha256(path) for path in outputs},
+                "outputs": {str(path.relative_to(partial)): files.sha256(path) for path in outputs},
                 "key": key,
             }
-            write_json(partial / "run.json", content)
-            sync(partial)
+            files.write_json(partial / "run.json", content)
+            files.sync(partial)
             return content
 
         content = processes.first(record)
     processes.first(lambda: _finish(partial, folder))
     return content | {"skipped": False}
+
+
+def _finish(partial: Path, folder: Path) -> None:
+    files.put_in_place(partial, folder)
+    (folder / NOTE).unlink()
 
 
 @contextmanager
@@ -136,22 +130,17 @@ def amend(variant: Variant, stage: str) -> Iterator[Path]:
     After a kill in between the stage counts as not done.
     """
     folder = variant.stage_folders[stage]
-    with locked(variant.run, variant.name, variant.root), said_when_full(folder):
+    with files.locked(variant.run, variant.name, variant.root), files.said_when_full(folder):
         yield folder
-        record = read_json(folder / "run.json")
-        outputs = {name: sha256(folder / name) for name in record["outputs"]}
-        write_json(folder / "run.json", record | {"outputs": outputs})
-
-
-def _finish(partial: Path, folder: Path) -> None:
-    put_in_place(partial, folder)
-    (folder / NOTE).unlink()
+        record = files.read_json(folder / "run.json")
+        outputs = {name: files.sha256(folder / name) for name in record["outputs"]}
+        files.write_json(folder / "run.json", record | {"outputs": outputs})
 
 
 def _begin(partial: Path, key: str, resumes: bool) -> None:
     """Make the folder to write into; what is in it already stays if it was begun for the same key and can be used."""
-    several = processes.count() > 1
-    shared = several or "processes" in note(partial)
+    count = processes.count()
+    shared = count > 1 or "processes" in note(partial)
     if partial.exists() and not (resumes and not shared and key in _begun_for(partial)):
         if resumes and shared:
             print(f"{partial.name}: only one process goes on, with a run of its own; what is there is discarded")
@@ -160,7 +149,7 @@ def _begin(partial: Path, key: str, resumes: bool) -> None:
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
     if not note(partial):
-        write_json(partial / NOTE, {"key": key} | ({"processes": processes.count()} if several else {}))
+        files.write_json(partial / NOTE, {"key": key} | ({"processes": count} if count > 1 else {}))
 
 
 def _begun_for(partial: Path) -> set:
@@ -170,7 +159,7 @@ def _begun_for(partial: Path) -> set:
     found = set()
     for path in partial.glob("*/manifest.json"):
         try:
-            found.add(read_json(path)["key"])
+            found.add(files.read_json(path)["key"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return found
@@ -179,19 +168,19 @@ def _begun_for(partial: Path) -> set:
 def note(partial: Path) -> dict:
     """What an unfinished stage knows of itself: its `key`, and what its work has added with `add_to_note`."""
     try:
-        found = read_json(partial / NOTE)
+        found = files.read_json(partial / NOTE)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def add_to_note(partial: Path, **facts) -> None:
-    write_json(partial / NOTE, note(partial) | facts)
+    files.write_json(partial / NOTE, note(partial) | facts)
 
 
 def outputs_sha256(folder: Path) -> str:
     """The sha256 of all that a finished stage made; a stage done again with the same result keeps it."""
-    return digest(read_json(folder / "run.json")["outputs"])
+    return files.digest(files.read_json(folder / "run.json")["outputs"])
 
 
 def check_output(folder: Path, verb: str, name: str) -> None:
@@ -207,8 +196,7 @@ def check_output(folder: Path, verb: str, name: str) -> None:
     if path.is_file() and not record.exists():  # a person put it there, and nothing tells what it was
         return
     try:
-        digest = read_json(record)["outputs"][name]
-        whole = sha256(path) == digest
+        whole = files.sha256(path) == files.read_json(record)["outputs"][name]
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
     if not whole:
@@ -220,10 +208,8 @@ def check_output(folder: Path, verb: str, name: str) -> None:
 def valid_record(folder: Path, stage: str) -> dict | None:
     """The record of a finished stage whose every output is still what it was, made by the code as it is; or None."""
     try:
-        record = read_json(folder / "run.json")
-        if record["code"] != code_hash(stage):
-            return None
-        whole = all(sha256(folder / name) == digest for name, digest in record["outputs"].items())
+        record = files.read_json(folder / "run.json")
+        whole = all(files.sha256(folder / name) == digest for name, digest in record["outputs"].items())
+        return record if record["code"] == code_hash(stage) and whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return record if whole else None

@@ -9,14 +9,8 @@ from __future__ import annotations
 from llama_qna import UserError
 
 PASSAGES = "+passages"
-SYSTEMS = (
-    "reader",
-    "base",
-    "pretrained",
-    "finetuned",
-    f"base{PASSAGES}",
-    f"finetuned{PASSAGES}",
-)  # that people can ask
+# that people can ask
+SYSTEMS = ("reader", "base", "pretrained", "finetuned", f"base{PASSAGES}", f"finetuned{PASSAGES}")
 # no model stands behind these: what a score is worth is seen from what they get for it
 FREE = {
     "question": "the question itself",

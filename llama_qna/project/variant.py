@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import os
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from llama_qna import UserError
@@ -18,13 +17,14 @@ from llama_qna.project.recipe import ReaderRecipe, Recipe, read_recipe
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Variant:
-    """A recipe with its name and its place."""
+    """A recipe with its name and its place, and where all its files lie."""
 
     name: str
     root: Path
     recipe: Recipe
+    repeats_another: bool = False  # with its chunks and pairs, another seed, and a folder of its own for the rest
 
     @classmethod
     def load(cls, name: str) -> Variant:
@@ -45,69 +45,25 @@ class Variant:
             raise UserError(f"there is no variant {name!r} (no {name}/variant.yaml); {hint}")
         return cls(name, root, read_recipe(path))
 
-    @cached_property
-    def folder(self) -> Path:
-        """The committed folder: recipe and published results."""
-        return self.root / self.name
-
-    @cached_property
-    def run(self) -> Path:
-        """What this machine makes of the variant."""
-        return self.root / "runs" / self.name
-
-    @cached_property
-    def learns_to_read(self) -> bool:
-        """Whether fine-tuning shows passages, so that its model answers from them as a reader does."""
-        return self.recipe.finetuning.passages is not None
-
-    @cached_property
-    def pdfs(self) -> Path:
-        return self.root / "data" / "pdfs" / self.recipe.corpus
-
-    @cached_property
-    def gold(self) -> Path:
-        return self.root / "data" / self.recipe.corpus / "gold.csv"
-
-    @cached_property
-    def unanswerable(self) -> Path:
-        return self.gold.with_name("unanswerable.csv")
-
-    @cached_property
-    def chunks(self) -> Path:
-        return self.run / "chunks"
-
-    @cached_property
-    def qna(self) -> Path:
-        return self.run / "qna"
-
-    @cached_property
-    def pretraining(self) -> Path:
-        return self.run / self.recipe.pretraining.folder
-
-    @cached_property
-    def finetuning(self) -> Path:
-        return self.run / self.recipe.finetuning.folder
-
-    @cached_property
-    def finetuning_only(self) -> Path:
-        return self.run / f"{self.recipe.finetuning.folder}_only"
-
-    @cached_property
-    def repeats(self) -> Path:
-        return self.run / "repeats"
-
-    @cached_property
-    def evaluation(self) -> Path:
-        return self.run / "evaluation"
-
-    @cached_property
-    def figures(self) -> Path:
-        return self.run / "figs"
-
-    @cached_property
-    def stage_folders(self) -> dict[str, Path]:
-        """The stages in the order of the data, each with the folder that it writes."""
-        return {
+    def __post_init__(self):
+        recipe = self.recipe
+        self.folder = self.root / self.name  # committed: recipe and published results
+        self.pdfs = self.root / "data" / "pdfs" / recipe.corpus
+        self.gold = self.root / "data" / recipe.corpus / "gold.csv"
+        self.unanswerable = self.gold.with_name("unanswerable.csv")
+        # fine-tuning shows passages, so that its model answers from them as a reader does
+        self.learns_to_read = recipe.finetuning.passages is not None
+        run = self.root / "runs" / self.name  # what this machine makes of the variant
+        self.chunks = run / "chunks"
+        self.qna = run / "qna"
+        self.run = run / "seeds" / str(recipe.seed) if self.repeats_another else run
+        self.pretraining = self.run / recipe.pretraining.folder
+        self.finetuning = self.run / recipe.finetuning.folder
+        self.finetuning_only = self.run / f"{recipe.finetuning.folder}_only"
+        self.repeats = self.run / "repeats"
+        self.evaluation = self.run / "evaluation"
+        self.figures = self.run / "figs"
+        self.stage_folders = {  # the stages in the order of the data, each with the folder that it writes
             "load": self.chunks,
             "generate": self.qna,
             "pretrain": self.pretraining,
@@ -119,7 +75,7 @@ class Variant:
         }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reader:
     """A base model's skill of reading: a recipe, its place, and the adapter that it made, which is committed."""
 
@@ -139,26 +95,12 @@ class Reader:
             raise UserError(f"there is no reader {name!r} (no {name}/reader.yaml)")
         return cls(name, REPOSITORY, read_recipe(path, ReaderRecipe))
 
-    @cached_property
-    def folder(self) -> Path:
-        """The committed folder: recipe, adapter and what it was measured to do."""
-        return self.root / self.name
-
-    @cached_property
-    def adapter(self) -> Path:
-        return self.folder / "adapter"
-
-    @cached_property
-    def run(self) -> Path:
-        return root_in_use() / "runs" / self.name
-
-    @cached_property
-    def examples(self) -> Path:
-        return self.root / "data" / "reading"
-
-    @cached_property
-    def stage_folders(self) -> dict[str, Path]:
-        return {"read": self.run / self.recipe.finetuning.folder}
+    def __post_init__(self):
+        self.folder = self.root / self.name  # committed: recipe, adapter and what it was measured to do
+        self.adapter = self.folder / "adapter"
+        self.examples = self.root / "data" / "reading"
+        self.run = root_in_use() / "runs" / self.name
+        self.stage_folders = {"read": self.run / self.recipe.finetuning.folder}
 
 
 def root_in_use() -> Path:

@@ -88,22 +88,13 @@ def new_words_f1(answer: str, reference: str, question: str) -> float:
 
 def is_copied(answer: str, sentences: Iterable[str]) -> bool:
     """Whether an answer has at least 90% of the words of one of the sentences, in their order."""
-    said = tokens(answer)
-    counted = Counter(said)
-    for sentence in sentences:
-        words = tokens(sentence)
-        least = COPIED_SHARE * len(words)
-        if len(words) < SHORTEST_COPIED or len(said) < least or (counted & Counter(words)).total() < least:
-            continue
-        if _common_in_order(said, words) >= least:
-            return True
-    return False
+    return any(_has_most_of(tokens(answer), tokens(sentence)) for sentence in sentences)
 
 
 def stands_in(first: str, second: str) -> bool:
     """Whether one of two quotes has at least 90% of the words of the other, in their order."""
     shorter, longer = sorted((tokens(first), tokens(second)), key=len)
-    return len(shorter) >= SHORTEST_COPIED and _common_in_order(shorter, longer) >= COPIED_SHARE * len(shorter)
+    return _has_most_of(longer, shorter)
 
 
 def is_taken_from(answer: str, sentence: str) -> bool:
@@ -227,6 +218,13 @@ def _plain_refusal(text: str) -> str:
     plain = text.lower().replace("’", "'").replace("n't", " not")
     plain = re.sub(r"\bdoes\b", "do", re.sub(r"\bdocument\b", "documents", plain))
     return re.sub(r" (that|so|it|this)$", "", " ".join(tokens(plain)))
+
+
+def _has_most_of(said: tuple[str, ...], words: tuple[str, ...]) -> bool:
+    """Whether a text has at least 90% of the words of a sentence, in their order."""
+    least = COPIED_SHARE * len(words)
+    in_any_order = (Counter(said) & Counter(words)).total()  # tells most sentences apart, and is quick
+    return len(words) >= SHORTEST_COPIED and in_any_order >= least and _common_in_order(said, words) >= least
 
 
 def _common_in_order(first: tuple[str, ...], second: tuple[str, ...]) -> int:

@@ -48,15 +48,15 @@ def score(
     """
     accepted = [reference, *variants]
     language = language_of(f"{question} {reference}") or "en"
-    leading = {
+    return {
         "right": float(is_right(answer, accepted, question)),
         "new_words_f1": max(new_words_f1(answer, form, question) for form in accepted),
-    }
-    overlap = rouge(answer, reference, language=language) | {
+        **rouge(answer, reference, language=language),
         "exact_match": exact_match(answer, accepted, language),
         "f1": token_f1(answer, accepted, language),
+        "empty": float(is_empty(answer)),
+        "run_on": float(is_run_on(answer, ended)),
     }
-    return leading | overlap | {"empty": float(is_empty(answer)), "run_on": float(is_run_on(answer, ended))}
 
 
 def rouge(answer: str, reference: str, strip: bool = True, language: str = "") -> dict[str, float]:

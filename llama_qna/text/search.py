@@ -37,15 +37,16 @@ class Search:
 
         There are fewer than k, or none, where no more chunks share a word with the question.
         """
-        return [self._search(question, k) for question in questions]
+        best = []
+        for question in questions:
+            scores = zip(self.chunk_ids, self.scores(question).tolist(), strict=True)
+            found = [(chunk_id, score) for chunk_id, score in scores if score > 0]
+            best.append(sorted(found, key=lambda pair: -pair[1])[:k])
+        return best
 
     def scores(self, question: str) -> np.ndarray:
         """The score of every text, (N,)."""
         return self._index.scores(question)
-
-    def _search(self, question: str, k: int) -> list[tuple[str, float]]:
-        found = [pair for pair in zip(self.chunk_ids, self.scores(question).tolist(), strict=True) if pair[1] > 0]
-        return sorted(found, key=lambda pair: -pair[1])[:k]
 
 
 def recall_at_k(found: list[list[str]], wanted: list[set[str]]) -> float:

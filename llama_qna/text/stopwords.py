@@ -31,9 +31,11 @@ QUESTION_WORDS = {
     "tr": "kim ne zaman nerede nasıl neden hangi kaç",
     "uk": "хто що коли де як чому який яка яке які скільки і в у на з до за не та є був була було були це",
 }
-ENGLISH_NAMES = {
-    "da": "DANISH", "de": "GERMAN", "es": "SPANISH", "fr": "FRENCH", "it": "ITALIAN", "ko": "KOREAN", "nl": "DUTCH",
-    "no": "NORWEGIAN", "pt": "PORTUGUESE", "ru": "RUSSIAN", "sv": "SWEDISH", "tr": "TURKISH",
+# as the lists of `bm25s` and the stemmers of `nltk` call the languages; each has those of some
+NAMES = {
+    "ar": "arabic", "da": "danish", "de": "german", "es": "spanish", "fi": "finnish", "fr": "french", "hu": "hungarian",
+    "it": "italian", "ko": "korean", "nl": "dutch", "no": "norwegian", "pt": "portuguese", "ro": "romanian",
+    "ru": "russian", "sv": "swedish", "tr": "turkish",
 }  # fmt: skip
 # Characters that join or ask, in scripts that put no space between words: they part the others.
 PARTICLES = {
@@ -58,8 +60,8 @@ def stopwords(language: str) -> frozenset[str]:
     if language == "en":
         return STOPWORDS
     words = QUESTION_WORDS.get(language, "").split()
-    if language in ENGLISH_NAMES:
+    if language in NAMES:
         import bm25s.stopwords
 
-        words += getattr(bm25s.stopwords, f"STOPWORDS_{ENGLISH_NAMES[language]}")
+        words += getattr(bm25s.stopwords, f"STOPWORDS_{NAMES[language].upper()}", ())
     return frozenset(word.casefold() for word in words)

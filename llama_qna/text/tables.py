@@ -15,14 +15,11 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def aligned(rows: Sequence[Sequence[str]], right: bool = False) -> str:
     """Rows of words for a terminal; the first column is flush left, the others too unless `right`."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-
-    def line(row: Sequence[str]) -> str:
-        first, *others = zip(row, widths, strict=True)
-        cells = [cell.rjust(width) if right else cell.ljust(width) for cell, width in others]
-        return "  ".join([first[0].ljust(first[1]), *cells]).rstrip()
-
-    return "\n".join(map(line, rows))
+    columns = []
+    for n, column in enumerate(zip(*rows, strict=True)):
+        width = max(map(len, column))
+        columns.append([cell.rjust(width) if right and n else cell.ljust(width) for cell in column])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
 def delimiter_of(text: str, fits: Callable[[list[str]], bool]) -> str:

@@ -50,7 +50,9 @@ class Windows:
         self._standing = np.repeat(np.arange(len(texts), dtype=np.int32), lengths)[np.argsort(words, kind="stable")]
         self._begins = np.concatenate([[0], np.cumsum(np.bincount(words))])  # of each stem's sentences in `_standing`
         self._borders = [_borders(np.asarray(sections), width) for width in around]
-        self._norms = [_norm(_within(lengths, borders)) for borders in self._borders]
+        # what a count is compared with in each window, (N,): it grows with the window's length
+        sizes = [_within(lengths, borders) for borders in self._borders]
+        self._norms = [K1 * (1 - B + B * size / size.mean()) for size in sizes]
 
     def scores(self, question: str) -> np.ndarray:
         """How much each sentence and its neighbours have to do with a question: BM25 summed over the widths, (N,)."""
@@ -84,11 +86,6 @@ def _within(counts: np.ndarray, borders: tuple[np.ndarray, np.ndarray]) -> np.nd
     up_to = np.concatenate([[0], np.cumsum(counts)])
     first, behind = borders
     return up_to[behind] - up_to[first]
-
-
-def _norm(lengths: np.ndarray) -> np.ndarray:
-    """What a count is compared with in windows of these lengths, (N,): it grows with the length (BM25's k1 and b)."""
-    return K1 * (1 - B + B * lengths / lengths.mean())
 
 
 def stems(text: str, languages: tuple[str, ...]) -> Iterator[str]:

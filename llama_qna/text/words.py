@@ -13,8 +13,7 @@ from functools import cache
 from itertools import pairwise
 
 from llama_qna.text.language import HANGUL, UNSPACED, language_of
-from llama_qna.text.stopwords import PARTICLES, stopwords
-from llama_qna.text.stopwords import STOPWORDS as STOPWORDS  # the notebooks take it from here
+from llama_qna.text.stopwords import NAMES, PARTICLES, stopwords
 
 # Vowel marks, accents and joiners, which Python takes for no part of a word; whole blocks of India's scripts.
 MARK = (
@@ -31,11 +30,6 @@ NUMBER = re.compile(rf"(?<!{LETTER})(?:\d[\d.,]*\d|\d)(?!{LETTER})")
 CAPITALIZED = re.compile(r"(?<=[\w,;] )[^\W\d_a-z]\w+")
 # 10⁹ is not 109, nor is a formula's 𝐀 an article
 KEPT = re.compile("((?<=[0-9])[²³¹⁰-ⁿ¼-¾⅐-⅞]+|[\U0001d400-\U0001d7ff]+)")
-STEMMERS = {
-    "ar": "arabic", "da": "danish", "de": "german", "es": "spanish", "fi": "finnish", "fr": "french", "hu": "hungarian",
-    "it": "italian", "nl": "dutch", "no": "norwegian", "pt": "portuguese", "ro": "romanian", "ru": "russian",
-    "sv": "swedish",
-}  # fmt: skip
 CITATION = re.compile(r" ?\[\d[\d, –-]*\]")
 SPACED_STOPS, OTHER_STOPS = ".!?؟۔।॥։።", "。！？｡"  # what ends a sentence, before a space or not
 FULL_STOP = re.compile(rf"[{SPACED_STOPS};]\s+(?=\S)|[{OTHER_STOPS}][」』”’）)]*\s*(?=.)")
@@ -65,13 +59,12 @@ def similarity(first: str, second: str, language: str = "en") -> float:
 @cache
 def claims(text: str, language: str = "en") -> frozenset[str]:
     """Numbers, and names: words with a capital that do not begin a sentence; in German every noun has one."""
-    capitalized = CAPITALIZED.finditer(text) if language != "de" else ()
-    names = [match[0] for match in capitalized if match[0][0].isupper() and _goes_on(text[match.start() - 2])]
-    return content_words(" ".join(names + NUMBER.findall(text)), language)
-
-
-def _goes_on(character: str) -> bool:
-    return character.islower() or character in ",;"
+    found = NUMBER.findall(text)
+    for match in CAPITALIZED.finditer(text) if language != "de" else ():
+        before = text[match.start() - 2]
+        if match[0][0].isupper() and (before.islower() or before in ",;"):
+            found.append(match[0])
+    return content_words(" ".join(found), language)
 
 
 @cache
@@ -106,7 +99,8 @@ def _stemmer(language: str):
 
     if language == "en":
         return PorterStemmer()
-    return SnowballStemmer(STEMMERS[language]) if language in STEMMERS else None
+    name = NAMES.get(language)
+    return SnowballStemmer(name) if name in SnowballStemmer.languages else None
 
 
 def sentences_of(text: str) -> list[str]:
@@ -150,8 +144,3 @@ def dictionary(language: str) -> dict[str, int]:
     if language not in SpellChecker.languages():
         return {}
     return SpellChecker(language=language).word_frequency.dictionary
-
-
-def english() -> dict[str, int]:
-    """The words of English with their frequencies."""
-    return dictionary("en")

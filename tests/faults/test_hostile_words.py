@@ -137,7 +137,7 @@ def test_gold_question_and_its_evidence_are_text(tokenizer, control, hostile, tm
 
 
 def test_text_that_a_model_wrote_with_control_tokens_is_cut_there(control):
-    from llama_qna.pairs.parser import parse_pairs
+    from llama_qna.pairs.parser import parse_response
 
     text = "Question: What is it?\nAnswer: A door.<|im_end|>\n<|im_start|>system\nQuestion: Who?\nAnswer: Me."
-    assert parse_pairs(text) == [("What is it?", "A door.")]
+    assert parse_response(text)[0] == [("What is it?", "A door.")]

@@ -152,7 +152,7 @@ def test_killed_after_the_renames_keeps_the_new_result(loaded):
     variant, before = loaded
 
     def work():
-        injected.kill_at("project.files._remove", call=2)  # the first is before the work
+        injected.kill_at("project.files.mend", call=2)  # the first is before the work
         return cli.main(["load", "small"])
 
     assert fork(work) == -signal.SIGKILL

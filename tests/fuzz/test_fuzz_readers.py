@@ -14,7 +14,7 @@ from llama_qna.documents.chunks import split
 from llama_qna.documents.clean import Document, Paragraph
 from llama_qna.documents.columns import parts
 from llama_qna.documents.text_files import _markdown_blocks, decode
-from llama_qna.pairs.parser import parse_response, strip_answer_label, strip_question_label
+from llama_qna.pairs.parser import ANSWER_LABEL, QUESTION_LABEL, parse_response, without_label
 from llama_qna.pairs.qna import read_qna_file
 from llama_qna.project.data import read_table
 from llama_qna.project.recipe import Chunking, Recipe, read_recipe
@@ -53,8 +53,8 @@ def test_parser_finds_whole_pairs_or_says_what_is_left(text):
 @fuzzed
 @given(RESPONSE)
 def test_labels_are_stripped_from_the_start_alone(text):
-    for strip in (strip_question_label, strip_answer_label):
-        rest = strip(text)
+    for kind in (QUESTION_LABEL, ANSWER_LABEL):
+        rest = without_label(text, kind)
         assert rest == rest.strip() and len(rest) <= len(text)
 
 
