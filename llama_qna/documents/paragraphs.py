@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 
@@ -24,11 +23,6 @@ class Paragraph:
     page: int  # where it begins, counted from 1
     section: str
     pages: tuple[tuple[int, int], ...] = ()  # (offset in the text, page) for every page; empty: all on `page`
-
-    def page_at(self, offset: int) -> int:
-        """The page of the character at an offset in the text."""
-        place = bisect_right(self.pages, offset, key=lambda start: start[0])
-        return self.pages[place - 1][1] if place else self.page
 
 
 @dataclass

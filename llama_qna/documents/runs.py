@@ -57,10 +57,6 @@ class Run:
     turn: int | None = 0  # quarter turns against the page's text; None: slanted
     order: float = 0  # place in the file
 
-    @property
-    def middle(self) -> float:
-        return self.base + 0.25 * self.size
-
 
 @dataclass
 class Page:
