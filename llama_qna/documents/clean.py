@@ -58,7 +58,7 @@ class Document:
 def lines_of_pages(pages: list[Page], repairs: Counter, outline: dict[str, int | None]) -> list[list[Line]]:
     """The lines of every page in the order of reading, without what stands beside the text."""
     size = body_size(pages)
-    asides = drop_page_furniture(pages, repairs, outline)
+    asides = drop_page_furniture(pages, size, repairs, outline)
     upright = 2 * sum(page.turned for page in pages) < len(pages)
     return [
         list(_lines_of_page(page, number, size, upright, aside))
