@@ -33,7 +33,7 @@ class Block:
     """Lines of one page that belong together."""
 
     lines: list[Line]
-    kind: str = "body"  # body, heading, note, front
+    kind: str = "body"  # body, heading, note
     gap: float = 0.0  # white above it, in lines of the body; infinite at the top of a part
 
     @property

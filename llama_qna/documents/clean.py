@@ -114,11 +114,7 @@ def clean(name: str, pages: list[Page], outline: dict[str, int | None]) -> Docum
     for block in split_run_in(blocks):
         flow.add(block)
     flow.close()
-    report = {
-        "sections": len({paragraph.section for paragraph in flow.paragraphs}),
-        "reference_entries": len(flow.references),
-        "repairs": dict(sorted(repairs.items())),
-    }
+    report = {"repairs": dict(sorted(repairs.items()))}
     return Document(name, len(pages), flow.paragraphs, flow.references, report, flow.headings)
 
 

@@ -43,6 +43,8 @@ def extract(path: Path, extractor: str) -> Document:
         "file": printable(path.name),
         "pages": len(pages),
         "characters": (characters := sum(map(len, pages))),
+        "sections": len({paragraph.section for paragraph in document.paragraphs}),
+        "reference_entries": len(document.references),
         "characters_per_page": round(characters / len(pages)),
         "needs_ocr": [n for n, page in enumerate(pages, start=1) if is_pdf and needs_ocr(page)],
     }

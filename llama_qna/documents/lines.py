@@ -96,8 +96,6 @@ def _rows(runs: list[Run]) -> list[list[Run]]:
                     row.remove(run)
                     rows[m].append(run)
                     break
-            if not row:
-                break
     return [row for row in rows if row]
 
 
@@ -195,8 +193,6 @@ def _joined(row: list[Run]) -> tuple[str, int]:
 
 def _parted(last: Run, run: Run, wide: float | None) -> bool:
     """Whether a space stands between two runs; PDFium's own ones are at their edges, inside their boxes or not."""
-    if run.text.startswith("\x02"):
-        return False
     gap = (run.left - last.right) / run.size
     if last.text.strip() in BULLETS:
         return gap > 0
