@@ -447,7 +447,6 @@ def test_references_are_parsed_in_every_style(form):
     lines = [form.format(n) + broken(entry) for n, entry in enumerate(PLAIN, start=1)]
     document = cleaned("1 Fog\nThe text ends here.\nReferences\n" + "\n".join(lines))
     assert document.references == [(n, entry, 1) for n, entry in enumerate(PLAIN, start=1)]
-    assert document.report["reference_entries"] == 3
     assert [paragraph.text for paragraph in document.paragraphs] == ["The text ends here."]
 
 
@@ -557,6 +556,7 @@ def test_reference_list_of_a_typeset_paper(typeset, extractor):
         extractor,
     )
     assert [entry for _, entry, _ in document.references] == PLAIN
+    assert document.report["reference_entries"] == len(PLAIN)
     assert document.paragraphs[-1].section == "Appendix"
 
 

@@ -71,7 +71,7 @@ def look_of(pages: list[list[Line]]) -> Look:
     for (size, *_), count in looks.items():
         sizes[size] += count
     size = sizes.most_common(1)[0][0]
-    (_, face, bold, italic), _ = max(((k, v) for k, v in looks.items() if k[0] == size), key=lambda item: item[1])
+    _, face, bold, italic = max((look for look in looks if look[0] == size), key=looks.get)
     for lines in pages:
         for one, after in pairwise(lines):
             if one.part == after.part and abs(one.size - size) < 0.1 > abs(after.size - size) and one.base > after.base:

@@ -17,7 +17,6 @@ from llama_qna.documents.paragraphs import Flow, Paragraph, marks_of, split_run_
 from llama_qna.documents.runs import Page
 from llama_qna.documents.sections import mark_headings, title_by_words
 
-__all__ = ["HYPHEN", "Document", "Paragraph", "clean", "clean_line"]
 LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "ft", "ﬆ": "st"}
 LIGATURE = re.compile("[ﬀ-ﬆ]")
 FORMULA_LETTER = re.compile("[\U0001d400-\U0001d7ff\u210e\u2112]")

@@ -19,6 +19,7 @@ PAGE_NUMBER = re.compile(
     re.IGNORECASE,
 )
 SENTENCE = re.compile(r"\S+(?:\s+\S+){2,}[.!?]|(?:figure|fig\.|table|algorithm|equation)\s.*", re.IGNORECASE)
+NUMBER_AT = {"start": re.compile(r"^\d{1,4}(?!\S)"), "end": re.compile(r"(?<!\S)\d{1,4}$")}  # of a row
 LETTERS = re.compile(r"[^\W\d_]")
 
 
@@ -218,8 +219,9 @@ def _repeated(edges: list[list[_Row]], size: float) -> set[_Row]:
                 found["words", form].append((n, row))
             first = row.runs[0]
             if first.size > 0.9 * row.size and first.low - first.base < 0.2 * first.size:  # else the mark of a note
-                for place, number in _numbers(text):
-                    found["count", place, number - n].append((n, row))
+                for place, pattern in NUMBER_AT.items():
+                    if match := pattern.search(text):
+                        found["count", place, int(match.group()) - n].append((n, row))
     known = set()
     for key, places in found.items():
         for n, row in places:
@@ -229,12 +231,6 @@ def _repeated(edges: list[list[_Row]], size: float) -> set[_Row]:
             if others and (key[0] != "count" or len(row.text) < 90):
                 known.add(row)
     return known
-
-
-def _numbers(text: str) -> list[tuple[str, int]]:
-    """The numbers at the start and at the end of a row, where a page number stands."""
-    first, last = re.match(r"\d{1,4}(?!\S)", text), re.search(r"(?<!\S)\d{1,4}$", text)
-    return [(place, int(match.group())) for place, match in (("first", first), ("last", last)) if match]
 
 
 def _form(text: str) -> str:
