@@ -36,25 +36,25 @@ def fetch(number: str, folder: Path) -> Path:
     import arxiv
     import requests
 
+    by_hand = f"download {number} by hand into {'/'.join(folder.parts[-3:])}/"
+    session, server = _session(), os.environ.get("LLAMA_QNA_ARXIV", "").rstrip("/")
     try:
-        session = _session()
-        paper = _find(number, session)
-        content = _download(number, paper, session)
+        paper = _find(number, session, server)
+        if paper.pdf_url is None:
+            raise UserError(f"arXiv has no PDF of {number}: the paper may be withdrawn")
+        answer = session.get(server + urlsplit(paper.pdf_url).path if server else paper.pdf_url)
+        answer.raise_for_status()
     except (arxiv.HTTPError, requests.HTTPError) as error:
         status = error.status if isinstance(error, arxiv.HTTPError) else error.response.status_code
-        raise UserError(f"arXiv answered {status}: try again in some minutes, or {_by_hand(number, folder)}") from None
+        raise UserError(f"arXiv answered {status}: try again in some minutes, or {by_hand}") from None
     except (arxiv.ArxivError, requests.RequestException) as error:
-        raise UserError(
-            f"arXiv cannot be reached ({type(error).__name__}): check the network, or {_by_hand(number, folder)}"
-        ) from None
-    if b"%PDF-" not in content[:1024]:
-        raise UserError(
-            f"arXiv sent no PDF for {number}, as it does when it is busy: try again in some minutes, or "
-            + _by_hand(number, folder)
-        )
+        raise UserError(f"arXiv cannot be reached ({type(error).__name__}): check the network, or {by_hand}") from None
+    if b"%PDF-" not in answer.content[:1024]:
+        busy = "as it does when it is busy: try again in some minutes"
+        raise UserError(f"arXiv sent no PDF for {number}, {busy}, or {by_hand}")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path.with_suffix(".json"), _facts(paper))
-    write_bytes(path, content)
+    write_bytes(path, answer.content)
     return path
 
 
@@ -84,14 +84,14 @@ def _session():
     return session
 
 
-def _find(number: str, session):
+def _find(number: str, session, server: str):
     """What the API says of a paper, as an `arxiv.Result`."""
     import arxiv
 
     client = arxiv.Client(page_size=1, num_retries=0)  # the session retries
     client._session = session  # arxiv 4.0.2 has no public way to set a time-out
-    if base := _base():
-        client.query_url_format = f"{base}/api/query?{{}}"
+    if server:
+        client.query_url_format = f"{server}/api/query?{{}}"
     try:
         paper = next(client.results(arxiv.Search(id_list=[number], max_results=1)), None)
     except arxiv.HTTPError as error:
@@ -101,18 +101,6 @@ def _find(number: str, session):
     if paper is None or not NUMBER.fullmatch(paper.get_short_id()):  # the API tells some errors as an entry
         raise UserError(f"arXiv has no paper {number}")
     return paper
-
-
-def _download(number: str, paper, session) -> bytes:
-    if paper.pdf_url is None:
-        raise UserError(f"arXiv has no PDF of {number}: the paper may be withdrawn")
-    answer = session.get(_base() + urlsplit(paper.pdf_url).path if _base() else paper.pdf_url)
-    answer.raise_for_status()
-    return answer.content
-
-
-def _base() -> str:
-    return os.environ.get("LLAMA_QNA_ARXIV", "").rstrip("/")
 
 
 def _facts(paper) -> dict:
@@ -126,7 +114,3 @@ def _facts(paper) -> dict:
     }
     licences = [link.href for link in paper.links if link.rel == "license"]  # RFC 4946; arXiv does not always say
     return facts | ({"license": licences[0]} if licences else {})
-
-
-def _by_hand(number: str, folder: Path) -> str:
-    return f"download {number} by hand into {'/'.join(folder.parts[-3:])}/"

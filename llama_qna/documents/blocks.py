@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 from llama_qna.documents.lines import CJK, LEVEL, RAISED, Line
@@ -33,9 +33,8 @@ class Block:
     """Lines of one page that belong together."""
 
     lines: list[Line]
-    kind: str = "body"  # body, heading, note, front
+    kind: str = "body"  # body, heading, note
     gap: float = 0.0  # white above it, in lines of the body; infinite at the top of a part
-    starts: bool = field(default=False)  # first of its part
 
     @property
     def first(self) -> Line:
@@ -72,7 +71,7 @@ def look_of(pages: list[list[Line]]) -> Look:
     for (size, *_), count in looks.items():
         sizes[size] += count
     size = sizes.most_common(1)[0][0]
-    (_, face, bold, italic), _ = max(((k, v) for k, v in looks.items() if k[0] == size), key=lambda item: item[1])
+    _, face, bold, italic = max((look for look in looks if look[0] == size), key=looks.get)
     for lines in pages:
         for one, after in pairwise(lines):
             if one.part == after.part and abs(one.size - size) < 0.1 > abs(after.size - size) and one.base > after.base:
@@ -95,7 +94,7 @@ def blocks_of(lines: list[Line], look: Look, is_title: Callable[[str], bool]) ->
             gap = (before.base - line.base) / (look.leading * max(before.size, line.size) / look.size)
         titled = is_title(line.plain) or (before is not None and is_title(before.plain))
         if before is None or titled or _parts(blocks[-1], line, gap, look, _edge(lines, n)):
-            blocks.append(Block([line], gap=gap, starts=gap == float("inf")))
+            blocks.append(Block([line], gap=gap))
         else:
             blocks[-1].lines.append(line)
     return blocks
@@ -113,10 +112,8 @@ def _parts(block: Block, line: Line, gap: float, look: Look, edge: float) -> boo
     before = block.last
     if before.part != line.part or before.table or line.table or NOTE_START.match(line.text):
         return True
-    if (
-        abs(line.most - before.most) > SAME_SIZE * before.most
-        and abs(line.size - before.size) > SAME_SIZE * before.size
-    ):
+    resized = abs(line.size - before.size) > SAME_SIZE * before.size
+    if resized and abs(line.most - before.most) > SAME_SIZE * before.most:
         return True
     if line.bold != before.bold or line.ruled != before.ruled or gap > 1.3 or gap < -0.5:
         return True

@@ -17,7 +17,6 @@ from llama_qna.documents.paragraphs import Flow, Paragraph, marks_of, split_run_
 from llama_qna.documents.runs import Page
 from llama_qna.documents.sections import mark_headings, title_by_words
 
-__all__ = ["HYPHEN", "Document", "Paragraph", "clean", "clean_line"]
 LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "ft", "ﬆ": "st"}
 LIGATURE = re.compile("[ﬀ-ﬆ]")
 FORMULA_LETTER = re.compile("[\U0001d400-\U0001d7ff\u210e\u2112]")
@@ -58,7 +57,7 @@ class Document:
 def lines_of_pages(pages: list[Page], repairs: Counter, outline: dict[str, int | None]) -> list[list[Line]]:
     """The lines of every page in the order of reading, without what stands beside the text."""
     size = body_size(pages)
-    asides = drop_page_furniture(pages, repairs, outline)
+    asides = drop_page_furniture(pages, size, repairs, outline)
     upright = 2 * sum(page.turned for page in pages) < len(pages)
     return [
         list(_lines_of_page(page, number, size, upright, aside))
@@ -114,11 +113,7 @@ def clean(name: str, pages: list[Page], outline: dict[str, int | None]) -> Docum
     for block in split_run_in(blocks):
         flow.add(block)
     flow.close()
-    report = {
-        "sections": len({paragraph.section for paragraph in flow.paragraphs}),
-        "reference_entries": len(flow.references),
-        "repairs": dict(sorted(repairs.items())),
-    }
+    report = {"repairs": dict(sorted(repairs.items()))}
     return Document(name, len(pages), flow.paragraphs, flow.references, report, flow.headings)
 
 

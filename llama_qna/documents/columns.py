@@ -7,8 +7,10 @@ on over several rows). Tables have gutters too: their rows are short, and they a
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from statistics import median
 
@@ -16,6 +18,7 @@ from llama_qna.documents.runs import Run, by_base
 
 BAND = 2.0  # points; the height of the slices in which white is looked for
 GUTTER = 0.7  # of the size of the text; a space between words is narrower
+SAME_LINE = 0.4  # of a run's size
 DEEPEST = 4
 FULL = 0.62  # of a column's width is filled by its lines on average, where it is text
 MARK = 3.2  # em; what is narrower is a bullet or a number before a list item
@@ -50,10 +53,8 @@ def parts(runs: list[Run], depth: int = 0) -> Iterator[Part]:
     gutter = _least_gutter(runs, size)
     bands, top = _bands(runs, size)
     groups = _groups(bands, gutter)
-    waiting: list[Run] = []
-    below: list[Run] = []  # a table, with columns under it that share its gutter
-    for n, (group, own) in enumerate(zip(groups, _runs_of(groups, runs, top), strict=True)):
-        own, below = below + own, []
+    waiting: list[Run] = []  # text that may go on in the next group
+    for group, own in zip(groups, _runs_of(groups, runs, top), strict=True):
         columns = _columns(group, own, gutter) if group.split else []
         kind = _kind(columns, size, gutter)
         if kind == "text":
@@ -61,31 +62,24 @@ def parts(runs: list[Run], depth: int = 0) -> Iterator[Part]:
             continue
         if kind == "table":
             before, table, after = _trimmed(own, size, gutter)
-            if waiting or before:
-                yield Part(waiting + before)
-            yield Part(table, table=True)
-            waiting = []
-            if n + 1 < len(groups) and groups[n + 1].split:
-                below = after
-            else:
-                waiting = after
-            continue
-        if waiting:
-            yield Part(waiting)
-            waiting = []
-        if kind == "columns":
+            columns = []
+        else:
+            before, after = [], []
             table, columns = _table_above(own, columns, size, gutter)
-            if table:
-                yield Part(table, table=True)
-            for column in columns:
-                yield from parts(column, depth + 1)
+        if waiting or before:
+            yield Part(waiting + before)
+        if table:
+            yield Part(table, table=True)
+        for column in columns:
+            yield from parts(column, depth + 1)
+        waiting = after
     if waiting:
         yield Part(waiting)
 
 
 def _least_gutter(runs: list[Run], size: float) -> int:
     """How wide a gutter is at least, in points: where words are runs of their own, wider than most spaces."""
-    rows = [sorted(row, key=lambda run: run.left) for row in _by_base(runs)]
+    rows = [sorted(row, key=lambda run: run.left) for row in by_base(runs, SAME_LINE)]
     gaps = sorted(after.left - one.right for row in rows for one, after in pairwise(row) if after.left > one.right)
     letters = sum(len(run.text.strip()) for run in runs) < 2 * len(runs)
     words = gaps[int((0.95 if letters else 0.8) * len(gaps))] if len(gaps) > 4 * len(rows) else 0
@@ -116,17 +110,17 @@ def _groups(bands: list[int], gutter: int) -> list[_Group]:
         if not band:
             continue
         here = groups[-1] if groups else None
-        # what shares a gutter by chance with a few lines far above it does not belong to them
-        new = here and here.split and n - here.last > 3 * gutter / BAND and here.sides < 4 * gutter / BAND
-        if here and here.split and not new:
-            free, used = here.free & ~band, here.used | band
-            if _gutters(free, used, gutter):
-                here.free, here.used, here.last = free, used, n + 1
-                here.sides += bool(_gutters(~band, band, gutter))
-                continue
+        free, used = (here.free & ~band, here.used | band) if here else (~band, band)
         split = bool(_gutters(~band, band, gutter))
-        if here and not split and not here.split:
-            here.free, here.used, here.last = here.free & ~band, here.used | band, n + 1
+        if here and here.split:
+            # what shares a gutter by chance with a few lines far above it does not belong to them
+            far = n - here.last > 3 * gutter / BAND and here.sides < 4 * gutter / BAND
+            fits = not far and _gutters(free, used, gutter)
+        else:
+            fits = here and not split
+        if fits:
+            here.free, here.used, here.last = free, used, n + 1
+            here.sides += split
         else:
             groups.append(_Group(n, n + 1, ~band, band, split))
     return [group for n, group in enumerate(groups) if not _pull_back(groups, n, bands, gutter)]
@@ -150,8 +144,6 @@ def _pull_back(groups: list[_Group], n: int, bands: list[int], gutter: int) -> b
         last = place
         free, used = free & ~band, used | band
         begins = _gutters(free, used, gutter)
-        if not begins:
-            break
         left = band & -band
         if left > begins & -begins:
             if not _begins_column(left, after, gutter):
@@ -164,18 +156,14 @@ def _pull_back(groups: list[_Group], n: int, bands: list[int], gutter: int) -> b
 
 def _begins_column(left: int, group: _Group, gutter: int) -> bool:
     """Whether a line beginning at a bit begins where a column of a group does, give or take an indent."""
-    before = left
-    for _ in range(2 * gutter):  # from the line's start to the left, the column's gutter must come soon
-        before >>= 1
-        if before & _ends(group, gutter):
-            return True
-    return False
+    begins = _gutters(group.free, group.used, gutter)
+    ends = (begins & ~(begins >> 1)) << gutter - 1
+    return any(left >> n & ends for n in range(1, 2 * gutter + 1))
 
 
+@lru_cache(maxsize=1000)  # the bands of one line are alike
 def _gutters(free: int, used: int, width: int) -> int:
     """Bits at which a free stretch of some width begins that has text on both sides."""
-    if not used:
-        return 0
     low, high = (used & -used).bit_length() - 1, used.bit_length()
     free &= (1 << high) - (1 << low)
     step = 1
@@ -185,38 +173,24 @@ def _gutters(free: int, used: int, width: int) -> int:
     return free
 
 
-def _ends(group: _Group, gutter: int) -> int:
-    """Bits at which a gutter of a group ends."""
-    begins = _gutters(group.free, group.used, gutter)
-    return (begins & ~(begins >> 1)) << gutter - 1
-
-
 def _runs_of(groups: list[_Group], runs: list[Run], top: float) -> list[list[Run]]:
     """The runs of each group, by their middles."""
     found: list[list[Run]] = [[] for _ in groups]
     starts = [group.first for group in groups]
     for run in runs:
         band = (top - run.base - 0.1 * run.size) / BAND
-        place = 0
-        for n, start in enumerate(starts):
-            if start <= band + 0.5:
-                place = n
-        found[place].append(run)
+        found[max(0, bisect_right(starts, band + 0.5) - 1)].append(run)
     return found
 
 
 def _columns(group: _Group, runs: list[Run], width: int) -> list[list[Run]]:
     """The runs of a group parted at its gutters."""
-    begins, cuts, last = _gutters(group.free, group.used, width), [], -2
-    while begins:
-        at = (begins & -begins).bit_length() - 1
-        if at > last + 1:
-            cuts.append(at)
-        last = at
-        begins &= begins - 1
+    begins = _gutters(group.free, group.used, width)
+    firsts = begins & ~(begins << 1)
+    cuts = [at for at in range(firsts.bit_length()) if firsts >> at & 1]
     columns: list[list[Run]] = [[] for _ in range(len(cuts) + 1)]
     for run in runs:
-        columns[sum(run.left >= cut for cut in cuts)].append(run)
+        columns[bisect_right(cuts, run.left)].append(run)
     return [column for column in columns if column]
 
 
@@ -224,29 +198,26 @@ def _kind(columns: list[list[Run]], size: float, gutter: float) -> str:
     """Whether runs parted at gutters are `columns` of text, a `table`, or but one `text` with wide gaps."""
     if len(columns) < 2:
         return "text"
-    rows = [_rows(column) for column in columns]
-    widths = [max(r.right for r in column) - min(r.left for r in column) for column in columns]
-    sizes = [median(run.size for run in column) for column in columns]
-    prose = [
-        len(lines) >= 3 and width > 9 * own and _fill(lines, width) >= FULL
-        for lines, width, own in zip(rows, widths, sizes, strict=True)
-    ]
-    if sum(prose) >= 2:
+    columns_of_text, longest, small = 0, 0, True
+    for column in columns:
+        own, rows = median(run.size for run in column), [_ends(row) for row in by_base(column, SAME_LINE)]
+        width = max(right for _, right in rows) - min(left for left, _ in rows)
+        filled = sum(right - left for left, right in rows) / len(rows)
+        if len(rows) >= 3 and width > 9 * own and filled >= FULL * width:
+            columns_of_text += 1
+            longest = max(longest, len(rows))
+        elif own >= 0.93 * size and width <= 9 * own:
+            small = False
+    if columns_of_text >= 2 or (columns_of_text and small and longest >= 4):
         return "columns"
-    if any(prose):
-        lines = max(len(lines) for lines, is_prose in zip(rows, prose, strict=True) if is_prose)
-        beside = [n for n, is_prose in enumerate(prose) if not is_prose]
-        small = all(sizes[n] < 0.93 * size or widths[n] > 9 * sizes[n] for n in beside)
-        if small and lines >= 4:
-            return "columns"
-    lines = _by_base(sum(columns, []))
+    lines = by_base(sum(columns, []), SAME_LINE)
     edge = max(run.right for line in lines for run in line)
     cells = [_cells(line, size, gutter) for line in lines]
     counts = [len(row) for line, row in zip(lines, cells, strict=True) if not _is_justified(line, row, edge, size)]
     return "table" if sum(n > 1 for n in counts) >= 3 or sum(n > 2 for n in counts) >= 2 else "text"
 
 
-def _is_justified(line: list[Run], cells: list[tuple[float, float]], edge: float, size: float) -> bool:
+def _is_justified(line: list[Run], cells: list[list[float]], edge: float, size: float) -> bool:
     """Whether a line is long and ends at the edge of its column, as text with wide spaces between its words does."""
     gaps = [after[0] - before[1] for before, after in pairwise(cells)]
     return edge - cells[-1][1] < 2 and sum(len(run.text) for run in line) > 24 and max(gaps, default=0) < 2 * size
@@ -256,15 +227,11 @@ def _table_above(
     runs: list[Run], columns: list[list[Run]], size: float, gutter: float
 ) -> tuple[list[Run], list[list[Run]]]:
     """Part a table over all columns, which shares their gutter, from the columns below it."""
-    width = max(max(run.right for run in column) - min(run.left for run in column) for column in columns)
+    width = max(right - left for left, right in map(_ends, columns))
     above: list[Run] = []
-    rows, steps = 0, []
-    for row in _by_base(runs):
+    rows = 0
+    for row in by_base(runs, SAME_LINE):
         cells = _cells(row, size, gutter)
-        if above:
-            steps.append(above[-1].base - row[0].base)
-            if steps[-1] > 1.25 * steps[0]:
-                break
         if len(cells) <= len(columns) or sum(right - left for left, right in cells) > 0.45 * width * len(cells):
             break
         above += row
@@ -278,7 +245,7 @@ def _table_above(
 
 def _trimmed(runs: list[Run], size: float, gutter: float) -> tuple[list[Run], list[Run], list[Run]]:
     """What stands above a table, its rows, and what stands below it."""
-    rows = _by_base(runs)
+    rows = by_base(runs, SAME_LINE)
     wide = [n for n, row in enumerate(rows) if len(_cells(row, size, gutter)) > 1]
     first, last = wide[0], wide[0] + 1
     steps = [one[0].base - after[0].base for one, after in pairwise(rows)]
@@ -287,7 +254,7 @@ def _trimmed(runs: list[Run], size: float, gutter: float) -> tuple[list[Run], li
     return sum(rows[:first], []), sum(rows[first:last], []), sum(rows[last:], [])
 
 
-def _cells(row: list[Run], size: float, gutter: float) -> list[tuple[float, float]]:
+def _cells(row: list[Run], size: float, gutter: float) -> list[list[float]]:
     """Left and right ends of what stands apart in a row; a bullet or a number belongs to what follows it."""
     cells: list[list[float]] = []
     for run in sorted(row, key=lambda run: run.left):
@@ -297,18 +264,9 @@ def _cells(row: list[Run], size: float, gutter: float) -> list[tuple[float, floa
             cells[-1][1] = max(cells[-1][1], run.right)
         else:
             cells.append([run.left, run.right])
-    return [(left, right) for left, right in cells]
+    return cells
 
 
-def _by_base(runs: list[Run]) -> list[list[Run]]:
-    return by_base(runs, lambda run: 0.4 * run.size)
-
-
-def _rows(runs: list[Run]) -> list[tuple[float, float]]:
-    """Left and right end of each line of a column."""
-    return [(min(run.left for run in row), max(run.right for run in row)) for row in _by_base(runs)]
-
-
-def _fill(lines: list[tuple[float, float]], width: float) -> float:
-    """How much of a column's width its lines fill on average."""
-    return sum(right - left for left, right in lines) / len(lines) / width
+def _ends(runs: list[Run]) -> tuple[float, float]:
+    """How far runs go to the left and to the right."""
+    return min(run.left for run in runs), max(run.right for run in runs)

@@ -43,6 +43,8 @@ def extract(path: Path, extractor: str) -> Document:
         "file": printable(path.name),
         "pages": len(pages),
         "characters": (characters := sum(map(len, pages))),
+        "sections": len({paragraph.section for paragraph in document.paragraphs}),
+        "reference_entries": len(document.references),
         "characters_per_page": round(characters / len(pages)),
         "needs_ocr": [n for n, page in enumerate(pages, start=1) if is_pdf and needs_ocr(page)],
     }
@@ -73,7 +75,7 @@ def _read_pdf(path: Path, extractor: str) -> tuple[list[str], Document]:
         raise UserError(f"{reason} on any of its {len(pages)} pages; a scanned document needs OCR first")
     for page, text in zip(pages, texts, strict=True):
         page.runs = page.runs if text else []
-    document = clean(printable(path.stem), pages, outline)
+    document = clean(path.stem, pages, outline)
     if not document.paragraphs and not document.references:
         raise UserError(f"nothing but page numbers and running headers on its {len(pages)} pages")
     return texts, document
@@ -109,9 +111,9 @@ def _main(path: str, extractor: str, seconds: str, memory_gb: str) -> None:
     signal.alarm(math.ceil(float(seconds)) + 1)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        answer = {"document": asdict(extract(Path(path), extractor))}
+        answer = asdict(extract(Path(path), extractor))
     except UserError as error:
-        answer = {"reason": str(error)}
+        answer = str(error)
     except MemoryError:
         sys.exit(OUT_OF_MEMORY)
     json.dump(answer, sys.stdout)

@@ -24,7 +24,7 @@ ADVICE = {  # how a file of another kind becomes a document
     "unpack it here": ".zip .gz .tgz .bz2 .xz .7z .rar .tar",
 }
 ADVICE_BY_SUFFIX = {suffix: advice for advice, suffixes in ADVICE.items() for suffix in suffixes.split()}
-HIDDEN = ("~$", "Thumbs.db", "desktop.ini")  # beside what begins with a dot: what office programs and Windows leave
+HIDDEN = (".", "~$", "Thumbs.db", "desktop.ini", "__MACOSX")  # what office programs, Windows and macOS leave
 
 
 def file_name(path: Path, folder: Path) -> str:
@@ -102,13 +102,9 @@ def _other_kind(path: Path) -> str:
 def _files(folder: Path) -> Iterator[Path]:
     """Every file that is not hidden, and every link to a folder."""
     for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _is_hidden(name) and name != "__MACOSX")
+        folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN))
         links = [name for name in folders if (Path(place) / name).is_symlink()]
-        yield from (Path(place) / name for name in links + sorted(files) if not _is_hidden(name))
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith((".", *HIDDEN))
+        yield from (Path(place) / name for name in links + sorted(files) if not name.startswith(HIDDEN))
 
 
 def _is_record(path: Path) -> bool:

@@ -79,8 +79,9 @@ class Vocabulary:
         if self.knows(word):
             frequency = max(self.words.get(form, 0) for form in _forms(word))
             return frequency >= 1000 or min(self.words.get(half.lower(), 0) for half in (head, tail)) < 20_000
-        borders = (n for n in range(4, len(word) - 3) if n != len(head))
-        return any(self._common(word[:n]) and self.knows(word[n:]) for n in borders)
+        halves = ((word[:n], word[n:]) for n in range(4, len(word) - 3) if n != len(head))
+        # 50 is the list's lowest frequency
+        return any((one in self.counts or self.words.get(one, 0) > 50) and self.knows(other) for one, other in halves)
 
     def _joins(self, head: str, tail: str) -> bool:
         """Other languages break words that no list has: only what shows that the hyphen belongs there keeps it.
@@ -119,9 +120,6 @@ class Vocabulary:
         plausible = max(map(len, words)) >= 4 and len(letters) >= 3 * len(words)
         return words if plausible else None
 
-    def _common(self, word: str) -> bool:
-        return word in self.counts or self.words.get(word, 0) > 50  # 50 is the list's lowest frequency
-
     def _frequency(self, word: str) -> int:
         """How frequent a word is, 0 for none; the short ones of the list are mostly abbreviations unless frequent."""
         frequency = self.words.get(word) or self.words.get(_american(word), 0)
@@ -149,11 +147,10 @@ def join_lines(lines: list[tuple[str, int]], vocabulary: Vocabulary, report: Cou
             return f"{head}- {page_break}"
         return f"{head}{'' if is_word else '-'}{page_break}"
 
-    marked, last_page = [], lines[0][1]
-    pages = [last_page]
+    marked, pages = [], [lines[0][1]]
     for line, page in lines:
-        if page != last_page:
-            line, last_page = PAGE_BREAK + line, page
+        if page != pages[-1]:
+            line = PAGE_BREAK + line
             pages.append(page)
         marked.append(_plain(line))
     # pdfium marks a broken word and drops the line break; pdfminer keeps both

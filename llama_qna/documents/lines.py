@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import defaultdict
 from dataclasses import dataclass, replace
 
 from llama_qna.documents.runs import Run, by_base
@@ -70,13 +71,9 @@ def lines_of(runs: list[Run], size: float = 0.0) -> list[Line]:
     Args:
         size: of the document's text, in points; a single letter of twice its height is an initial.
     """
-    initials = [
-        run
-        for run in runs
-        if size and run.size > 1.9 * size and len(run.text.strip()) <= 2 and run.text.strip().isalpha()
-    ]
-    rows = _rows([run for run in runs if run not in initials] if initials else runs)
-    lines = [_line(row) for row in rows]
+    large = [run for run in runs if size and run.size > 1.9 * size]
+    initials = [run for run in large if len(run.text.strip()) <= 2 and run.text.strip().isalpha()]
+    lines = [_line(row) for row in _rows([run for run in runs if run not in initials])]
     for initial in initials:
         _put_before(initial, lines)
     return lines
@@ -84,7 +81,7 @@ def lines_of(runs: list[Run], size: float = 0.0) -> list[Line]:
 
 def _rows(runs: list[Run]) -> list[list[Run]]:
     """Runs on one base line; raised and lowered ones come to the line that they touch."""
-    rows = by_base(runs, lambda run: max(0.12 * run.size, 0.6))
+    rows = by_base(runs, 0.12, 0.6)
     largest = [max(run.size for run in row) for row in rows]
     bases = [row[0].base for row in rows]
     for n, row in enumerate(rows):
@@ -99,8 +96,6 @@ def _rows(runs: list[Run]) -> list[list[Run]]:
                     row.remove(run)
                     rows[m].append(run)
                     break
-            if not row:
-                break
     return [row for row in rows if row]
 
 
@@ -120,18 +115,16 @@ def _hangs_on(run: Run, row: list[Run], size: float, sign: bool) -> bool:
 
 def _line(row: list[Run]) -> Line:
     """A line of runs on one base line."""
-    letters = sum(len(run.text) for run in row)
-    if sum(len(RIGHT_TO_LEFT.findall(run.text)) for run in row) > letters / 2:
+    letters = "".join(run.text for run in row)
+    if len(RIGHT_TO_LEFT.findall(letters)) > len(letters) / 2:
         row = sorted(row, key=lambda run: -run.right)
-        ordered = [(run.text.strip(), run) for run in row]
-        text = " ".join(text for text, _ in ordered)
-        lead = 0
+        text, lead = " ".join(run.text.strip() for run in row), 0
     else:
         row = sorted(row, key=lambda run: run.left)
         text, lead = _joined(row)
-    weights: dict[float, int] = {}
+    weights = defaultdict(int)
     for run in row:
-        weights[run.size] = weights.get(run.size, 0) + len(run.text.strip())
+        weights[run.size] += len(run.text.strip())
     size = max(weights, key=weights.get)
     main = max(row, key=lambda run: (run.size == size, len(run.text)))
     return Line(
@@ -200,8 +193,6 @@ def _joined(row: list[Run]) -> tuple[str, int]:
 
 def _parted(last: Run, run: Run, wide: float | None) -> bool:
     """Whether a space stands between two runs; PDFium's own ones are at their edges, inside their boxes or not."""
-    if run.text.startswith("\x02"):
-        return False
     gap = (run.left - last.right) / run.size
     if last.text.strip() in BULLETS:
         return gap > 0
@@ -225,10 +216,9 @@ def _word_gap(row: list[Run]) -> float | None:
 
 
 def _is_raised(run: Run, own: str, base: float, size: float) -> bool:
-    if not NOTE_MARK.fullmatch(own) and not own.isdigit():
-        return False
-    shifted = run.size < 0.85 * size and run.base - base > 0.12 * size
-    return shifted or (own.isdigit() and run.low - base > 0.2 * size)
+    if run.size < 0.85 * size and run.base - base > 0.12 * size:
+        return own.isdigit() or bool(NOTE_MARK.fullmatch(own))
+    return own.isdigit() and run.low - base > 0.2 * size
 
 
 def _put_before(initial: Run, lines: list[Line]) -> None:
@@ -244,6 +234,5 @@ def _put_before(initial: Run, lines: list[Line]) -> None:
         for line in beside:
             line.left = initial.left
     else:
-        line = _line([initial])
-        lines.append(line)
+        lines.append(_line([initial]))
         lines.sort(key=lambda line: -line.base)

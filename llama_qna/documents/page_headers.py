@@ -19,6 +19,7 @@ PAGE_NUMBER = re.compile(
     re.IGNORECASE,
 )
 SENTENCE = re.compile(r"\S+(?:\s+\S+){2,}[.!?]|(?:figure|fig\.|table|algorithm|equation)\s.*", re.IGNORECASE)
+NUMBER_AT = {"start": re.compile(r"^\d{1,4}(?!\S)"), "end": re.compile(r"(?<!\S)\d{1,4}$")}  # of a row
 LETTERS = re.compile(r"[^\W\d_]")
 
 
@@ -26,44 +27,38 @@ LETTERS = re.compile(r"[^\W\d_]")
 class _Row:
     """What stands on one base line, over the whole width of a page."""
 
-    runs: list[Run]
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(run.text for run in sorted(self.runs, key=lambda run: run.left)).split())
-
-    @property
-    def base(self) -> float:
-        return self.runs[0].base
-
-    @property
-    def size(self) -> float:
-        return max(run.size for run in self.runs)
+    runs: list[Run]  # from the left
+    text: str
+    base: float
+    size: float
 
 
 def body_size(pages: list[Page]) -> float:
     """The size, in points, that most letters of a document have; 0 without any."""
-    letters: Counter = Counter()
+    letters, sizes = defaultdict(int), Counter()
     for page in pages:
         for run in page.runs:
             if run.turn == 0:
                 letters[run.size] += len(run.text)
-    sizes: Counter = Counter()
-    for own, count in letters.items():
-        sizes[round(own, 1)] += count
+    for size, count in letters.items():
+        sizes[round(size, 1)] += count
     return sizes.most_common(1)[0][0] if sizes else 0.0
 
 
-def drop_page_furniture(pages: list[Page], repairs: Counter, outline: dict[str, int | None]) -> list[list[str]]:
+def drop_page_furniture(
+    pages: list[Page], size: float, repairs: Counter, outline: dict[str, int | None]
+) -> list[list[str]]:
     """Take out of the pages what repeats at the same place, numbers aside, or numbers the pages or their lines.
 
     Large upright text stays, since the title of a slide may repeat. If rows at the edges would take most of most pages,
     as in a pile of forms, no more than one goes at each edge, and never a sentence.
 
+    Args:
+        size: of the document's text, in points.
+
     Returns:
         For every page the turned text that is no furniture, such as the label of an axis.
     """
-    size = body_size(pages)
     before = sum(len(page.runs) for page in pages)
     aside = _drop_turned(pages, size)
     _drop_edges(pages, size, {(heading_key(title), page) for title, page in outline.items()})
@@ -74,7 +69,8 @@ def drop_page_furniture(pages: list[Page], repairs: Counter, outline: dict[str, 
 
 
 def _keep(page: Page, gone: set[int]) -> None:
-    page.runs = [run for run in page.runs if id(run) not in gone]
+    if gone:
+        page.runs = [run for run in page.runs if id(run) not in gone]
 
 
 def _drop_turned(pages: list[Page], size: float) -> list[list[str]]:
@@ -85,36 +81,27 @@ def _drop_turned(pages: list[Page], size: float) -> list[list[str]]:
         upright = [run for run in page.runs if run.turn == 0]
         left = min((run.left for run in upright), default=0)
         right = max((run.right for run in upright), default=page.width)
-        kept = [
-            run.text.strip() for run in page.runs
-            if run.turn != 0 and seen[run.text.strip()] == 1 and run.size < 2 * size and left < run.left < right
-        ]  # fmt: skip
+        turned = [run for run in page.runs if run.turn != 0 and run.size < 2 * size and left < run.left < right]
+        aside.append([run.text.strip() for run in turned if seen[run.text.strip()] == 1])
         page.runs = upright
-        aside.append(kept)
     return aside
 
 
 def _drop_same_place(pages: list[Page], size: float) -> None:
     """Drop runs with the same words at the same place on two pages at least, and on two of five."""
-    places: dict[tuple, set[int]] = defaultdict(set)
+    places: dict[tuple, list[tuple[int, Run]]] = defaultdict(list)
     for n, page in enumerate(pages):
         for run in page.runs:
             if len(run.text) > 3 and run.size < 1.15 * size:
-                places[_place(run)].add(n)
-    most = max(2, 0.4 * len(pages))
-    repeated = {place for place, found in places.items() if len(found) >= most}
-    if not repeated:
-        return
-    gone = [{id(run) for run in page.runs if _place(run) in repeated} for page in pages]
-    taken = [sum(len(run.text) for run in page.runs if id(run) in some) for page, some in zip(pages, gone, strict=True)]
-    heavy = sum(2 * cut > sum(len(run.text) for run in page.runs) for cut, page in zip(taken, pages, strict=True))
-    if 2 * heavy <= len(pages):
+                places[run.text.strip(), round(run.left / NEAR), round(run.base / NEAR)].append((n, run))
+    gone: list[set[int]] = [set() for _ in pages]
+    for found in places.values():
+        if len({n for n, _ in found}) >= max(2, 0.4 * len(pages)):
+            for n, run in found:
+                gone[n].add(id(run))
+    if 2 * sum(map(_is_gutted, pages, gone)) <= len(pages):
         for page, some in zip(pages, gone, strict=True):
             _keep(page, some)
-
-
-def _place(run: Run) -> tuple:
-    return run.text.strip(), round(run.left / NEAR), round(run.base / NEAR)
 
 
 def _drop_line_numbers(pages: list[Page], size: float) -> None:
@@ -172,8 +159,8 @@ def _drop_edges(pages: list[Page], size: float, titles: set[tuple[str, int | Non
 
 def _is_gutted(page: Page, gone: set[int]) -> bool:
     """Whether more than half of a page's letters would go."""
-    letters = [(len(run.text), id(run) in gone) for run in page.runs]
-    return sum(count for count, goes in letters if goes) > sum(count for count, goes in letters if not goes)
+    letters = sum(len(run.text) for run in page.runs if id(run) in gone) if gone else 0
+    return 2 * letters > sum(len(run.text) for run in page.runs)
 
 
 def _stands_apart(row: _Row, after: _Row | None, heights: list[tuple[float, float]], above: bool, size: float) -> bool:
@@ -199,7 +186,12 @@ def _is_page_number(row: _Row, size: float) -> bool:
 
 
 def _rows(runs: list[Run]) -> list[_Row]:
-    return [_Row(row) for row in by_base(runs, lambda run: 0.3 * run.size)]
+    rows = []
+    for row in by_base(runs, 0.3):
+        ordered = sorted(row, key=lambda run: run.left)
+        text = " ".join(" ".join(run.text for run in ordered).split())
+        rows.append(_Row(ordered, text, row[0].base, max(run.size for run in row)))
+    return rows
 
 
 def _top(rows: list[list[_Row]], size: float) -> float:
@@ -218,18 +210,18 @@ def _repeated(edges: list[list[_Row]], size: float) -> set[_Row]:
         for row in edge[:EDGE]:
             if row.size > 1.04 * size:
                 continue  # a heading, or the title of a slide
-            text = row.text
-            form = _form(text)
+            text, form = row.text, _form(row.text)
             if SENTENCE.fullmatch(text):  # its numbers must be the same, or count the pages
                 numbers = [int(number) for number in NUMBER.findall(text) if number.isdigit()]
                 found["same", text].append((n, row))
                 found["words", form, *(number - n for number in numbers)].append((n, row))
             elif len(LETTERS.findall(form)) > 2:
                 found["words", form].append((n, row))
-            first = min(row.runs, key=lambda run: run.left)
+            first = row.runs[0]
             if first.size > 0.9 * row.size and first.low - first.base < 0.2 * first.size:  # else the mark of a note
-                for place, number in _numbers(text):
-                    found["count", place, number - n].append((n, row))
+                for place, pattern in NUMBER_AT.items():
+                    if match := pattern.search(text):
+                        found["count", place, int(match.group()) - n].append((n, row))
     known = set()
     for key, places in found.items():
         for n, row in places:
@@ -239,12 +231,6 @@ def _repeated(edges: list[list[_Row]], size: float) -> set[_Row]:
             if others and (key[0] != "count" or len(row.text) < 90):
                 known.add(row)
     return known
-
-
-def _numbers(text: str) -> list[tuple[str, int]]:
-    """The numbers at the start and at the end of a row, where a page number stands."""
-    first, last = re.match(r"\d{1,4}(?!\S)", text), re.search(r"(?<!\S)\d{1,4}$", text)
-    return [(place, int(match.group())) for place, match in (("first", first), ("last", last)) if match]
 
 
 def _form(text: str) -> str:

@@ -176,12 +176,11 @@ def _whole(sentence: str, pages: dict[int, _Page]) -> dict[int, list[tuple[int, 
     """By page the (start, end) in its letters where the sentence stands in one piece."""
     found = {}
     for number, page in pages.items():
-        start = page.letters.find(sentence)
-        while start >= 0:
-            end = start + len(sentence)
-            if len(sentence) >= NEEDS_BORDERS or page.is_word(start, end):
-                found.setdefault(number, []).append((start, end))
-            start = page.letters.find(sentence, end)
+        spans = [match.span() for match in re.finditer(re.escape(sentence), page.letters)]
+        if len(sentence) < NEEDS_BORDERS:
+            spans = [span for span in spans if page.is_word(*span)]
+        if spans:
+            found[number] = spans
     return found
 
 
@@ -208,10 +207,10 @@ def _pieces(words: list[str], text: str) -> list[tuple[int, int]]:
     """Where runs of a sentence's words stand in a text: the longest first, the others near the one beside them."""
     runs, at = [], 0
     while at < len(words):
-        count = _count_there(words[at:], text)
-        run = "".join(words[at : at + count])
-        if len(run) >= SHORTEST_PIECE:
-            runs.append(run)
+        beginnings = list(accumulate(words[at:]))
+        count = bisect_left(beginnings, True, key=lambda beginning: beginning not in text)
+        if count and len(beginnings[count - 1]) >= SHORTEST_PIECE:
+            runs.append(beginnings[count - 1])
             at += count
         else:
             at += 1
@@ -226,9 +225,3 @@ def _pieces(words: list[str], text: str) -> list[tuple[int, int]]:
         before = text.rfind(runs[n], 0, places[n + 1])
         places[n] = before if before >= 0 else text.find(runs[n])
     return [(places[n], places[n] + len(runs[n])) for n in range(len(runs))]
-
-
-def _count_there(words: list[str], text: str) -> int:
-    """How many of the words, from the first on, stand in the text in one piece."""
-    beginnings = list(accumulate(words))
-    return bisect_left(beginnings, True, key=lambda beginning: beginning not in text)

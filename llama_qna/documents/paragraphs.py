@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 
 from llama_qna.documents import bibliography
 from llama_qna.documents.blocks import ITEM, NOTE_START, Block
 from llama_qna.documents.hyphens import Vocabulary, join_lines
-from llama_qna.documents.lines import LEVEL, RAISED, Line
+from llama_qna.documents.lines import LEVEL, RAISED
 from llama_qna.documents.sections import NUMBER
 
 SUPERSCRIPTS = str.maketrans("0123456789-−+", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁻⁺")
@@ -24,11 +23,6 @@ class Paragraph:
     page: int  # where it begins, counted from 1
     section: str
     pages: tuple[tuple[int, int], ...] = ()  # (offset in the text, page) for every page; empty: all on `page`
-
-    def page_at(self, offset: int) -> int:
-        """The page of the character at an offset in the text."""
-        place = bisect_right(self.pages, offset, key=lambda start: start[0])
-        return self.pages[place - 1][1] if place else self.page
 
 
 @dataclass
@@ -65,14 +59,11 @@ class Flow:
     def begin_section(self, title: str, page: int) -> None:
         """Close what is open and begin a section."""
         self.close()
-        if self.headings and NUMBER.fullmatch(self.headings[-1][0]) and not self._has_text():
+        has_text = self.paragraphs and self.paragraphs[-1].section == self.section
+        if self.headings and NUMBER.fullmatch(self.headings[-1][0]) and not has_text:
             title, page = f"{self.headings[-1][0]} {title}", self.headings.pop()[1]  # "Chapter One", below it its words
         self.section = title
         self.headings.append((title, page))
-
-    def _has_text(self) -> bool:
-        """Whether the section in hand has a paragraph."""
-        return bool(self.paragraphs) and self.paragraphs[-1].section == self.section
 
     def close(self) -> None:
         """End the paragraph in hand, and let the notes that waited follow it."""
@@ -162,14 +153,14 @@ def split_run_in(blocks: list[Block]) -> list[Block]:
             done.append(block)
             continue
         first, lead = block.first, block.first.lead
-        head = _copy(first, first.text[:lead].strip())
+        head = replace(first, text=first.text[:lead].strip(), lead=0)
         before = done[-1] if done else None
         if before and before.last.bold and block.gap < 1.12 and abs(before.last.size - first.size) < 0.1:
             before.lines.append(head)
             before.kind = "heading"
         else:
             done.append(Block([head], "heading", block.gap))
-        rest = _copy(first, first.text[lead:].strip())
+        rest = replace(first, text=first.text[lead:].strip(), lead=0)
         done.append(Block([rest, *block.lines[1:]], block.kind, block.gap))
     return done
 
@@ -177,7 +168,3 @@ def split_run_in(blocks: list[Block]) -> list[Block]:
 def _run_in(block: Block) -> bool:
     lead = block.first.text[: block.first.lead].strip()
     return block.kind == "body" and len(lead) > 2 and len(lead.split()) <= 12 and lead.endswith((".", ":"))
-
-
-def _copy(line: Line, text: str) -> Line:
-    return replace(line, text=text, lead=0)

@@ -15,8 +15,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from llama_qna import UserError
-from llama_qna.documents.clean import Document, Paragraph
+from llama_qna.documents.clean import Document
 from llama_qna.documents.extract import OUT_OF_MEMORY, printable
 from llama_qna.documents.folder import (
     DEFAULT_LIMITS,
@@ -33,6 +35,7 @@ from llama_qna.project.variant import REPOSITORY
 from llama_qna.text.language import language_of
 
 MOST_REASONS = 5  # that a message names
+ANSWER = TypeAdapter(Document | str)  # of the child
 
 
 def read_folder(
@@ -82,28 +85,23 @@ def read_each(
         where = "/".join(path.parts[-3:])
         reasons = "".join(f"; {file}: {reason}" for file, reason in list(others.items())[:MOST_REASONS])
         raise UserError(f"no document (*.pdf, *.txt, *.md) in {where}/: put the documents there and run again{reasons}")
-    outcomes, texts = {}, {}  # by the hash of the file, and by that of the text
+    doubles: dict[str, str] = {}  # by the hash of a file, why another one with the same content is left out
+    texts: dict[str, str] = {}  # by the hash of a text, the file that it was read from
     for name, one in documents.items():
         file, digest = file_name(one, folder), content_hash(one, folder, limits)
-        first, outcome = outcomes.get(digest, ("", None))
-        if first and not outcome:
-            yield file, f"the same content as {first}, which is read"
-            continue
-        outcome = outcome or refusal(one, folder, limits) or _read(one, extractor, limits)
-        reason = outcome if isinstance(outcome, str) else ""
-        if digest != UNREADABLE:
-            outcomes[digest] = (file, reason)
-        if not reason and (same := texts.setdefault(_text_hash(outcome), file)) != file:
-            reason = f"the same text as {same}, which is read"
-        if not reason:
+        outcome = doubles.get(digest) or refusal(one, folder, limits) or _read(one, extractor, limits)
+        if isinstance(outcome, Document):
+            doubles[digest] = f"the same content as {file}, which is read"
+            text = outcome.text()
+            same = texts.setdefault(hashlib.sha256(text.encode("utf-8", "replace")).hexdigest(), file)
             outcome.name = name
-            outcome.report |= {"file": file, "language": language_of(outcome.text())}
-        yield file, reason or outcome
+            outcome.report |= {"file": file, "language": language_of(text)}
+            if same != file:
+                outcome = f"the same text as {same}, which is read"
+        elif digest != UNREADABLE:
+            doubles[digest] = outcome
+        yield file, outcome
     yield from others.items()
-
-
-def _text_hash(document: Document) -> str:
-    return hashlib.sha256(document.text().encode("utf-8", "replace")).hexdigest()
 
 
 def read_document(path: Path, extractor: str = "pypdfium2", limits: ReadLimits = DEFAULT_LIMITS) -> Document:
@@ -142,18 +140,5 @@ def _read(path: Path, extractor: str, limits: ReadLimits) -> Document | str:
     if child.returncode > 0:
         last = (child.stderr.decode(errors="replace").splitlines() or ["no message"])[-1]
         return f"reading it failed ({last})"
-    answer = json.loads(child.stdout)
-    return answer["reason"] if "reason" in answer else _document(answer["document"])
-
-
-def _document(fields: dict) -> Document:
-    """JSON is passed and not a pickle: what a hostile file can make the child say is never more than text."""
-    paragraphs = [Paragraph(**_tuples(paragraph)) for paragraph in fields["paragraphs"]]
-    references = [tuple(entry) for entry in fields["references"]]
-    headings = [tuple(heading) for heading in fields["headings"]]
-    return Document(**fields | {"paragraphs": paragraphs, "references": references, "headings": headings})
-
-
-def _tuples(fields: dict) -> dict:
-    """Lists back to tuples, which JSON does not know."""
-    return {key: tuple(map(tuple, value)) if isinstance(value, list) else value for key, value in fields.items()}
+    # JSON is passed and not a pickle: what a hostile file can make the child say is never more than text
+    return ANSWER.validate_python(json.loads(child.stdout))

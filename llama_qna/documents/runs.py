@@ -10,10 +10,10 @@ import ctypes
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +30,8 @@ ITALIC_FLAG = 1 << 6  # ISO 32000-1, table 123
 WORD_SPACE = 0.18  # of the size; by so much the gap between letter-spaced words is the wider one
 STROKED = 2  # render mode: filled and stroked, which stands for bold
 Point = tuple[float, float]
+Box = tuple[float, float, float, float]  # left, bottom, right, top
+Matrix = tuple[float, float, float, float, float, float]  # (x, y) -> (ax + cy + e, bx + dy + f)
 
 
 class Face(NamedTuple):
@@ -57,10 +59,6 @@ class Run:
     turn: int | None = 0  # quarter turns against the page's text; None: slanted
     order: float = 0  # place in the file
 
-    @property
-    def middle(self) -> float:
-        return self.base + 0.25 * self.size
-
 
 @dataclass
 class Page:
@@ -85,40 +83,54 @@ def read_pdfium(path: Path) -> tuple[list[Page], dict[str, int | None]]:
         for bookmark in pdf.get_toc():
             target = bookmark.get_dest()
             outline.setdefault(bookmark.get_title(), target.get_index() if target else None)
-        reader = _Reader()
-        return [reader.page(page) for page in pdf], outline
+        return [_Reader(page).page() for page in pdf], outline
+
+
+class _Stored(NamedTuple):
+    """Text as the file has it: lengths in points of the stored page, quarter turns against the clock."""
+
+    text: str
+    size: float
+    face: Face
+    quarters: int | None
+    origin: Point
+    box: Box
+    item: object  # PDFium's
 
 
 class _Reader:
-    """Reads pages with buffers that are taken once, and remembers fonts by their address."""
+    """Reads one page; remembers its fonts by their address."""
 
-    def __init__(self):
+    def __init__(self, page: pypdfium2.PdfPage):
+        self.source, self.textpage = page, page.get_textpage()
         self.buffer = (ctypes.c_ushort * MOST_TEXT)()
-        self.box = [ctypes.c_float() for _ in range(4)]
-        self.size, self.matrix = ctypes.c_float(), pdfium.FS_MATRIX()
-
-    def page(self, page: pypdfium2.PdfPage) -> Page:
-        """The page with its runs in the order of the file, upright whichever way it is stored."""
-        textpage = page.get_textpage()
-        rotation = page.get_rotation() // 90
-        left, bottom, right, top = page.get_cropbox()
+        self.edges, self.size, self.matrix = [ctypes.c_float() for _ in range(4)], ctypes.c_float(), pdfium.FS_MATRIX()
         self.faces: dict[int, Face] = {}
-        self.textpage, self.stored, self.rules = textpage, [], []
-        self.spaced: dict[float, float] = {}  # how far letter-spaced runs part their letters, by place in the file
-        self._objects(page.raw, pdfium.FPDFPage_CountObjects, pdfium.FPDFPage_GetObject, None, 0)
+        self.stored: list[_Stored] = []
+        self.rules: list[Box] = []
+
+    def page(self) -> Page:
+        """The page with its runs in the order of the file, upright whichever way it is stored."""
+        self._objects(self.source.raw, pdfium.FPDFPage_CountObjects, pdfium.FPDFPage_GetObject, None, 0)
+        rotation = self.source.get_rotation() // 90
         weights = Counter()
-        for text, _, _, quarters, *_ in self.stored:
-            weights[quarters] += len(text)
+        for entry in self.stored:
+            weights[entry.quarters] += len(entry.text)
         weights.pop(None, None)
         main = max(weights, key=weights.get) if weights else rotation
-        turn = _Turn((-main) % 4, (left, bottom, right, top))
-        runs = [run for n, entry in enumerate(self.stored) if (run := self._run(n, entry, turn, main))]
-        self._close_up_numbers(runs)
-        rules = [(min(a[0], b[0]), max(a[0], b[0]), a[1]) for a, b in (map(turn, ends) for ends in self.rules)]
-        rules = [rule for rule in rules if rule[1] - rule[0] > 5]
-        found = Page(turn.width, turn.height, runs, rules, turned=main != rotation)
-        found.unreadable = self._unreadable() if runs else 0
-        textpage.close()
+        left, bottom, right, top = self.source.get_cropbox()
+        upright = {
+            0: (1, 0, 0, 1, -left, -bottom),
+            1: (0, -1, 1, 0, -bottom, right),
+            2: (-1, 0, 0, -1, right, top),
+            3: (0, 1, -1, 0, top, -left),
+        }[main]
+        width, height = (top - bottom, right - left) if main % 2 else (right - left, top - bottom)
+        boxes = (_turned(upright, box) for box in self.rules)
+        rules = [(left, right, low) for left, low, right, _ in boxes if right - left > 5]
+        found = Page(width, height, self._runs(upright, main, width, height), rules, turned=main != rotation)
+        found.unreadable = self._unreadable() if found.runs else 0
+        self.textpage.close()
         return found
 
     def _objects(self, container, count, get, outer, depth) -> None:
@@ -129,11 +141,11 @@ class _Reader:
             if kind == pdfium.FPDF_PAGEOBJ_TEXT:
                 self._text(item, outer)
             elif kind == pdfium.FPDF_PAGEOBJ_PATH and len(self.rules) < MOST_RULES:
-                self._rule(item, outer)
+                left, bottom, right, top = box = self._box(item, outer)
+                if min(right - left, top - bottom) < 2.5 and max(right - left, top - bottom) > 8:
+                    self.rules.append(box)
             elif kind == pdfium.FPDF_PAGEOBJ_FORM and depth < DEEPEST_FORM:
-                pdfium.FPDFPageObj_GetMatrix(item, self.matrix)
-                m = self.matrix
-                inner = _times((m.a, m.b, m.c, m.d, m.e, m.f), outer)
+                inner = self._matrix(item, outer)
                 self._objects(item, pdfium.FPDFFormObj_CountObjects, pdfium.FPDFFormObj_GetObject, inner, depth + 1)
 
     def _text(self, item, outer) -> None:
@@ -143,26 +155,26 @@ class _Reader:
         text = ctypes.string_at(self.buffer, length - 2).decode("utf-16-le", "replace")
         if not text or text.isspace():
             return
-        m = self.matrix
-        left, bottom, right, top = self.box
-        pdfium.FPDFPageObj_GetMatrix(item, m)
-        pdfium.FPDFPageObj_GetBounds(item, left, bottom, right, top)
+        a, b, c, d, *origin = self._matrix(item, outer)
         pdfium.FPDFTextObj_GetFontSize(item, self.size)
-        matrix, box = (m.a, m.b, m.c, m.d, m.e, m.f), (left.value, bottom.value, right.value, top.value)
-        if outer:
-            matrix = _times(matrix, outer)
-            (left, bottom), (right, top) = _apply(outer, *box[:2]), _apply(outer, *box[2:])
-            box = (min(left, right), min(bottom, top), max(left, right), max(bottom, top))
-        size = abs(self.size.value) * (abs(matrix[3]) if not matrix[2] else math.hypot(matrix[2], matrix[3]))
-        quarters = 0 if not matrix[1] and matrix[0] > 0 else _quarters(matrix[0], matrix[1])
-        self.stored.append((text, size, self._face(item), quarters, matrix[4:], box, item))
+        size = abs(self.size.value) * math.hypot(c, d)
+        quarters = 0 if not b and a > 0 else _quarters(a, b)
+        self.stored.append(_Stored(text, size, self._face(item), quarters, origin, self._box(item, outer), item))
 
-    def _rule(self, item, outer) -> None:
-        pdfium.FPDFPageObj_GetBounds(item, *self.box)
-        left, bottom, right, top = (value.value for value in self.box)
-        if min(right - left, top - bottom) < 2.5 and max(right - left, top - bottom) > 8:
-            ends = (left, bottom), (right, top)
-            self.rules.append(tuple(_apply(outer, *end) for end in ends) if outer else ends)
+    def _matrix(self, item, outer) -> Matrix:
+        m = self.matrix
+        pdfium.FPDFPageObj_GetMatrix(item, m)
+        if not outer:
+            return m.a, m.b, m.c, m.d, m.e, m.f
+        a, b, c, d, _, _ = outer
+        inner = m.a * a + m.b * c, m.a * b + m.b * d, m.c * a + m.d * c, m.c * b + m.d * d
+        return *inner, *_apply(outer, m.e, m.f)
+
+    def _box(self, item, outer) -> Box:
+        pdfium.FPDFPageObj_GetBounds(item, *self.edges)
+        left, bottom, right, top = self.edges
+        box = left.value, bottom.value, right.value, top.value
+        return _turned(outer, box) if outer else box
 
     def _face(self, item) -> Face:
         font = pdfium.FPDFTextObj_GetFont(item)
@@ -181,29 +193,27 @@ class _Reader:
             return face._replace(bold=True)
         return face
 
-    def _run(self, order: int, entry, turn: _Turn, main: int) -> Run | None:
-        text, size, face, quarters, origin, box, item = entry
-        own = None if quarters is None else (quarters - main) % 4
-        if turn.plain:
-            (left, low, right, _), (x, base) = box, origin
-        else:
-            (left, low), (right, high), (x, base) = turn(box[:2]), turn(box[2:]), turn(origin)
-            left, right, low = min(left, right), max(left, right), min(low, high)
-        if own == 0 and not (-size < x < turn.width + size and -size < base < turn.height + size):
-            return None  # outside the page, where nobody sees it
-        if text[1:2] == " " and _is_spaced(text):
-            gaps = [gap for _, gap in self._gaps(item)]
-            self.spaced[order] = sorted(gaps)[len(gaps) // 2]
-            text = self._spaced(item, text, size, self.spaced[order])
-        return Run(text, left, right, base, size, face, low, own, order)
-
-    def _close_up_numbers(self, runs: list[Run]) -> None:
-        """The short run before a letter-spaced one, such as its number, is letter-spaced too."""
-        for one, after in pairwise(runs):
-            letters = one.text.split()
-            if after.order in self.spaced and one.base == after.base and max(map(len, letters)) == 1:
-                *_, item = self.stored[int(one.order)]
-                one.text = self._spaced(item, one.text, one.size, self.spaced[after.order]) + " "
+    def _runs(self, upright: Matrix, main: int, width: float, height: float) -> list[Run]:
+        """The runs as they stand on the upright page, without those outside it, where nobody sees them."""
+        runs: list[Run] = []
+        plain = upright == (1, 0, 0, 1, 0, 0)
+        tracking: dict[int, float] = {}  # how far letter-spaced runs part their letters, by place in the file
+        for order, (text, size, face, quarters, origin, box, item) in enumerate(self.stored):
+            if not plain:
+                origin, box = _apply(upright, *origin), _turned(upright, box)
+            (x, base), (left, low, right, _) = origin, box
+            turn = None if quarters is None else (quarters - main) % 4
+            if turn == 0 and not (-size < x < width + size and -size < base < height + size):
+                continue
+            if text[1:2] == " " and _is_spaced(text) and (gaps := sorted(gap for _, gap in self._gaps(item))):
+                tracking[order] = gaps[len(gaps) // 2]
+                text = self._spaced(item, text, size, tracking[order])
+            runs.append(Run(text, left, right, base, size, face, low, turn, order))
+        for one, after in pairwise(runs):  # the short run before a letter-spaced one, such as its number, is too
+            if after.order in tracking and one.base == after.base and max(map(len, one.text.split())) == 1:
+                item = self.stored[one.order].item
+                one.text = self._spaced(item, one.text, one.size, tracking[after.order]) + " "
+        return runs
 
     def _spaced(self, item, text: str, size: float, tracking: float) -> str:
         """A letter-spaced run: PDFium parts all its letters, the wider gaps part its words."""
@@ -213,24 +223,24 @@ class _Reader:
     def _gaps(self, item) -> list[tuple[str, float]]:
         """The letters of a run, each with the gap after it, in points."""
         boxes = []
-        for n in self._characters().get(ctypes.addressof(item.contents), ()):
+        edges = [ctypes.c_double() for _ in range(4)]
+        for n in self._characters[ctypes.addressof(item.contents)]:
             letter = chr(pdfium.FPDFText_GetUnicode(self.textpage, n))
             if not letter.isspace():
-                edges = [ctypes.c_double() for _ in range(4)]
                 pdfium.FPDFText_GetCharBox(self.textpage, n, *edges)
                 boxes.append((letter, edges[0].value, edges[1].value))
         following = [*boxes[1:], ("", boxes[-1][2], 0)] if boxes else []
         return [(one[0], after[1] - one[2]) for one, after in zip(boxes, following, strict=True)]
 
+    @cached_property
     def _characters(self) -> dict[int, list[int]]:
         """The numbers of the page's characters by the address of the run that they belong to."""
-        if getattr(self, "_of", None) is not self.textpage:
-            self._of, self._numbers = self.textpage, defaultdict(list)
-            for n in range(self.textpage.count_chars()):
-                owner = pdfium.FPDFText_GetTextObject(self.textpage, n)
-                if owner:
-                    self._numbers[ctypes.addressof(owner.contents)].append(n)
-        return self._numbers
+        numbers = defaultdict(list)
+        for n in range(self.textpage.count_chars()):
+            owner = pdfium.FPDFText_GetTextObject(self.textpage, n)
+            if owner:
+                numbers[ctypes.addressof(owner.contents)].append(n)
+        return numbers
 
     def _unreadable(self) -> int:
         """About how many of the page's characters have no Unicode, judged by forty of them."""
@@ -239,37 +249,20 @@ class _Reader:
         return step * sum(pdfium.FPDFText_HasUnicodeMapError(self.textpage, n) == 1 for n in range(0, count, step))
 
 
-def by_base(runs: list[Run], near: Callable[[Run], float]) -> list[list[Run]]:
+def by_base(runs: list[Run], share: float, least: float = 0.0) -> list[list[Run]]:
     """Runs by the line that they stand on, from the top.
 
     Args:
-        near: how far below the first run of a line a run may stand, in points.
+        share: of its size, by so much a run may stand below the first run of its line.
+        least: or by so many points.
     """
     rows: list[list[Run]] = []
-    for run in sorted(runs, key=lambda run: -run.base):
-        if rows and rows[-1][0].base - run.base < near(run):
+    for run in sorted(runs, key=attrgetter("base"), reverse=True):
+        if rows and rows[-1][0].base - run.base < max(share * run.size, least):
             rows[-1].append(run)
         else:
             rows.append([run])
     return rows
-
-
-class _Turn:
-    """Turns points of a stored page by quarters, so that its text stands upright."""
-
-    def __init__(self, quarters: int, crop: tuple[float, float, float, float]):
-        self.quarters, (self.x, self.y, right, top) = quarters, crop
-        self.across, self.up = right - self.x, top - self.y
-        self.width, self.height = (self.up, self.across) if quarters % 2 else (self.across, self.up)
-        self.plain = not (quarters or self.x or self.y)
-
-    def __call__(self, point: Point) -> Point:
-        x, y = point[0] - self.x, point[1] - self.y
-        if not self.quarters:
-            return x, y
-        if self.quarters == 1:
-            return self.up - y, x
-        return (self.across - x, self.up - y) if self.quarters == 2 else (y, self.across - x)
 
 
 def _is_spaced(text: str) -> bool:
@@ -284,14 +277,11 @@ def _quarters(a: float, b: float) -> int | None:
     return round(turns) % 4 if abs(turns - round(turns)) < 0.03 else None
 
 
-def _times(inner, outer):
-    if outer is None:
-        return inner
-    a, b, c, d, e, f = inner
-    g, h, i, j, k, m = outer
-    return (a * g + b * i, a * h + b * j, c * g + d * i, c * h + d * j, e * g + f * i + k, e * h + f * j + m)
-
-
-def _apply(matrix, x: float, y: float) -> Point:
+def _apply(matrix: Matrix, x: float, y: float) -> Point:
     a, b, c, d, e, f = matrix
     return a * x + c * y + e, b * x + d * y + f
+
+
+def _turned(matrix: Matrix, box: Box) -> Box:
+    (x, y), (u, v) = _apply(matrix, *box[:2]), _apply(matrix, *box[2:])
+    return min(x, u), min(y, v), max(x, u), max(y, v)

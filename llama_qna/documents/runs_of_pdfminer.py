@@ -12,7 +12,7 @@ from llama_qna.documents.runs import BOLD, ITALIC, Face, Page, Run
 def read_pdfminer(path: Path) -> tuple[list[Page], dict[str, int | None]]:
     """The pages of a PDF; its outline is not read."""
     from pdfminer.high_level import extract_pages
-    from pdfminer.layout import LTChar, LTTextContainer, LTTextLine
+    from pdfminer.layout import LTChar, LTTextLine
 
     logging.getLogger("pdfminer").setLevel(logging.ERROR)  # it warns of every oddity of a damaged file
 
@@ -20,7 +20,7 @@ def read_pdfminer(path: Path) -> tuple[list[Page], dict[str, int | None]]:
         for item in container:
             if isinstance(item, LTTextLine):
                 yield item
-            elif isinstance(item, LTTextContainer) or hasattr(item, "__iter__"):
+            elif hasattr(item, "__iter__"):
                 yield from lines(item)
 
     def runs(line):

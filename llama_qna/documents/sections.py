@@ -7,6 +7,7 @@ headings that look like text.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -89,36 +90,28 @@ def title_by_words(pages: list[list[Line]], outline: dict[str, int | None]) -> C
 
 
 def mark_headings(blocks: list[Block], look: Look, outline: dict[str, int | None]) -> None:
-    """Set the kind of every block: `heading`, `note` (smaller than the text, or in a table), `front` or `body`."""
+    """Set the kind of every block: `heading`, `note` (smaller than the text, or in a table) or `body`."""
     titles = {heading_key(title): page for title, page in outline.items()}
     for block in blocks:
         if block.first.table or block.size < SMALL * look.size or NOTE_START.match(block.first.text):
             block.kind = "note"
     start = _start_of_text(blocks, look)
-    pairs = zip(blocks, [*blocks[1:], None], strict=False)
-    candidates = [n for n, pair in enumerate(pairs) if _may_be(pair[0], look) and not _overlap(*pair)]
+    candidates = set()
     styles: dict[Style, list[int]] = defaultdict(list)
-    for n in candidates:
-        styles[_style(blocks[n], look)].append(n)
+    for n, (block, after) in enumerate(zip(blocks, [*blocks[1:], None], strict=False)):
+        if _may_be(block, look) and not _overlap(block, after):
+            candidates.add(n)
+            styles[_style(block, look)].append(n)
     number: tuple[int, ...] = ()
     for n, block in enumerate(blocks):
         text = block.text
-        if heading_key(text) in titles and len(text) < 250 and _is_where(titles[heading_key(text)], block):
+        page = titles.get(heading_key(text), math.inf)
+        outlined = page is None or abs(page + 1 - block.first.page) <= 1
+        looks_so = n in candidates and _is_heading(n, blocks, styles, look, start)
+        named = NAMED.fullmatch(text) or bibliography.HEADING.fullmatch(text)
+        if outlined or looks_so or named or (not outline and not styles and _follows_number(blocks, n, number)):
             block.kind = "heading"
-        elif n in candidates and _is_heading(n, blocks, styles, look, start):
-            block.kind = "heading"
-        elif NAMED.fullmatch(text) or bibliography.HEADING.fullmatch(text):
-            block.kind = "heading"
-        elif not outline and not styles and _follows_number(blocks, n, number):
-            block.kind = "heading"
-        elif n < start and block.kind == "body":
-            block.kind = "front"
-        if block.kind == "heading":
             number = numbered_heading(text) or number
-
-
-def _is_where(page: int | None, block: Block) -> bool:
-    return page is None or abs(page + 1 - block.first.page) <= 1
 
 
 def _start_of_text(blocks: list[Block], look: Look) -> int:
@@ -178,25 +171,15 @@ def _style(block: Block, look: Look) -> Style:
 def _is_heading(n: int, blocks: list[Block], styles: dict[Style, list[int]], look: Look, start: int) -> bool:
     """Whether a candidate is a heading: after the title and the authors, or of a look that headings have there."""
     block, style = blocks[n], _style(blocks[n], look)
-    later = [m for m in _alike(style, styles) if m >= start]
+    alike = [other for other in styles if other[1:] == style[1:] and abs(other.size - style.size) < 0.35]
+    later = [m for other in alike for m in styles[other] if m >= start]
     if n >= start:
         strong = style.bold or style.ruled or style.size >= 1.045 * look.size or style.capitals
         return strong or len(later) > 1 or bool(NUMBER.match(block.text))
-    directly = all(blocks[m].kind != "note" and _may_be(blocks[m], look) for m in range(n, start))
-    if NUMBER.match(block.text):
-        return directly
-    return directly and bool(
-        later or (0 < n == start - 1 and (style.bold or style.ruled) and len(block.text.split()) < 4)
-    )
-
-
-def _alike(style: Style, styles: dict[Style, list[int]]) -> list[int]:
-    return [
-        n
-        for other, found in styles.items()
-        if other[1:] == style[1:] and abs(other.size - style.size) < 0.35
-        for n in found
-    ]
+    if not all(blocks[m].kind != "note" and _may_be(blocks[m], look) for m in range(n, start)):
+        return False
+    first = 0 < n == start - 1 and (style.bold or style.ruled) and len(block.text.split()) < 4
+    return bool(later or first or NUMBER.match(block.text))
 
 
 def _follows_number(blocks: list[Block], n: int, number: tuple[int, ...]) -> bool:

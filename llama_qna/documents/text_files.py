@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -58,7 +57,8 @@ def read_text(path: Path) -> tuple[list[str], Document]:
     vocabulary = Vocabulary(pages)
     paragraphs, section, repairs = [], "", Counter()
     for number, page in enumerate(pages, start=1):
-        for is_heading, lines in (_markdown_blocks if markdown else _text_blocks)(page):
+        plain = ((False, block.splitlines()) for block in re.split(r"\n\s*\n", page))
+        for is_heading, lines in _markdown_blocks(page) if markdown else plain:
             block = [(line, number) for line in (clean_line(line, repairs) for line in lines) if line]
             joined = join_lines(block, vocabulary, repairs)[0] if block else ""
             if is_heading:
@@ -67,12 +67,7 @@ def read_text(path: Path) -> tuple[list[str], Document]:
                 paragraphs.append(Paragraph(joined, number, section))
     if not paragraphs:
         raise UserError("there is no text in the file")
-    report = {
-        "encoding": encoding,
-        "sections": len({paragraph.section for paragraph in paragraphs}),
-        "reference_entries": 0,
-        "repairs": dict(sorted(repairs.items())),
-    }
+    report = {"encoding": encoding, "repairs": dict(sorted(repairs.items()))}
     return pages, Document(path.stem, len(pages), paragraphs, [], report)
 
 
@@ -114,12 +109,7 @@ def _encoding(content: bytes) -> str:
     return "utf-8"
 
 
-def _text_blocks(page: str) -> Iterator[tuple[bool, list[str]]]:
-    for block in re.split(r"\n\s*\n", page):
-        yield False, block.splitlines()
-
-
-def _markdown_blocks(page: str) -> Iterator[tuple[bool, list[str]]]:
+def _markdown_blocks(page: str) -> list[tuple[bool, list[str]]]:
     """Headings, paragraphs, list items, rows of tables and code, each with its lines, without markup."""
     from markdown_it import MarkdownIt
 
@@ -127,7 +117,7 @@ def _markdown_blocks(page: str) -> Iterator[tuple[bool, list[str]]]:
     parser.feed(MarkdownIt().enable(["table", "strikethrough"]).render(page))
     parser.close()
     parser.end_block()
-    yield from parser.blocks
+    return parser.blocks
 
 
 class _Html(HTMLParser):

@@ -66,7 +66,7 @@ def check_repairs(pages: list[str], headings: dict[str, int | None]) -> None:
         offsets = [offset for offset, _ in paragraph.pages]
         numbers = [page for _, page in paragraph.pages]
         assert offsets[0] == 0 and offsets == sorted(offsets) and offsets[-1] <= len(paragraph.text)
-        assert numbers == sorted(set(numbers)) and numbers[0] == paragraph.page == paragraph.page_at(0)
+        assert numbers == sorted(set(numbers)) and numbers[0] == paragraph.page
         assert 1 <= numbers[0] and numbers[-1] <= len(pages)
     for number, entry, page in document.references:  # several lists may each begin at 1
         _check_text(entry)
