@@ -230,6 +230,11 @@ def device() -> str:
     return "cpu"
 
 
+def kind_of_device() -> str:
+    """`cpu` or `cuda`."""
+    return device().split(":")[0]
+
+
 DEVICES, DRIVER_SAYS = Path("/dev"), Path("/proc/driver/nvidia/version")
 OLDEST_DRIVER = {13: 580, 12: 525}  # by CUDA's major version; docs.nvidia.com/cuda/cuda-toolkit-release-notes, table 2
 

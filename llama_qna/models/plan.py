@@ -43,7 +43,6 @@ class Batch:
     length: int  # tokens of the longest row
     accumulation: int  # micro-batches of one process in an optimizer step
     checkpointing: bool
-    labelled: float = 1.0  # share of the tokens that are scored
     padded: bool = False  # rows of different lengths: attention then keeps a mask
     peak: int | None = None  # bytes that were planned for; None: nothing was
 
@@ -75,6 +74,7 @@ class Plan:
     device: str
     flops: float  # of one optimizer step of this process
     steps: int | None  # None: as many as rows that do not exist yet will make
+    mean: int  # tokens of a row, on average
 
     @property
     def peak(self) -> int:
@@ -153,8 +153,7 @@ def memory(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, d
         kept = shapes.layers * value * shapes.hidden * sum(each.tokens for each in together) + layer
     else:
         kept = shapes.layers * layer
-    scored = max(round(batch.labelled * batch.tokens), REPLAY_PIECE if stage.replay_tokens else 0)
-    passing = layer * PASSING + LOGIT[device] * shapes.vocabulary * min(HEAD_TILE, scored)
+    passing = layer * PASSING + LOGIT[device] * shapes.vocabulary * min(HEAD_TILE, batch.tokens)
     if recipe.quantization.bits == 4 and not recipe.quantization.dequantize_once:  # one matrix at a time, as it is used
         passing += value * max(rows * columns for rows, columns in shapes.linears.values())
     parts = loaded(shapes, recipe.quantization, device) | {
@@ -184,18 +183,14 @@ def loaded(shapes: Shapes, quantization: Quantization | None, device: str) -> di
     }
 
 
-def answering_row(shapes: Shapes, prompt: int, new: int, value: int) -> int:
-    """Bytes that a row takes while a batch of answers is written: its cache of keys and values, and what passes.
+def answering_row(shapes: Shapes, prompt: int, new: int, value: int) -> tuple[int, int]:
+    """Bytes that a row takes while a batch of answers is written: in its cache of keys and values, and passing.
 
     Args:
         prompt: tokens of the prompt.
         new: tokens of the answer at most.
         value: bytes of a number of the compute type.
     """
-    return sum(_answering_row(shapes, prompt, new, value))
-
-
-def _answering_row(shapes: Shapes, prompt: int, new: int, value: int) -> tuple[int, int]:
     token = 2 * shapes.key_width * value  # keys and values in one layer
     cache = (shapes.layers + 2) * token * (prompt + new + ROOM)  # one layer's grow into new ones
     # of a layer that reads the prompt: gate, up and two of their products, or a norm in float32; and attention's mask
@@ -216,7 +211,7 @@ def answering(shapes: Shapes, recipe: Recipe, prompt: int, device: str, budget: 
     if device == "cuda" and sum(parts.values()) > (1 - KEPT_FREE) * budget:
         parts = loaded(shapes, quantization.model_copy(update={"dequantize_once": False}), device)
     parts["adapters"] = 4 * shapes.adapter_weights(recipe.lora)  # as peft loads them
-    cache, passing = _answering_row(shapes, prompt, settings.max_new_tokens, value_bytes(device))
+    cache, passing = answering_row(shapes, prompt, settings.max_new_tokens, value_bytes(device))
     rows = settings.batch_size
     if device == "cuda":
         rows = max(0, min(rows, int((1 - KEPT_FREE) * (budget - sum(parts.values()))) // (cache + passing)))
@@ -267,7 +262,7 @@ def step_flops(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batc
     head = shapes.vocabulary * shapes.hidden
     token = 2 * passes * shapes.linear_weights + 2 * (passes + 1) * adapters
     token += shapes.layers * shapes.query_width * batch.length * 2 * (passes + 0.5)
-    token += (4 if device == "cpu" else 6) * head * batch.labelled
+    token += (4 if device == "cpu" else 6) * head
     flops = token * batch.tokens * batch.accumulation
     if stage.replay_tokens:
         tokens = max(1, stage.replay_tokens // REPLAY_PIECE) * REPLAY_PIECE
@@ -309,9 +304,7 @@ def choose(
     )
 
 
-def plan_stage(
-    variant: Variant, name: str, budget: int, device: str, lengths: list[int] | None = None, labelled: float = 1.0
-) -> Plan:
+def plan_stage(variant: Variant, name: str, budget: int, device: str, lengths: list[int] | None = None) -> Plan:
     """Plan one training stage.
 
     Args:
@@ -319,7 +312,6 @@ def plan_stage(
         budget: bytes that it may take.
         device: `cpu` or `cuda`.
         lengths: tokens of each row; None: rows that do not exist yet, counted as `max_length` tokens.
-        labelled: share of the tokens that are scored.
 
     Raises:
         UserError: the shapes of the model are not known, or it does not fit.
@@ -332,11 +324,11 @@ def plan_stage(
     if lengths and not stage.packing:
         longest, mean = min(stage.max_length, max(lengths)), round(sum(lengths) / len(lengths))
         padded = padded and len(set(lengths)) > 1
-    whole = Batch(rows, longest, 1, False, labelled, padded)
+    whole = Batch(rows, longest, 1, False, padded)
     batch, parts = choose(shapes, recipe, stage, whole, device, budget)
     steps = stage.max_steps if stage.max_steps > 0 else None
     if steps is None and lengths:
         count = sum(lengths) // stage.max_length if stage.packing else len(lengths)
         steps = round(stage.passes * math.ceil(count / stage.batch_size))
     flops = step_flops(shapes, recipe, stage, replace(batch, length=mean), device)
-    return Plan(name, batch, stage.batch_size, parts, budget, device, flops, steps)
+    return Plan(name, batch, stage.batch_size, parts, budget, device, flops, steps, mean)
