@@ -74,7 +74,6 @@ def forecast(variant: Variant, card: Card) -> Forecast:
     if not rows:
         raise UserError(f"{recipe.base_model} does not fit: not even one question can be answered")
     token = WEIGHT * shapes.linear_weights / (card.bandwidth * 1e9)  # seconds of a token of every row
-    weights = 2 * (shapes.linear_weights + shapes.other_weights)
     row = (parts["cache of keys and values"] + parts["logits and one layer's passing values"]) // rows
     return Forecast(
         stages=stages,
@@ -84,7 +83,7 @@ def forecast(variant: Variant, card: Card) -> Forecast:
         seconds_per_answer=recipe.evaluation.max_new_tokens * token / rows,
         export=sum(parts.values()) - (rows - 1) * row,
         check=sum(loaded(shapes, None, "cuda").values()) + row,
-        main=weights + LIBRARIES["cpu"],
+        main=2 * (shapes.linear_weights + shapes.other_weights) + LIBRARIES["cpu"],
     )
 
 

@@ -127,11 +127,8 @@ def activations(shapes: Shapes, recipe: Recipe, batch: Batch, device: str) -> in
     if lora.dropout:
         kept += 2 * value * sum(inputs.values())
     else:  # matrices with the same input share it
-        for names in ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}):
-            if names & targets:
-                kept += value * shapes.hidden
-        if "down_proj" in targets:
-            kept += value * shapes.intermediate
+        for names in ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}, {"down_proj"}):
+            kept += value * max((inputs[name] for name in names & targets), default=0)
     return int(kept * batch.tokens)
 
 
@@ -230,12 +227,11 @@ def _with_replay(stage: TrainingStage, batch: Batch) -> list[Batch]:
 def _heap(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch) -> int:
     """Bytes by which the heap of a CPU grows beyond what is in use at the peak."""
     everywhere = recipe.lora.model_copy(update={"target_modules": "all-linear", "dropout": 0.0})
-
-    def of_all_layers(recipe: Recipe) -> int:
-        return shapes.layers * sum(activations(shapes, recipe, each, "cpu") for each in _with_replay(stage, batch))
-
-    kept = of_all_layers(recipe)
-    made = max(kept, of_all_layers(recipe.model_copy(update={"lora": everywhere})))
+    kept, made = (
+        shapes.layers * sum(activations(shapes, each, rows, "cpu") for rows in _with_replay(stage, batch))
+        for each in (recipe, recipe.model_copy(update={"lora": everywhere}))
+    )
+    made = max(kept, made)
     if batch.checkpointing:
         return int(HEAP_RECOMPUTED * made)
     share = HEAP_KEPT if recipe.quantization.dequantize_once else HEAP_TAKEN
