@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from statistics import fmean
 from typing import NamedTuple
 
@@ -79,43 +78,35 @@ def continue_prompts(
         sampled = {i: seeds[i] for i in rows if temperatures[i]}
         choice = _Choice([temperatures[i] for i in rows], [sampled.get(i) for i in rows], model.device)
         new = _write(model, [prompts[i] for i in rows], prefix, cache, choice, last, max_new_tokens, watch)
-        texts = tokenizer.batch_decode([of_row.tokens for of_row in new], skip_special_tokens=True)
-        for i, text, of_row in zip(rows, texts, new, strict=True):
+        texts = tokenizer.batch_decode([tokens for tokens, *_ in new], skip_special_tokens=True)
+        for i, text, (tokens, nats, watched) in zip(rows, texts, new, strict=True):
             text = (text.split("\n", 1)[0] if stop_at_newline else text).strip()
-            found[i] = Continuation(text, of_row.tokens[-1] in last, of_row.likelihood, of_row.watched)
+            found[i] = Continuation(text, tokens[-1] in last, fmean(nats) if nats else None, watched)
         done(len(rows))
 
     in_batches(order, batch_size, write, lambda i: rows_that_fit(model, len(prompts[i]), max_new_tokens))
     return found
 
 
-@dataclass
-class _Row:
-    """The new tokens of a row, and what was measured of them."""
-
-    tokens: list[int] = field(default_factory=list)
-    nats: list[float] = field(default_factory=list)
-    watched: float | None = None
-
-    @property
-    def likelihood(self) -> float | None:
-        return fmean(self.nats) if self.nats else None
-
-
 @torch.inference_mode()
 def _write(
     model, prompts, prefix: int, cache, choice: _Choice, last: set[int], max_new_tokens: int, watch: int | None
-) -> list[_Row]:
+) -> list[tuple[list[int], list[float], float | None]]:
     """Token by token, all rows at once; a row that has ended leaves the batch. B rows.
 
     `places` are of rows that are still in the batch, `rows` their numbers among all B.
+
+    Returns:
+        Of each row the new tokens, their log-probabilities and that of the watched one in the first place, in nats;
+        none where nothing is watched.
     """
     different = list(dict.fromkeys(map(tuple, prompts)))  # U of them: a prompt that comes several times is read once
     input_ids, mask = (tensor.to(model.device) for tensor in _pad_after_prefix(different, prefix))  # (U, T) each
     cache = caches.expanded(cache, len(different)) if cache else caches.roomy()
     position_ids = mask.cumsum(1) - 1  # (U, T): padding takes no position
     input_ids, position_ids = input_ids[:, prefix:], position_ids[:, prefix:]  # (U, T - prefix): the rest is cached
-    new, rows = [_Row() for _ in prompts], list(range(len(prompts)))
+    new, measured, rows = [[] for _ in prompts], [[] for _ in prompts], list(range(len(prompts)))
+    watched = [None] * len(prompts)
     for step in range(max_new_tokens):
         logits = model(
             input_ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache, logits_to_keep=1
@@ -128,11 +119,11 @@ def _write(
         tokens = choice(logits.float(), rows)  # one a row
         nats = logits.float().log_softmax(-1) if watch is not None else logits  # (B, V)
         for of_row, row, token in zip(nats, rows, tokens, strict=True):
-            new[row].tokens.append(token)
+            new[row].append(token)
             if watch is not None:
-                new[row].nats.append(of_row[token].item())
+                measured[row].append(of_row[token].item())
                 if step == 0:
-                    new[row].watched = of_row[watch].item()
+                    watched[row] = of_row[watch].item()
         left = [place for place, token in enumerate(tokens) if token not in last]
         if not left or step == max_new_tokens - 1:
             break
@@ -144,7 +135,7 @@ def _write(
             rows, tokens = [rows[place] for place in left], [tokens[place] for place in left]
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)  # (B, T + 1), and T grows
         input_ids = torch.tensor(tokens, device=mask.device)[:, None]  # (B, 1)
-    return new
+    return list(zip(new, measured, watched, strict=True))
 
 
 def shared_beginning(model, prompts: list[list[int]]) -> tuple[int, DynamicCache | None]:

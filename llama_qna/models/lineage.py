@@ -63,9 +63,8 @@ def start_of_finetuning(variant: Variant) -> tuple[Path | None, Path | None]:
     Raises:
         UserError: pretraining has not run on this machine, or what it wrote is damaged.
     """
-    adapter = _last_of_pretraining(variant)
+    adapter = _pretrained(variant)
     if variant.recipe.stacking == "continue":
-        _check_adapter("pretraining", adapter)
         return None, adapter
     check_output(variant.pretraining, VERBS["pretraining"], "merged/model.safetensors")
     return variant.pretraining / "merged", None
@@ -85,9 +84,7 @@ def trained(variant: Variant, name: str) -> tuple[Path | None, Path | None]:
     if name == "reader":
         return None, reader_of(variant).adapter
     if name == "pretrained":
-        adapter = _last_of_pretraining(variant)
-        _check_adapter("pretraining", adapter)
-        return None, adapter
+        return None, _pretrained(variant)
     adapter = shipped_checkpoint(variant)
     point = next(point for point in points_of(variant) if point.adapter == adapter)
     return point.weights, adapter
@@ -182,10 +179,12 @@ def shipped_checkpoint(variant: Variant) -> Path:
     return found[-1]
 
 
-def _last_of_pretraining(variant: Variant) -> Path:
+def _pretrained(variant: Variant) -> Path:
+    """The last checkpoint of pretraining, whole."""
     found = checkpoints(variant.pretraining)
     if not found:
         raise UserError(f"no pretrained model yet for {variant.name}: run `llama-qna pretrain {variant.name}` first")
+    _check_adapter("pretraining", found[-1])
     return found[-1]
 
 

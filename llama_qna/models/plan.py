@@ -14,7 +14,7 @@ from llama_qna import UserError
 from llama_qna.models.device import GIB, bfloat16_is_fast
 from llama_qna.models.shapes import ATTENTION_QUERIES, HEAD_TILE, LONGEST_ROW, REPLAY_PIECE, Shapes, shapes_of
 from llama_qna.project import processes
-from llama_qna.project.recipe import Quantization, Recipe, TrainingStage
+from llama_qna.project.recipe import Lora, Quantization, Recipe, TrainingStage
 from llama_qna.project.variant import Variant
 
 # Bytes of Python with torch, transformers, bitsandbytes, peft, trl and datasets imported, before any weight. On a GPU
@@ -98,7 +98,7 @@ class Plan:
         )
 
 
-def activations(shapes: Shapes, recipe: Recipe, batch: Batch, device: str) -> int:
+def activations(shapes: Shapes, lora: Lora, batch: Batch, device: str) -> int:
     """Bytes that one layer keeps for backward: on a CPU that of `training.cpu`, on a GPU that of transformers.
 
     Both keep the middle of each adapter, and gate and up. `training.cpu` keeps the input of both norms in 16 bits and
@@ -108,7 +108,7 @@ def activations(shapes: Shapes, recipe: Recipe, batch: Batch, device: str) -> in
     norms in float32, queries, keys, values, output and a sum of attention and its mask where rows are padded, the
     product of gate and up, and for each adapter its own input in 16 bits, with dropout the mask besides.
     """
-    value, lora, targets = value_bytes(device), recipe.lora, set(shapes.targets(recipe.lora))
+    value, targets = value_bytes(device), set(shapes.targets(lora))
     inputs = {name: shapes.linears[name][1] for name in targets}
     # values a token of PyTorch's attention: queries, output, keys, values, and a sum in float32
     attention = 2 * shapes.query_width + 2 * shapes.key_width + shapes.heads * (4 / value)
@@ -144,8 +144,11 @@ def memory(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, d
     """Bytes of each part at the peak of a training stage."""
     value, weights = value_bytes(device), shapes.adapter_weights(recipe.lora)
     adapter = 4 * weights if device == "cuda" else value * weights  # on a GPU float32, with its optimizer
-    together = _with_replay(stage, batch)
-    layer = sum(activations(shapes, recipe, each, device) for each in together)  # of one layer
+    together = [batch]  # what passes through the model in one go: the rows, and pieces of general text beside them
+    if stage.replay_tokens:
+        pieces = math.ceil(stage.replay_tokens / REPLAY_PIECE)
+        together.append(Batch(pieces, REPLAY_PIECE, 1, batch.checkpointing))
+    layer = sum(activations(shapes, recipe.lora, each, device) for each in together)  # of one layer
     if batch.checkpointing:  # the input of each layer, and all of the one that is computed again
         kept = shapes.layers * value * shapes.hidden * sum(each.tokens for each in together) + layer
     else:
@@ -161,7 +164,14 @@ def memory(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, d
         "logits and one layer's passing values": passing,
     }
     if device == "cpu":
-        parts["heap that cannot be used again"] = _heap(shapes, recipe, stage, batch)
+        everywhere = recipe.lora.model_copy(update={"target_modules": "all-linear", "dropout": 0.0})
+        made = shapes.layers * max(layer, sum(activations(shapes, everywhere, each, device) for each in together))
+        if batch.checkpointing:
+            heap = HEAP_RECOMPUTED * made
+        else:
+            share = HEAP_KEPT if recipe.quantization.dequantize_once else HEAP_TAKEN
+            heap = (1 + share) * made - shapes.layers * layer
+        parts["heap that cannot be used again"] = int(heap)
     return {name: size for name, size in parts.items() if size}
 
 
@@ -214,28 +224,6 @@ def answering(shapes: Shapes, recipe: Recipe, prompt: int, device: str, budget: 
         rows = max(0, min(rows, int((1 - KEPT_FREE) * (budget - sum(parts.values()))) // (cache + passing)))
     parts |= {"cache of keys and values": rows * cache, "logits and one layer's passing values": rows * passing}
     return rows, {name: size for name, size in parts.items() if size}
-
-
-def _with_replay(stage: TrainingStage, batch: Batch) -> list[Batch]:
-    """What passes through the model in one go: the rows, and pieces of general text beside them."""
-    if not stage.replay_tokens:
-        return [batch]
-    pieces = math.ceil(stage.replay_tokens / REPLAY_PIECE)
-    return [batch, Batch(pieces, REPLAY_PIECE, 1, batch.checkpointing)]
-
-
-def _heap(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch) -> int:
-    """Bytes by which the heap of a CPU grows beyond what is in use at the peak."""
-    everywhere = recipe.lora.model_copy(update={"target_modules": "all-linear", "dropout": 0.0})
-    kept, made = (
-        shapes.layers * sum(activations(shapes, each, rows, "cpu") for rows in _with_replay(stage, batch))
-        for each in (recipe, recipe.model_copy(update={"lora": everywhere}))
-    )
-    made = max(kept, made)
-    if batch.checkpointing:
-        return int(HEAP_RECOMPUTED * made)
-    share = HEAP_KEPT if recipe.quantization.dequantize_once else HEAP_TAKEN
-    return int((1 + share) * made - kept)
 
 
 def mapped_file(shapes: Shapes) -> int:
