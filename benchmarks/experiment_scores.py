@@ -59,7 +59,7 @@ class Scores:
             found = Search(list(texts), list(texts.values())).search(list(self.dev.Question), chunks_given)
             given = [[texts[chunk_id] for chunk_id, _ in chunks] for chunks in found]
         both = zip(self.dev.Question, given, strict=True)
-        ids = [prompts.context_question_ids(self.tokenizer, *row, CONTEXT_TOKENS) for row in both]
+        ids = [prompts.fit_chunks(self.tokenizer, *row, CONTEXT_TOKENS)[0] for row in both]
         rows = zip(self.dev.itertuples(), self.answers(ids, 32 if chunks_given else 200), strict=True)
         scored = [
             {"question_id": row.question_id, "answer": answer, "rougeL": scores.rouge(answer, row.Answer)["rougeL"],

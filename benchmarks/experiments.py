@@ -108,7 +108,7 @@ def context_rows(tokenizer, pairs: pd.DataFrame, body: pd.DataFrame, seed: int) 
     for pair in pairs[pairs.recipe != "reference"].itertuples():
         given = [texts[pair.chunk_id]] + [texts[chance.choice(list(texts))]] * (chance.random() < 0.5)
         chance.shuffle(given)
-        asked = prompts.context_question_ids(tokenizer, pair.Question, given, CONTEXT_TOKENS)
+        asked = prompts.fit_chunks(tokenizer, pair.Question, given, CONTEXT_TOKENS)[0]
         answer = prompts.encode_document(tokenizer, pair.Answer) + [tokenizer.eos_token_id]
         rows.append({"input_ids": asked + answer, "labels": [-100] * len(asked) + answer})
     return rows

@@ -70,7 +70,7 @@ def case(name: str) -> tuple[Variant, Batch, int]:
         }
     )
     mixed = settings.get("mixed", False)
-    batch = Batch(rows, length, 1, settings.get("checkpointing", False), labelled / length, mixed)
+    batch = Batch(rows, length, 1, settings.get("checkpointing", False), mixed)
     return replace(variant, recipe=recipe), batch, labelled
 
 

@@ -127,7 +127,7 @@ def answer(model, tokenizer, questions: list[str], settings) -> list[str]:
 
     input_ids = [question_ids(tokenizer, question) for question in questions]
     limits = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}
-    return generate_texts(model, tokenizer, input_ids, **limits, description="answers")
+    return generate_texts(model, tokenizer, input_ids, **limits)
 
 
 def _count(tokenizer, texts: list[str]) -> int:

@@ -88,7 +88,7 @@ def by_quantization(base_model: str) -> dict[str, float]:
         chunks = read_table(folder / "chunks.csv", corpus, CHUNK_COLUMNS, numbers=("page", "tokens"))
         texts, gold = dict(zip(chunks.chunk_id, chunks.text, strict=True)), read_gold(folder / "gold.csv", chunks)
         for row in gold[gold.fold == "dev"].itertuples():
-            asked.append(prompts.context_question_ids(tokenizer, row.Question, [texts[row.chunk_ids[0]]], 900))
+            asked.append(prompts.fit_chunks(tokenizer, row.Question, [texts[row.chunk_ids[0]]], 900)[0])
             answers.append(prompts.encode_document(tokenizer, row.Answer) + [tokenizer.eos_token_id])
     layers = {n: m for n, m in model.get_decoder().named_modules() if isinstance(m, torch.nn.Linear)}
     whole = {name: layer.weight.data for name, layer in layers.items()}

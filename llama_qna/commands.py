@@ -258,23 +258,16 @@ def plan(options) -> None:
         return
     if options.rows or options.length:
         raise UserError("--rows and --length belong to --rehearse")
-    print(planning.report(variant, budget, options.device, 10 if options.measure else 1.5))
-    if not options.memory and not options.device:
-        _plan_stages(variant)
-
-
-def _plan_stages(variant) -> None:
-    """What each stage will take for the documents as they are."""
     from llama_qna.documents.own import measure
-    from llama_qna.models.stage_times import report
+    from llama_qna.models.forecast import report
 
-    try:
-        size = measure(variant.pdfs, variant.recipe)
-    except UserError as error:
-        print(f"no times of the stages: {error}")
-        return
-    print(f"documents: {size}")
-    print(report(variant, size.chunks, size.tokens, size.pairs, size.seconds))
+    size, missing = None, ""
+    if not options.device:
+        try:
+            size = measure(variant.pdfs, variant.recipe)
+        except UserError as error:
+            missing = f"\nno times of the stages: {error}"
+    print(report(variant, budget, options.device, 10 if options.measure else 1.5, size) + missing)
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ def test_prompts_are_those_of_training_and_evaluation(answerer):
     tokenizer, sources = answerer.tokenizer, answerer.sources(question)
     texts = [source.text for source in sources]
     assert answerer.prompt_ids(question) == prompts.question_ids(tokenizer, question)
-    assert answerer.prompt_ids(question, sources) == prompts.context_question_ids(tokenizer, question, texts, 900)
+    assert answerer.prompt_ids(question, sources) == prompts.fit_chunks(tokenizer, question, texts, 900)[0]
 
 
 def test_sources_say_where_a_passage_stands(answerer):

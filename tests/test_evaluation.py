@@ -179,7 +179,7 @@ def test_hashes_are_those_of_the_prompts(small_run, predictions, gold):
             continue
         context = row.get("context", "none")
         seen = [texts[chunk_id] for chunk_id in row.get("shown", [])]
-        ids = prompts.context_question_ids(shared.tokenizer(), row["question"], seen, 900)
+        ids = prompts.fit_chunks(shared.tokenizer(), row["question"], seen, 900)[0]
         assert row["prompt_sha256"] == hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()[:16]
         assert shared.tokenizer().decode(ids).count("Text: ") == len(seen)
         assert len(seen) <= {"none": 0, "retrieved": 2, "right chunk": 1}[context]

@@ -13,7 +13,7 @@ from llama_qna.models.batches import in_batches
 from llama_qna.models.generate import continue_prompts, generate_texts
 from llama_qna.models.likelihood import candidate_log_likelihoods
 from llama_qna.models.prompts import encode_document, question_ids
-from llama_qna.models.shapes import shapes_of_model
+from llama_qna.models.shapes import shapes_in
 from tests import fixtures_models as shared
 
 QUESTIONS = [
@@ -233,7 +233,7 @@ def test_a_row_takes_the_cache_that_the_plan_counts():
     cache = caches.roomy()
     model(torch.randint(0, 100, (1, 40)), past_key_values=cache, use_cache=True)
     kept = sum(room.nbytes for layer in cache.layers for room in layer.room)
-    planned, _ = plan._answering_row(shapes_of_model(model), 40, 0, 4)
+    planned, _ = plan.answering_row(shapes_in(model.config.to_dict()), 40, 0, 4)
     assert kept * (1 + 2 / 2) == planned  # and one layer's while they grow, old and new
 
 

@@ -7,7 +7,9 @@ import yaml
 
 from llama_qna import cli
 from llama_qna.documents.own import Size, fitted, measure
-from llama_qna.models import stage_times
+from llama_qna.models import forecast
+from llama_qna.models.device import GIB
+from llama_qna.models.plan import plan_stage
 from llama_qna.project.recipe import Recipe
 from llama_qna.project.variant import REPOSITORY, Variant
 
@@ -119,26 +121,43 @@ def test_size_counts_what_is_read(corpus):
 
 @pytest.fixture
 def limit(monkeypatch):
-    monkeypatch.setattr(stage_times, "measure", lambda *_: {"matmul": 1e12})
+    monkeypatch.setattr(forecast, "measure", lambda *_: {"matmul": 1e12, "copy": 1e10})
 
 
 def test_plan_tells_the_time_of_every_stage_before_a_book_starts(limit):
-    times = stage_times.stage_times(Variant.load("paper_135m"), chunks=600, tokens=150_000, pairs=900, reading=3.0)
-    assert list(times) == ["load", "generate", "pretrain", "finetune", "evaluate"]
-    twice = stage_times.stage_times(Variant.load("paper_135m"), chunks=1200, tokens=300_000, pairs=1800, reading=3.0)
-    assert all(twice[stage] > seconds for stage, seconds in times.items() if stage != "load")
-    line = stage_times.report(Variant.load("paper_135m"), 600, 150_000, 900, 3.0)
-    assert "\n" not in line and all(stage in line for stage in times) and "in all" in line
+    known, recipe = Variant.load("paper_135m"), KNOWN
+    times = []
+    for measured in (size(), size(chunks=1200, tokens=300_000)):
+        rows = forecast.expected_rows(recipe, measured)
+        plans = [plan_stage(known, name, 24 * GIB, "cpu", rows[name]) for name in forecast.STAGES]
+        times.append(forecast.stage_times(recipe, measured, plans, 1e12))
+    assert list(times[0]) == ["load", "generate", "pretrain", "finetune", "evaluate"]
+    assert all(times[1][stage] > seconds for stage, seconds in times[0].items() if stage != "load")
+    last = forecast.report(known, 24 * GIB, "cpu", size=size()).splitlines()[-1]
+    assert all(stage in last for stage in times[0]) and "in all" in last
 
 
-def test_plan_without_documents_or_a_known_model_says_so(limit, toy_root, edit_recipe, capsys):
-    edit_recipe("base_model: embedded/smollm2-135m-instruct", "base_model: nobody/knows-this")
-    assert "no times" in stage_times.report(Variant.load("paper_135m"), 600, 150_000, 900, 3.0)
+def test_a_step_is_one_of_the_rows_that_the_documents_make_and_of_full_rows_without_any(limit):
+    reader = Variant.load("paper_reader_135m")
+    rows = forecast.expected_rows(reader.recipe, size(chunks=80, tokens=8000))
+    assert rows["pretraining"] == [100] * 160 + [300] * 80  # two epochs, and a row of the reading set for every two
+    assert rows["finetuning"].count(75) == 3 * 24 and len(rows["finetuning"]) == 3 * 120 * 5 // 4
+    text = forecast.report(reader, 24 * GIB, "cpu", size=size(chunks=80, tokens=8000))
+    assert "time: pretraining: 30 steps of" in text and "rows of 167 tokens on average" in text
+    text = forecast.report(reader, 24 * GIB, "cpu")
+    assert "for a step of rows of full length, 512 tokens; how many steps" in text and "on average" not in text
+
+
+def test_plan_without_documents_says_so(limit, toy_root, capsys):
+    for path in (toy_root / "data" / "pdfs" / "paper").glob("*"):
+        path.unlink()
+    assert cli.main(["plan", "paper_135m"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("no times of the stages: no document")
 
 
 @pytest.mark.parametrize("seconds, text", [(5, "5 s"), (80, "80 s"), (200, "3 min"), (9000, "2.5 h")])
 def test_durations_are_rounded_to_what_is_known(seconds, text):
-    assert stage_times.duration(seconds) == text
+    assert forecast.duration(seconds) == text
 
 
 def test_recipe_is_plain_yaml_with_its_reasons(corpus, toy_root):

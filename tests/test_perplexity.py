@@ -282,9 +282,9 @@ def test_published_perplexity_without_chunks_is_refused(tiny):
         published_perplexity(tiny, shared.tokenizer(), [])
 
 
-def test_log_likelihoods_equal_the_plain_computation():
+def test_log_likelihoods_equal_the_plain_computation(monkeypatch):
     """Of answers of unlike lengths, whatever else is in the batch."""
-    from llama_qna.models.likelihood import answer_log_likelihoods
+    from llama_qna.models import likelihood
 
     model = shared.tiny_llama(vocabulary=100)
     prompts, answers = [[5, 6, 7], [8, 9], [10, 11, 12, 13, 14]], [[20, 21, 2], [22, 2], [23, 24, 25, 2]]
@@ -294,4 +294,5 @@ def test_log_likelihoods_equal_the_plain_computation():
             logits = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
         wanted.append(sum(logits[len(prompt) - 1 + i, token].item() for i, token in enumerate(answer)) / len(answer))
     for size in (1, 3):
-        assert answer_log_likelihoods(model, prompts, answers, batch_size=size) == pytest.approx(wanted, rel=1e-4)
+        monkeypatch.setattr(likelihood, "TOGETHER", size)
+        assert likelihood.answer_log_likelihoods(model, prompts, answers) == pytest.approx(wanted, rel=1e-4)

@@ -150,7 +150,7 @@ def test_activations_on_a_gpu_are_what_transformers_keeps_under_autocast(lora, l
     if "dropout" in lora:
         found -= 3 * 2 * length * sum(columns for _, columns in SMALL.linears.values())
     assert found == pytest.approx(
-        activations(SMALL, recipe, Batch(2, length, 1, False, padded=padded), "cuda"), rel=0.05
+        activations(SMALL, recipe.lora, Batch(2, length, 1, False, padded=padded), "cuda"), rel=0.05
     )
 
 
@@ -177,7 +177,7 @@ def test_activations_are_what_autograd_keeps(lora, length, padded):
     if padded:
         mask[0, length // 2 :] = 0
     found = kept_by_a_layer(model, lambda: hidden_states(model.get_base_model(), (ids, mask))[0])
-    planned = activations(SMALL, recipe, Batch(rows, length, 1, False, padded=padded), "cpu")
+    planned = activations(SMALL, recipe.lora, Batch(rows, length, 1, False, padded=padded), "cpu")
     if padded:  # counted as if every row were a long one
         assert found < 0.8 * planned
     else:

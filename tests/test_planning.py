@@ -1,4 +1,4 @@
-"""`models.planning`: the plan before a stage: the stage keeps to it, and the terminal prints it."""
+"""`models.planning` and `models.forecast`: the plan before a stage, to which it keeps, and what the terminal prints."""
 
 import json
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from llama_qna import UserError
-from llama_qna.models import device, plan, planning, shapes
+from llama_qna.models import device, forecast, plan, planning, shapes
 from llama_qna.models.device import GIB, available_memory
 from llama_qna.models.plan import Batch, memory, plan_stage
 from llama_qna.project.variant import REPOSITORY, Variant
@@ -95,8 +95,8 @@ def test_memory_of_a_model_that_lives_is_not_counted_as_free(monkeypatch):
 
 
 def test_report_of_another_machine_needs_nothing_of_this_one(monkeypatch):
-    monkeypatch.setattr(planning, "measure", lambda *_: pytest.fail("measured"))
-    text = planning.report(Variant.load("paper_13b"), 22 * GIB, "cuda")
+    monkeypatch.setattr(forecast, "measure", lambda *_: pytest.fail("measured"))
+    text = forecast.report(Variant.load("paper_13b"), 22 * GIB, "cuda")
     assert "13.0 billion weights, 40 layers, by the shapes known by that name" in text
     assert "cache of keys and values" in text and "plan: finetuning: 1 rows of up to 1024 tokens at once" in text
 
@@ -113,7 +113,7 @@ def test_merging_on_a_gpus_host_is_counted_in_16_bits_whatever_its_cpu_has(name,
 def test_report_measures_the_limit_here(monkeypatch):
     found = Variant.load("paper_135m")
     monkeypatch.setattr(shapes, "EMBEDDED_FOLDER", REPOSITORY / "nowhere")  # not even the model has to be there
-    text = planning.report(found, 24 * GIB, seconds=0.1)
+    text = forecast.report(found, 24 * GIB, seconds=0.1)
     assert "TFLOP/s in matrix products" in text and "8 rows of up to" in text
 
 

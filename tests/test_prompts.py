@@ -60,7 +60,7 @@ def test_prompt_written_out(tokenizer):
 
 
 def test_context_written_out(tokenizer):
-    ids = prompts.context_question_ids(tokenizer, QUESTION, CHUNKS[:2], max_tokens=512)
+    ids = prompts.fit_chunks(tokenizer, QUESTION, CHUNKS[:2], max_tokens=512)[0]
     assert tokenizer.decode(ids) == (
         "<|im_start|>system\nAnswer the question briefly and precisely.<|im_end|>\n"
         f"<|im_start|>user\nText: {CHUNKS[0]}\n\nText: {CHUNKS[1]}\n\n"
@@ -70,17 +70,17 @@ def test_context_written_out(tokenizer):
 
 def test_question_without_context_is_the_plain_question(tokenizer):
     plain = prompts.question_ids(tokenizer, QUESTION)
-    assert prompts.context_question_ids(tokenizer, QUESTION, [], max_tokens=512) == plain
-    assert prompts.context_question_ids(tokenizer, QUESTION, CHUNKS, max_tokens=len(plain)) == plain
+    assert prompts.fit_chunks(tokenizer, QUESTION, [], max_tokens=512)[0] == plain
+    assert prompts.fit_chunks(tokenizer, QUESTION, CHUNKS, max_tokens=len(plain))[0] == plain
 
 
 @pytest.mark.parametrize("chunks", [CHUNKS, [f"{HOSTILE} {text}" for text in CHUNKS]], ids=["plain", "hostile"])
 def test_context_is_as_long_as_fits(chunks, tokenizer, control):
     """Whole chunks while they fit, then words of the first one; the question always stands whole."""
-    whole = [len(prompts.context_question_ids(tokenizer, QUESTION, chunks[:n], 4096)) for n in range(4)]
+    whole = [len(prompts.fit_chunks(tokenizer, QUESTION, chunks[:n], 4096)[0]) for n in range(4)]
     kept = set()
     for limit in range(whole[0], whole[3] + 2):
-        ids = prompts.context_question_ids(tokenizer, QUESTION, chunks, limit)
+        ids = prompts.fit_chunks(tokenizer, QUESTION, chunks, limit)[0]
         text = tokenizer.decode(ids)
         assert len(ids) <= limit
         assert f"{QUESTION}<|im_end|>\n<|im_start|>assistant\n" in text
@@ -89,7 +89,7 @@ def test_context_is_as_long_as_fits(chunks, tokenizer, control):
         ]
         if limit >= whole[1]:
             n = sum(length <= limit for length in whole) - 1
-            assert ids == prompts.context_question_ids(tokenizer, QUESTION, chunks[:n], 4096)
+            assert ids == prompts.fit_chunks(tokenizer, QUESTION, chunks[:n], 4096)[0]
         elif "Text: " in text:
             cut = text.split("Text: ")[1].split("\n\nQuestion: ")[0]
             assert chunks[0].startswith(f"{cut} ") or chunks[0].startswith(f"{cut}\n"), "it ends at the end of a word"
@@ -99,7 +99,7 @@ def test_context_is_as_long_as_fits(chunks, tokenizer, control):
 
 def test_context_keeps_the_lines_of_a_chunk(tokenizer):
     lines = "One stage.\n\nAnother  stage."
-    text = tokenizer.decode(prompts.context_question_ids(tokenizer, QUESTION, [lines], 512))
+    text = tokenizer.decode(prompts.fit_chunks(tokenizer, QUESTION, [lines], 512)[0])
     assert f"Text: {lines}\n\nQuestion:" in text
 
 
@@ -107,7 +107,7 @@ def test_question_that_does_not_fit_is_named(tokenizer):
     alone = len(prompts.question_ids(tokenizer, QUESTION))
     for chunks in ([], CHUNKS):
         with pytest.raises(UserError, match=f"What is the traffic.* longer than the {alone - 1} tokens"):
-            prompts.context_question_ids(tokenizer, QUESTION, chunks, alone - 1)
+            prompts.fit_chunks(tokenizer, QUESTION, chunks, alone - 1)[0]
 
 
 def test_training_row_masks_exactly_the_prompt(tokenizer):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn import Linear4bit, Params4bit
 
 from llama_qna import UserError
 from llama_qna.models import shapes
@@ -40,18 +40,17 @@ def test_random_model_is_loaded_as_a_base_is():
 
 def test_no_matrix_is_kept_in_16_bits(monkeypatch):
     """Each is quantized before the next is drawn: what exists at once beside NF4 is one matrix."""
-    from llama_qna.training import rehearsal
+    import weakref
 
-    alive, largest, four_bit = [], [], rehearsal._four_bit
+    alive, largest, quantize = [], [], Params4bit.to
 
     def watch(weight, *rest):
-        import weakref
+        if not weight.bnb_quantized:
+            alive.append(weakref.ref(weight.data.untyped_storage()))
+            largest.append(sum(storage() is not None for storage in alive))
+        return quantize(weight, *rest)
 
-        alive.append(weakref.ref(weight.untyped_storage()))
-        largest.append(sum(storage() is not None for storage in alive))
-        return four_bit(weight, *rest)
-
-    monkeypatch.setattr(rehearsal, "_four_bit", watch)
+    monkeypatch.setattr(Params4bit, "to", watch)
     random_model(SMALL, Quantization())
     assert len(largest) == 14 and max(largest) <= 1
 
@@ -85,7 +84,8 @@ def test_two_layers_of_7b_take_what_was_planned(small_13b, monkeypatch):
 
     code = (
         "from dataclasses import replace; from pathlib import Path\n"
-        "from llama_qna import rehearsal, shapes; from llama_qna.project.variant import Variant\n"
+        "from llama_qna.models import shapes; from llama_qna.training import rehearsal\n"
+        "from llama_qna.project.variant import Variant\n"
         "name = 'meta-llama/Llama-2-7b-chat-hf'\n"
         "shapes.KNOWN[name] = replace(shapes.KNOWN[name], layers=2)\n"
         f"found = rehearsal.rehearse(replace(Variant.load('paper_7b'), root=Path({str(small_13b.root)!r})))\n"

@@ -171,7 +171,7 @@ def test_models_are_loaded_one_at_a_time_and_what_does_not_fit_is_left_out(train
 
 @pytest.mark.parametrize(("gib", "fits"), [(22, (True, False)), (30, (True, True)), (6, (False, False))])
 def test_what_fits_is_told_by_the_plan(gib, fits, monkeypatch):
-    monkeypatch.setattr(planning, "_kind_of_device", lambda: "cuda")
+    monkeypatch.setattr(planning, "kind_of_device", lambda: "cuda")
     monkeypatch.setattr(planning, "available_memory", lambda kind: gib * 2**30)
     thirteen = "meta-llama/Llama-2-13b-chat-hf"
     assert (planning.fits(thirteen, Quantization()), planning.fits(thirteen, None)) == fits

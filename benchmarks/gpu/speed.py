@@ -56,7 +56,7 @@ def checkpointed(variant: Variant, memory: int) -> dict:
         batch = plan.Batch(ROWS, LENGTH, 1, True)
         parts = plan.memory(shapes, short.recipe, stage, batch, device)
         flops = plan.step_flops(shapes, short.recipe, stage, batch, device)
-        return plan.Plan(name, batch, ROWS, parts, budget, device, flops, STEPS)
+        return plan.Plan(name, batch, ROWS, parts, budget, device, flops, STEPS, LENGTH)
 
     with mock.patch.object(rehearsal, "plan_stage", with_checkpointing):
         return planned(variant, memory)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
 
 from llama_qna import UserError
 from llama_qna.models.base import load_base, model_path
-from llama_qna.models.device import available_memory, device, is_out_of_memory
+from llama_qna.models.device import available_memory, device
 from llama_qna.models.nf4 import dequantize, dequantize_once, keeps_copies
-from llama_qna.models.safety import adapter_of, check_all_there
-from llama_qna.project.files import sha256, write_json
+from llama_qna.models.safety import adapter_of, check_all_there, read_adapter_config
+from llama_qna.project.files import write_json
 from llama_qna.project.recipe import HUB_NAMES, Lora, Quantization
 
 
@@ -35,26 +34,21 @@ def _names(model) -> list[str]:
     return [name, model_path(name), model.name_or_path, HUB_NAMES.get(name)] if name else []
 
 
-def _attach(model, adapter: Path, trainable: bool):
-    """A base model with an adapter that was checked to be whole, and to be of this base."""
+def attach_adapter(model, adapter: Path, trainable: bool = False):
+    """Put a trained adapter on a base model, in eval mode; or, to go on training it, in float32, as peft loads it.
+
+    Raises:
+        UserError: it is damaged, or of another base.
+    """
     from peft import PeftModel
 
     with adapter_of(adapter, *_names(model)):
         model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
         check_all_there(model, adapter)
-    return model
-
-
-def attach_adapter(model, adapter: Path):
-    """Put a trained adapter on a base model; (model with adapter, in eval mode)."""
-    model = _attach(model, adapter, trainable=False)
+    if trainable:
+        return model
     _add_to_kept_copies(model)
     return model.eval()
-
-
-def adapter_to_train(model, adapter: Path):
-    """Put a trained adapter on a base model to go on training it, in float32, as peft loads it."""
-    return _attach(model, adapter, trainable=True)
 
 
 def adapter_from(model, adapter: Path, lora: Lora, seed: int):
@@ -73,11 +67,12 @@ def adapter_from(model, adapter: Path, lora: Lora, seed: int):
     from peft import get_peft_model
     from safetensors.torch import load_file
 
-    config, rank = read_adapter_config(adapter), read_adapter_config(adapter)["r"]
+    config = read_adapter_config(adapter)
+    rank, scale = config["r"], config["lora_alpha"] / config["r"]
     if rank > lora.r:
         raise UserError(f"lora.r is {lora.r}, but {adapter.parent.name}, from which training starts, has rank {rank}")
     torch.manual_seed(seed)
-    grown = get_peft_model(model, lora_config(lora.model_copy(update={"alpha": config["lora_alpha"] / rank * lora.r})))
+    grown = get_peft_model(model, lora_config(lora.model_copy(update={"alpha": scale * lora.r})))
     places = {name.replace(".default.", "."): value for name, value in grown.named_parameters() if ".lora_" in name}
     with adapter_of(adapter, *_names(model)), torch.no_grad():
         tensors = load_file(adapter / "adapter_model.safetensors")
@@ -108,7 +103,7 @@ class Models:
 
     def __init__(self, base_model: str, quantization: Quantization):
         self.base_model, self.quantization = base_model, quantization
-        self._models, self._attached = {}, {}  # by the folder of the weights: the model, and the adapter on it
+        self._models = {}  # by the folder of the weights: the model, and the adapter on it
 
     def load(self, weights: Path | None, adapter: Path | None):
         """The base, or the weights in its place, with an adapter or with none; the one before is then gone from it.
@@ -117,44 +112,31 @@ class Models:
             UserError: the base model cannot be had, or the adapter cannot be read.
         """
         if weights not in self._models:
-            self._make_room()
-            self._models[weights] = load_base(self.base_model, self.quantization, weights=weights)
-            self._attached[weights] = None
-        if self._attached.get(weights, "unknown") != adapter:
-            self._attached.pop(weights, None)  # in case that the next line fails halfway
-            self._models[weights] = _with_adapter(self._models[weights], adapter)
-            self._attached[weights] = adapter
-        return self._models[weights]
-
-    def _make_room(self) -> None:
-        """Let go of the models that are loaded where there is no room for another one of their size beside them."""
-        sizes = [model.get_memory_footprint() for model in self._models.values()]
-        if sizes and max(sizes) > 0.8 * available_memory(device()):
-            self._models.clear()
-            self._attached.clear()
+            sizes = [model.get_memory_footprint() for model, _ in self._models.values()]
+            if sizes and max(sizes) > 0.8 * available_memory(device()):  # no room for another one beside them
+                self._models.clear()
+            self._models[weights] = load_base(self.base_model, self.quantization, weights=weights), None
+        model, attached = self._models[weights]
+        if attached != adapter:
+            del self._models[weights]  # in case that the next line fails halfway
+            model = _with_adapter(model, adapter)
+            self._models[weights] = model, adapter
+        return model
 
 
 def _with_adapter(model, adapter: Path | None):
     """The model with another adapter on it, or, with None, without the one that it has."""
-    from safetensors import SafetensorError
-
     dequantized = keeps_copies(model)
     if adapter is None and dequantized:  # the adapter is in the 16-bit copies: make them anew
         dequantize_once(model)
     elif adapter is None:
         model.base_model.disable_adapter_layers()
+    elif not hasattr(model, "peft_config"):
+        return attach_adapter(model, adapter)
     else:
-        try:
-            if not hasattr(model, "peft_config"):
-                return attach_adapter(model, adapter)
-            if not dequantized:
-                model.base_model.enable_adapter_layers()
-            swap_adapter(model, adapter)
-        except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-            if is_out_of_memory(error):
-                raise
-            reason = str(error).strip().split("\n")[0][:160]
-            raise UserError(f"{adapter}: this adapter cannot be read ({reason}); train it again") from None
+        if not dequantized:
+            model.base_model.enable_adapter_layers()
+        swap_adapter(model, adapter)
     return model
 
 
@@ -196,26 +178,10 @@ def merge_adapter(base_model: str, adapter: Path, folder: Path) -> Path:
     return folder
 
 
-def read_adapter_config(adapter: Path) -> dict:
-    """The content of `adapter_config.json`.
-
-    Raises:
-        UserError: it is not there, or damaged.
-    """
-    path = adapter / "adapter_config.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); train the adapter again") from None
-
-
 def name_base_in_adapter(adapter: Path, base_model: str) -> None:
     """Write the recipe's name of the base into a saved adapter, in place of the folder of this machine."""
     config = read_adapter_config(adapter) | {"base_model_name_or_path": base_model}
     write_json(adapter / "adapter_config.json", config)
-
-
-MADE_OF = "made_of.json"  # the hashes of the two adapters, beside the result
 
 
 def stack(first: Path, second: Path, folder: Path) -> Path:
@@ -226,7 +192,7 @@ def stack(first: Path, second: Path, folder: Path) -> Path:
     on which the second was trained: it is not repeated.
 
     Args:
-        folder: where the result is written, unless it is there already, made of the same two.
+        folder: where the result is written, in place of what is there.
 
     Returns:
         The folder.
@@ -234,9 +200,6 @@ def stack(first: Path, second: Path, folder: Path) -> Path:
     Raises:
         UserError: an adapter cannot be read, or the two do not adapt the same modules.
     """
-    made_of = [sha256(adapter / "adapter_model.safetensors") for adapter in (first, second)]
-    if (folder / MADE_OF).is_file() and json.loads((folder / MADE_OF).read_text()) == made_of:
-        return folder
     import torch
     from safetensors.torch import save_file
 
@@ -247,12 +210,12 @@ def stack(first: Path, second: Path, folder: Path) -> Path:
     for name in below:
         along_rank = 0 if ".lora_A." in name else 1  # A is (r, in), B is (out, r)
         tensors[name] = torch.cat([below[name], above[name]], along_rank)
-    rank = read_adapter_config(first)["r"] + read_adapter_config(second)["r"]
+    config = read_adapter_config(second)
+    rank = read_adapter_config(first)["r"] + config["r"]
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     save_file(tensors, partial / "adapter_model.safetensors", metadata={"format": "pt"})
-    write_json(partial / "adapter_config.json", read_adapter_config(second) | {"r": rank, "lora_alpha": rank})
-    write_json(partial / MADE_OF, made_of)
+    write_json(partial / "adapter_config.json", config | {"r": rank, "lora_alpha": rank})
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder
@@ -260,15 +223,8 @@ def stack(first: Path, second: Path, folder: Path) -> Path:
 
 def _scaled(adapter: Path) -> dict:
     """The tensors of an adapter by name, B times alpha / r, in float32."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path, config = adapter / "adapter_model.safetensors", read_adapter_config(adapter)
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read ({error}); train the adapter again") from None
-    for name, tensor in tensors.items():
-        scale = config["lora_alpha"] / config["r"] if ".lora_B." in name else 1
-        tensors[name] = tensor.float() * scale
-    return tensors
+    with adapter_of(adapter) as config:
+        scale, tensors = config["lora_alpha"] / config["r"], load_file(adapter / "adapter_model.safetensors")
+    return {name: tensor.float() * (scale if ".lora_B." in name else 1) for name, tensor in tensors.items()}

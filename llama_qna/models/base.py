@@ -130,25 +130,32 @@ def load_base(base_model: str, quantization: Quantization | None, weights: Path 
     Raises:
         UserError: as `load_tokenizer`.
     """
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM
 
     release()
     dtype = compute_dtype(quantization)
     on = on or ("cpu" if processes.sharded() else device())  # FSDP moves each card's part to it
     options = {"dtype": dtype, "device_map": {"": on}}
     if quantization and quantization.bits == 4:
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=quantization.double_quantization,
-            bnb_4bit_compute_dtype=dtype,
-            # FSDP cuts up tensors of one floating type only, so there the 4-bit weights are stored as such
-            bnb_4bit_quant_storage=dtype if processes.sharded() else "uint8",
-        )
+        options["quantization_config"] = nf4_config(quantization, dtype)
     name = str(weights) if weights else model_path(base_model)
     model = whole_model(AutoModelForCausalLM, base_model, name, **options)
     model.recipe_name = base_model
     return ready(model, quantization)
+
+
+def nf4_config(quantization: Quantization, dtype):
+    """What transformers calls the NF4 of a recipe, which computes in `dtype`."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=quantization.double_quantization,
+        bnb_4bit_compute_dtype=dtype,
+        # FSDP cuts up tensors of one floating type only, so there the 4-bit weights are stored as such
+        bnb_4bit_quant_storage=dtype if processes.sharded() else "uint8",
+    )
 
 
 def ready(model, quantization: Quantization | None):
@@ -168,15 +175,8 @@ def ready(model, quantization: Quantization | None):
         # oneDNN keeps each matrix product that it has made ready, by shape: 1,024 by default. A row length brings
         # about 60, and after 60 training steps they held 0.7 GB; with fewer kept no step took longer.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
-    _contiguous_head_input(model)
+    # PyTorch multiplies a frozen matrix with a strided slice such as `hidden[:, -1:]` by copying the matrix once a row
+    # of the batch: with 49,152 words and 32 rows the copy alone took 3.8 s of a forward.
+    model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
     model.requires_grad_(False)
     return model.eval()
-
-
-def _contiguous_head_input(model) -> None:
-    """Make the input of the output head contiguous.
-
-    PyTorch multiplies a frozen matrix with a strided slice such as `hidden[:, -1:]` by copying the matrix once a row of
-    the batch: with 49,152 words and 32 rows the copy alone took 3.8 s of a forward.
-    """
-    model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))

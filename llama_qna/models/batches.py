@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from llama_qna.models.device import available_memory, is_out_of_memory, release
 from llama_qna.models.plan import KEPT_FREE, answering_row
-from llama_qna.models.shapes import shapes_of_model
+from llama_qna.models.shapes import shapes_in
 
 
 def in_batches(
@@ -51,5 +51,5 @@ def rows_that_fit(model, prompt: int, new: int) -> int | None:
     """
     if model.device.type == "cpu":
         return None
-    row = answering_row(shapes_of_model(model), prompt, new, model.dtype.itemsize)
+    row = sum(answering_row(shapes_in(model.config.to_dict()), prompt, new, model.dtype.itemsize))
     return int(available_memory("cuda") * (1 - KEPT_FREE)) // row

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from llama_qna import UserError
 from llama_qna.models.device import GIB
+from llama_qna.models.forecast import STAGES, parts_table
 from llama_qna.models.plan import LIBRARIES, Plan, answering, loaded, plan_stage
 from llama_qna.models.prompts import CONTEXT_TOKENS
 from llama_qna.models.shapes import Shapes, shapes_of
 from llama_qna.project.variant import Variant
-from llama_qna.text.tables import aligned
 
 NVIDIA = "https://www.nvidia.com/en-us/data-center/"
 
@@ -69,12 +69,11 @@ def forecast(variant: Variant, card: Card) -> Forecast:
         UserError: the shapes of its base are not known, or a stage does not fit.
     """
     recipe, (shapes, _) = variant.recipe, shapes_of(variant.recipe.base_model)
-    stages = tuple(plan_stage(variant, name, card.usable, "cuda") for name in ("pretraining", "finetuning"))
+    stages = tuple(plan_stage(variant, name, card.usable, "cuda") for name in STAGES)
     rows, parts = answering(shapes, recipe, QUESTION, "cuda", card.usable)
     if not rows:
         raise UserError(f"{recipe.base_model} does not fit: not even one question can be answered")
     token = WEIGHT * shapes.linear_weights / (card.bandwidth * 1e9)  # seconds of a token of every row
-    weights = 2 * (shapes.linear_weights + shapes.other_weights)
     row = (parts["cache of keys and values"] + parts["logits and one layer's passing values"]) // rows
     return Forecast(
         stages=stages,
@@ -84,7 +83,7 @@ def forecast(variant: Variant, card: Card) -> Forecast:
         seconds_per_answer=recipe.evaluation.max_new_tokens * token / rows,
         export=sum(parts.values()) - (rows - 1) * row,
         check=sum(loaded(shapes, None, "cuda").values()) + row,
-        main=weights + LIBRARIES["cpu"],
+        main=2 * (shapes.linear_weights + shapes.other_weights) + LIBRARIES["cpu"],
     )
 
 
@@ -104,12 +103,11 @@ def report(variant: Variant, name: str) -> str:
     """
     card, (shapes, _) = CARDS[name], shapes_of(variant.recipe.base_model)
     found = forecast(variant, card)
-    columns = {plan.stage: plan.parts for plan in found.stages} | {"answering": found.answering}
     lines = [
         f"{variant.recipe.base_model} on {name}, by its published figures ({card.source}): {card.usable / GIB:.1f} GiB "
         f"usable, {card.tflops:.0f} TFLOP/s in 16 bits, {card.bandwidth} GB/s; computed, not measured",
         "",
-        parts_table(columns),
+        parts_table(found.stages, found.answering),
         "",
     ]
     for plan in found.stages:
@@ -155,12 +153,3 @@ def _time(plan: Plan, shapes: Shapes, card: Card) -> str:
     if plan.steps is None:
         unit, size = "s a step", 1
     return f"{least / size:.1f} to {most / size:.1f} {unit}"
-
-
-def parts_table(columns: dict[str, dict[str, int]]) -> str:
-    """GiB of each part of the memory, a column a stage."""
-    rows = [["GiB at the peak", *columns]]
-    for name in dict.fromkeys(name for parts in columns.values() for name in parts):
-        rows.append([name, *(f"{parts[name] / GIB:.2f}" if name in parts else "-" for parts in columns.values())])
-    rows.append(["all", *(f"{sum(parts.values()) / GIB:.2f}" for parts in columns.values())])
-    return aligned(rows, right=True)

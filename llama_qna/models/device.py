@@ -29,12 +29,9 @@ def parse_memory(text: str) -> int:
     Raises:
         UserError: no such size.
     """
-    found = re.fullmatch(r"(\d*\.?\d+)\s*([GM])(i?B)?", text.strip(), re.IGNORECASE)
-    size = 0
-    if found:
-        number, prefix, unit = found.groups()
-        thousand = 1000 if (unit or "").upper() == "B" else 1024
-        size = int(float(number) * thousand ** {"G": 3, "M": 2}[prefix.upper()])
+    found = re.fullmatch(r"(\d*\.?\d+)\s*([GM])(I?B)?", text.strip().upper())
+    number, prefix, unit = found.groups() if found else (0, "G", "")
+    size = int(float(number) * (1000 if unit == "B" else 1024) ** {"G": 3, "M": 2}[prefix])
     if size <= 0:
         raise UserError(f"--memory {text}: give a size such as 24GiB or 22GB")
     return size
@@ -128,7 +125,8 @@ def bfloat16_is_fast() -> bool:
         fast = fast and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     if not fast:
         missing = "AVX512" if torch.backends.cpu.get_cpu_capability() != "AVX512" else "bfloat16 instructions"
-        _say(f"this CPU has no {missing}: computing in float32, slower and with twice the memory for 16-bit values")
+        said = f"this CPU has no {missing}: computing in float32, slower and with twice the memory for 16-bit values"
+        print(f"llama-qna: {said}", file=sys.stderr)
     return fast
 
 
@@ -157,13 +155,9 @@ def gpu_has_bfloat16() -> bool:
 
     has = torch.cuda.is_bf16_supported(including_emulation=False)
     if not has:
-        _say(f"{torch.cuda.get_device_name()} has no bfloat16: computing in float16, its losses scaled")
+        said = f"{torch.cuda.get_device_name()} has no bfloat16: computing in float16, its losses scaled"
+        print(f"llama-qna: {said}", file=sys.stderr)
     return has
-
-
-def _say(line: str) -> None:
-    """One line about this machine, beside what a command prints."""
-    print(f"llama-qna: {line}", file=sys.stderr)
 
 
 @cache
@@ -228,6 +222,11 @@ def device() -> str:
         return f"cuda:{processes.local_rank()}"
     check_no_gpu_is_lost()
     return "cpu"
+
+
+def kind_of_device() -> str:
+    """`cpu` or `cuda`."""
+    return device().split(":")[0]
 
 
 DEVICES, DRIVER_SAYS = Path("/dev"), Path("/proc/driver/nvidia/version")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llama_qna.models.adapters import attach_adapter, read_adapter_config
+from llama_qna.models.adapters import attach_adapter
 from llama_qna.models.base import load_base
 from llama_qna.models.safety import adapter_of
 from llama_qna.project.variant import Reader
@@ -40,8 +40,8 @@ def load_folded(base_model: str, adapter: Path):
     from safetensors.torch import load_file
 
     model = load_base(base_model, None)
-    with adapter_of(adapter, base_model), torch.no_grad():
-        config, tensors = read_adapter_config(adapter), load_file(adapter / "adapter_model.safetensors")
+    with adapter_of(adapter, base_model) as config, torch.no_grad():
+        tensors = load_file(adapter / "adapter_model.safetensors")
         names = {name.removeprefix(PREFIX).removesuffix(A).removesuffix(B) for name in tensors}
         odd = [key for key in ("use_dora", "use_rslora", "alpha_pattern", "rank_pattern") if config.get(key)]
         if odd or len(tensors) != 2 * len(names):

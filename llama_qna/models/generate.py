@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from statistics import fmean
 from typing import NamedTuple
 
 import torch
-from tqdm import tqdm
 from transformers import DynamicCache
 
 from llama_qna.models import caches
@@ -48,8 +47,7 @@ def continue_prompts(
     seeds: list[str] | None = None,
     stop_at_newline: bool = False,
     watch: int | None = None,
-    description: str = "generating",
-    done: Callable[[int], None] | None = None,
+    done: Callable[[int], None] = lambda count: None,
 ) -> list[Continuation]:
     """Continue every prompt, and tell which texts came to their end.
 
@@ -59,7 +57,7 @@ def continue_prompts(
         seeds: one string a prompt; with it a sampled text does not depend on what else is in its batch.
         stop_at_newline: end a text at the first line break.
         watch: a token whose likelihood in the first place is wanted; that of each text is measured too.
-        done: called with the number of finished texts in place of a progress bar.
+        done: called with the number of texts that have been finished.
 
     Returns:
         The N continuations in the order of the prompts, without prompt, special tokens and surrounding space.
@@ -75,52 +73,40 @@ def continue_prompts(
         last |= {i for i, token in enumerate(vocabulary) if "\n" in token}
     temperatures = temperature if isinstance(temperature, list) else [temperature] * len(prompts)
     found = [Continuation("", False)] * len(prompts)
-    bar = tqdm(total=len(prompts), desc=description, unit="text", disable=done is not None)
 
     def write(rows: list[int]) -> None:
         sampled = {i: seeds[i] for i in rows if temperatures[i]}
         choice = _Choice([temperatures[i] for i in rows], [sampled.get(i) for i in rows], model.device)
         new = _write(model, [prompts[i] for i in rows], prefix, cache, choice, last, max_new_tokens, watch)
-        texts = tokenizer.batch_decode([of_row.tokens for of_row in new], skip_special_tokens=True)
-        for i, text, of_row in zip(rows, texts, new, strict=True):
+        texts = tokenizer.batch_decode([tokens for tokens, *_ in new], skip_special_tokens=True)
+        for i, text, (tokens, nats, watched) in zip(rows, texts, new, strict=True):
             text = (text.split("\n", 1)[0] if stop_at_newline else text).strip()
-            found[i] = Continuation(text, of_row.tokens[-1] in last, of_row.likelihood, of_row.watched)
-        bar.update(len(rows))
-        if done:
-            done(len(rows))
+            found[i] = Continuation(text, tokens[-1] in last, fmean(nats) if nats else None, watched)
+        done(len(rows))
 
-    with bar:
-        in_batches(order, batch_size, write, lambda i: rows_that_fit(model, len(prompts[i]), max_new_tokens))
+    in_batches(order, batch_size, write, lambda i: rows_that_fit(model, len(prompts[i]), max_new_tokens))
     return found
-
-
-@dataclass
-class _Row:
-    """The new tokens of a row, and what was measured of them."""
-
-    tokens: list[int] = field(default_factory=list)
-    nats: list[float] = field(default_factory=list)
-    watched: float | None = None
-
-    @property
-    def likelihood(self) -> float | None:
-        return fmean(self.nats) if self.nats else None
 
 
 @torch.inference_mode()
 def _write(
     model, prompts, prefix: int, cache, choice: _Choice, last: set[int], max_new_tokens: int, watch: int | None
-) -> list[_Row]:
+) -> list[tuple[list[int], list[float], float | None]]:
     """Token by token, all rows at once; a row that has ended leaves the batch. B rows.
 
     `places` are of rows that are still in the batch, `rows` their numbers among all B.
+
+    Returns:
+        Of each row the new tokens, their log-probabilities and that of the watched one in the first place, in nats;
+        none where nothing is watched.
     """
     different = list(dict.fromkeys(map(tuple, prompts)))  # U of them: a prompt that comes several times is read once
     input_ids, mask = (tensor.to(model.device) for tensor in _pad_after_prefix(different, prefix))  # (U, T) each
     cache = caches.expanded(cache, len(different)) if cache else caches.roomy()
     position_ids = mask.cumsum(1) - 1  # (U, T): padding takes no position
     input_ids, position_ids = input_ids[:, prefix:], position_ids[:, prefix:]  # (U, T - prefix): the rest is cached
-    new, rows = [_Row() for _ in prompts], list(range(len(prompts)))
+    new, measured, rows = [[] for _ in prompts], [[] for _ in prompts], list(range(len(prompts)))
+    watched = [None] * len(prompts)
     for step in range(max_new_tokens):
         logits = model(
             input_ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache, logits_to_keep=1
@@ -131,10 +117,13 @@ def _write(
             cache.batch_select_indices(copies)
             logits, mask, position_ids = logits[copies], mask[copies], position_ids[copies]
         tokens = choice(logits.float(), rows)  # one a row
-        for row, token in zip(rows, tokens, strict=True):
-            new[row].tokens.append(token)
-        if watch is not None:
-            _measure([new[row] for row in rows], logits, tokens, watch)
+        nats = logits.float().log_softmax(-1) if watch is not None else logits  # (B, V)
+        for of_row, row, token in zip(nats, rows, tokens, strict=True):
+            new[row].append(token)
+            if watch is not None:
+                measured[row].append(of_row[token].item())
+                if step == 0:
+                    watched[row] = of_row[watch].item()
         left = [place for place, token in enumerate(tokens) if token not in last]
         if not left or step == max_new_tokens - 1:
             break
@@ -146,29 +135,17 @@ def _write(
             rows, tokens = [rows[place] for place in left], [tokens[place] for place in left]
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)  # (B, T + 1), and T grows
         input_ids = torch.tensor(tokens, device=mask.device)[:, None]  # (B, 1)
-    return new
-
-
-def _measure(rows: list[_Row], logits: torch.Tensor, tokens: list[int], watch: int) -> None:
-    """Note how likely the new token of each row is, and at first how likely the watched one was; logits (B, V)."""
-    nats = logits.float().log_softmax(-1)  # (B, V)
-    for row, of_row, token in zip(rows, nats, tokens, strict=True):
-        row.nats.append(of_row[token].item())
-        if row.watched is None:
-            row.watched = of_row[watch].item()
+    return list(zip(new, measured, watched, strict=True))
 
 
 def shared_beginning(model, prompts: list[list[int]]) -> tuple[int, DynamicCache | None]:
     """The length of the beginning that all prompts share, where it is worth computing once, and its cache (one row)."""
-    first, last = min(prompts), max(prompts)
-    length = 0
-    while length < min(len(first), len(last)) - 1 and first[length] == last[length]:
-        length += 1
-    if len(prompts) == 1 or length < 32:
+    beginning = os.path.commonprefix(prompts)[: min(map(len, prompts)) - 1]
+    if len(prompts) == 1 or len(beginning) < 32:
         return 0, None
     with torch.inference_mode():
-        prefix = torch.tensor([first[:length]], device=model.device)  # (1, length)
-        return length, model.get_decoder()(prefix, use_cache=True).past_key_values
+        prefix = torch.tensor([beginning], device=model.device)  # (1, length)
+        return len(beginning), model.get_decoder()(prefix, use_cache=True).past_key_values
 
 
 def _pad_after_prefix(rows: list[tuple[int, ...]], prefix: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -188,13 +165,14 @@ class _Choice:
 
     def __init__(self, temperatures: list[float], seeds: list[str | None], device: torch.device | str = "cpu"):
         self.temperatures = temperatures
-        self.generators = [
-            None if seed is None else torch.Generator(device).manual_seed(_number(seed)) for seed in seeds
-        ]
+        self.generators = []  # one a row, None where it is greedy
+        for seed in seeds:
+            number = int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:8], "big") >> 1
+            self.generators.append(None if seed is None else torch.Generator(device).manual_seed(number))
 
     def __call__(self, logits: torch.Tensor, rows: list[int]) -> list[int]:
         """The next token of each row; `logits` are of all tokens, (B, V)."""
-        if any(generator is not None for generator in self.generators):
+        if any(self.generators):
             logits = torch.stack([self._noisy(of_row, row) for of_row, row in zip(logits, rows, strict=True)])  # (B, V)
         return logits.argmax(-1).tolist()
 
@@ -204,7 +182,3 @@ class _Choice:
             return logits
         uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
         return logits / self.temperatures[row] - torch.log(-torch.log(uniform.clamp(1e-10, 1 - 1e-7)))
-
-
-def _number(seed: str) -> int:
-    return int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big") >> 1

@@ -12,6 +12,7 @@ from llama_qna.models.generate import shared_beginning
 from llama_qna.models.prompts import nothing_id
 
 PACKED = 384  # tokens of prompts and texts that are scored at once
+TOGETHER = 16  # answers that are scored at once, each after a prompt of its own
 
 
 @torch.inference_mode()
@@ -83,9 +84,7 @@ def _laid_out(batch: list[tuple], prompts: list[list[int]], candidates: list[lis
 
 
 @torch.inference_mode()
-def answer_log_likelihoods(
-    model, prompts: list[list[int]], answers: list[list[int]], batch_size: int = 16
-) -> list[float]:
+def answer_log_likelihoods(model, prompts: list[list[int]], answers: list[list[int]]) -> list[float]:
     """Mean log-probability per token, in nats, of each answer after its prompt; N floats.
 
     For prompts that have little in common: padded batches of similar length.
@@ -107,7 +106,7 @@ def answer_log_likelihoods(
             logits = F.linear(row[start - 1 : len(text) - 1], head).float()  # (answer, V)
             found[i] = -F.cross_entropy(logits, text[start:]).item()
 
-    in_batches(order, batch_size, score)
+    in_batches(order, TOGETHER, score)
     return found
 
 

@@ -13,12 +13,12 @@ of fine-tuning the one ships that evaluation chose.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from llama_qna import UserError
+from llama_qna.models.safety import read_adapter_config
 from llama_qna.project.files import read_json, sha256
 from llama_qna.project.recipe import EMBEDDED
 from llama_qna.project.stage import check_output, outputs_sha256, valid_record
@@ -63,9 +63,9 @@ def start_of_finetuning(variant: Variant) -> tuple[Path | None, Path | None]:
     Raises:
         UserError: pretraining has not run on this machine, or what it wrote is damaged.
     """
+    adapter = _pretrained(variant)
     if variant.recipe.stacking == "continue":
-        return None, _pretrained(variant)
-    _last_of_pretraining(variant)
+        return None, adapter
     check_output(variant.pretraining, VERBS["pretraining"], "merged/model.safetensors")
     return variant.pretraining / "merged", None
 
@@ -86,7 +86,6 @@ def trained(variant: Variant, name: str) -> tuple[Path | None, Path | None]:
     if name == "pretrained":
         return None, _pretrained(variant)
     adapter = shipped_checkpoint(variant)
-    _check_adapter("finetuning", adapter)
     point = next(point for point in points_of(variant) if point.adapter == adapter)
     return point.weights, adapter
 
@@ -153,7 +152,7 @@ def points_of(variant: Variant) -> list[Point]:
         raise UserError(f"no fine-tuned model yet for {variant.name}: run `llama-qna finetune {variant.name}` first")
     _check_order(variant)
     for point in points[1:]:
-        base = json.loads((point.adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+        base = read_adapter_config(point.adapter)["base_model_name_or_path"]
         if base != variant.recipe.base_model:
             raise UserError(f"{point.name} was trained on {base}, but the recipe's base is {variant.recipe.base_model}")
         _check_adapter(point.stage, point.adapter)
@@ -180,18 +179,13 @@ def shipped_checkpoint(variant: Variant) -> Path:
     return found[-1]
 
 
-def _last_of_pretraining(variant: Variant) -> Path:
+def _pretrained(variant: Variant) -> Path:
+    """The last checkpoint of pretraining, whole."""
     found = checkpoints(variant.pretraining)
     if not found:
         raise UserError(f"no pretrained model yet for {variant.name}: run `llama-qna pretrain {variant.name}` first")
+    _check_adapter("pretraining", found[-1])
     return found[-1]
-
-
-def _pretrained(variant: Variant) -> Path:
-    """The last checkpoint of pretraining, whole."""
-    adapter = _last_of_pretraining(variant)
-    _check_adapter("pretraining", adapter)
-    return adapter
 
 
 def _check_adapter(stage: str, adapter: Path) -> None:
@@ -204,15 +198,13 @@ def _trained_alone(variant: Variant) -> list[Path]:
     record = valid_record(variant.finetuning_only, "finetune_only")
     if not record or record["inputs"]["qna.csv"] != sha256(variant.qna / "qna.csv"):
         return []
-    alike = record["stage"] == "finetune_only" and record["recipe"] == variant.recipe.model_dump(
-        mode="json", include=set(record["recipe"])
-    )
+    alike = record["recipe"] == variant.recipe.model_dump(mode="json", include=set(record["recipe"]))
     return checkpoints(variant.finetuning_only) if alike else []
 
 
 def _check_order(variant: Variant) -> None:
     """Refuse a fine-tuned model that does not belong to the pretrained one: the scores would be of neither."""
-    record = json.loads((variant.finetuning / "run.json").read_text(encoding="utf-8"))
+    record = read_json(variant.finetuning / "run.json")
     stale = record["inputs"]["pretraining"] != outputs_sha256(variant.pretraining)
     if stale or record["recipe"]["stacking"] != variant.recipe.stacking:
         raise UserError(

@@ -14,7 +14,7 @@ from llama_qna import UserError
 from llama_qna.models.device import GIB, bfloat16_is_fast
 from llama_qna.models.shapes import ATTENTION_QUERIES, HEAD_TILE, LONGEST_ROW, REPLAY_PIECE, Shapes, shapes_of
 from llama_qna.project import processes
-from llama_qna.project.recipe import Quantization, Recipe, TrainingStage
+from llama_qna.project.recipe import Lora, Quantization, Recipe, TrainingStage
 from llama_qna.project.variant import Variant
 
 # Bytes of Python with torch, transformers, bitsandbytes, peft, trl and datasets imported, before any weight. On a GPU
@@ -43,7 +43,6 @@ class Batch:
     length: int  # tokens of the longest row
     accumulation: int  # micro-batches of one process in an optimizer step
     checkpointing: bool
-    labelled: float = 1.0  # share of the tokens that are scored
     padded: bool = False  # rows of different lengths: attention then keeps a mask
     peak: int | None = None  # bytes that were planned for; None: nothing was
 
@@ -75,6 +74,7 @@ class Plan:
     device: str
     flops: float  # of one optimizer step of this process
     steps: int | None  # None: as many as rows that do not exist yet will make
+    mean: int  # tokens of a row, on average
 
     @property
     def peak(self) -> int:
@@ -98,7 +98,7 @@ class Plan:
         )
 
 
-def activations(shapes: Shapes, recipe: Recipe, batch: Batch, device: str) -> int:
+def activations(shapes: Shapes, lora: Lora, batch: Batch, device: str) -> int:
     """Bytes that one layer keeps for backward: on a CPU that of `training.cpu`, on a GPU that of transformers.
 
     Both keep the middle of each adapter, and gate and up. `training.cpu` keeps the input of both norms in 16 bits and
@@ -108,7 +108,7 @@ def activations(shapes: Shapes, recipe: Recipe, batch: Batch, device: str) -> in
     norms in float32, queries, keys, values, output and a sum of attention and its mask where rows are padded, the
     product of gate and up, and for each adapter its own input in 16 bits, with dropout the mask besides.
     """
-    value, lora, targets = value_bytes(device), recipe.lora, set(shapes.targets(recipe.lora))
+    value, targets = value_bytes(device), set(shapes.targets(lora))
     inputs = {name: shapes.linears[name][1] for name in targets}
     # values a token of PyTorch's attention: queries, output, keys, values, and a sum in float32
     attention = 2 * shapes.query_width + 2 * shapes.key_width + shapes.heads * (4 / value)
@@ -127,11 +127,8 @@ def activations(shapes: Shapes, recipe: Recipe, batch: Batch, device: str) -> in
     if lora.dropout:
         kept += 2 * value * sum(inputs.values())
     else:  # matrices with the same input share it
-        for names in ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}):
-            if names & targets:
-                kept += value * shapes.hidden
-        if "down_proj" in targets:
-            kept += value * shapes.intermediate
+        for names in ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}, {"down_proj"}):
+            kept += value * max((inputs[name] for name in names & targets), default=0)
     return int(kept * batch.tokens)
 
 
@@ -147,14 +144,16 @@ def memory(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, d
     """Bytes of each part at the peak of a training stage."""
     value, weights = value_bytes(device), shapes.adapter_weights(recipe.lora)
     adapter = 4 * weights if device == "cuda" else value * weights  # on a GPU float32, with its optimizer
-    together = _with_replay(stage, batch)
-    layer = sum(activations(shapes, recipe, each, device) for each in together)  # of one layer
+    together = [batch]  # what passes through the model in one go: the rows, and pieces of general text beside them
+    if stage.replay_tokens:
+        pieces = math.ceil(stage.replay_tokens / REPLAY_PIECE)
+        together.append(Batch(pieces, REPLAY_PIECE, 1, batch.checkpointing))
+    layer = sum(activations(shapes, recipe.lora, each, device) for each in together)  # of one layer
     if batch.checkpointing:  # the input of each layer, and all of the one that is computed again
         kept = shapes.layers * value * shapes.hidden * sum(each.tokens for each in together) + layer
     else:
         kept = shapes.layers * layer
-    scored = max(round(batch.labelled * batch.tokens), REPLAY_PIECE if stage.replay_tokens else 0)
-    passing = layer * PASSING + LOGIT[device] * shapes.vocabulary * min(HEAD_TILE, scored)
+    passing = layer * PASSING + LOGIT[device] * shapes.vocabulary * min(HEAD_TILE, batch.tokens)
     if recipe.quantization.bits == 4 and not recipe.quantization.dequantize_once:  # one matrix at a time, as it is used
         passing += value * max(rows * columns for rows, columns in shapes.linears.values())
     parts = loaded(shapes, recipe.quantization, device) | {
@@ -165,7 +164,14 @@ def memory(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, d
         "logits and one layer's passing values": passing,
     }
     if device == "cpu":
-        parts["heap that cannot be used again"] = _heap(shapes, recipe, stage, batch)
+        everywhere = recipe.lora.model_copy(update={"target_modules": "all-linear", "dropout": 0.0})
+        made = shapes.layers * max(layer, sum(activations(shapes, everywhere, each, device) for each in together))
+        if batch.checkpointing:
+            heap = HEAP_RECOMPUTED * made
+        else:
+            share = HEAP_KEPT if recipe.quantization.dequantize_once else HEAP_TAKEN
+            heap = (1 + share) * made - shapes.layers * layer
+        parts["heap that cannot be used again"] = int(heap)
     return {name: size for name, size in parts.items() if size}
 
 
@@ -184,18 +190,14 @@ def loaded(shapes: Shapes, quantization: Quantization | None, device: str) -> di
     }
 
 
-def answering_row(shapes: Shapes, prompt: int, new: int, value: int) -> int:
-    """Bytes that a row takes while a batch of answers is written: its cache of keys and values, and what passes.
+def answering_row(shapes: Shapes, prompt: int, new: int, value: int) -> tuple[int, int]:
+    """Bytes that a row takes while a batch of answers is written: in its cache of keys and values, and passing.
 
     Args:
         prompt: tokens of the prompt.
         new: tokens of the answer at most.
         value: bytes of a number of the compute type.
     """
-    return sum(_answering_row(shapes, prompt, new, value))
-
-
-def _answering_row(shapes: Shapes, prompt: int, new: int, value: int) -> tuple[int, int]:
     token = 2 * shapes.key_width * value  # keys and values in one layer
     cache = (shapes.layers + 2) * token * (prompt + new + ROOM)  # one layer's grow into new ones
     # of a layer that reads the prompt: gate, up and two of their products, or a norm in float32; and attention's mask
@@ -216,35 +218,12 @@ def answering(shapes: Shapes, recipe: Recipe, prompt: int, device: str, budget: 
     if device == "cuda" and sum(parts.values()) > (1 - KEPT_FREE) * budget:
         parts = loaded(shapes, quantization.model_copy(update={"dequantize_once": False}), device)
     parts["adapters"] = 4 * shapes.adapter_weights(recipe.lora)  # as peft loads them
-    cache, passing = _answering_row(shapes, prompt, settings.max_new_tokens, value_bytes(device))
+    cache, passing = answering_row(shapes, prompt, settings.max_new_tokens, value_bytes(device))
     rows = settings.batch_size
     if device == "cuda":
         rows = max(0, min(rows, int((1 - KEPT_FREE) * (budget - sum(parts.values()))) // (cache + passing)))
     parts |= {"cache of keys and values": rows * cache, "logits and one layer's passing values": rows * passing}
     return rows, {name: size for name, size in parts.items() if size}
-
-
-def _with_replay(stage: TrainingStage, batch: Batch) -> list[Batch]:
-    """What passes through the model in one go: the rows, and pieces of general text beside them."""
-    if not stage.replay_tokens:
-        return [batch]
-    pieces = math.ceil(stage.replay_tokens / REPLAY_PIECE)
-    return [batch, Batch(pieces, REPLAY_PIECE, 1, batch.checkpointing)]
-
-
-def _heap(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch) -> int:
-    """Bytes by which the heap of a CPU grows beyond what is in use at the peak."""
-    everywhere = recipe.lora.model_copy(update={"target_modules": "all-linear", "dropout": 0.0})
-
-    def of_all_layers(recipe: Recipe) -> int:
-        return shapes.layers * sum(activations(shapes, recipe, each, "cpu") for each in _with_replay(stage, batch))
-
-    kept = of_all_layers(recipe)
-    made = max(kept, of_all_layers(recipe.model_copy(update={"lora": everywhere})))
-    if batch.checkpointing:
-        return int(HEAP_RECOMPUTED * made)
-    share = HEAP_KEPT if recipe.quantization.dequantize_once else HEAP_TAKEN
-    return int((1 + share) * made - kept)
 
 
 def mapped_file(shapes: Shapes) -> int:
@@ -267,7 +246,7 @@ def step_flops(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batc
     head = shapes.vocabulary * shapes.hidden
     token = 2 * passes * shapes.linear_weights + 2 * (passes + 1) * adapters
     token += shapes.layers * shapes.query_width * batch.length * 2 * (passes + 0.5)
-    token += (4 if device == "cpu" else 6) * head * batch.labelled
+    token += (4 if device == "cpu" else 6) * head
     flops = token * batch.tokens * batch.accumulation
     if stage.replay_tokens:
         tokens = max(1, stage.replay_tokens // REPLAY_PIECE) * REPLAY_PIECE
@@ -309,9 +288,7 @@ def choose(
     )
 
 
-def plan_stage(
-    variant: Variant, name: str, budget: int, device: str, lengths: list[int] | None = None, labelled: float = 1.0
-) -> Plan:
+def plan_stage(variant: Variant, name: str, budget: int, device: str, lengths: list[int] | None = None) -> Plan:
     """Plan one training stage.
 
     Args:
@@ -319,7 +296,6 @@ def plan_stage(
         budget: bytes that it may take.
         device: `cpu` or `cuda`.
         lengths: tokens of each row; None: rows that do not exist yet, counted as `max_length` tokens.
-        labelled: share of the tokens that are scored.
 
     Raises:
         UserError: the shapes of the model are not known, or it does not fit.
@@ -332,11 +308,11 @@ def plan_stage(
     if lengths and not stage.packing:
         longest, mean = min(stage.max_length, max(lengths)), round(sum(lengths) / len(lengths))
         padded = padded and len(set(lengths)) > 1
-    whole = Batch(rows, longest, 1, False, labelled, padded)
+    whole = Batch(rows, longest, 1, False, padded)
     batch, parts = choose(shapes, recipe, stage, whole, device, budget)
     steps = stage.max_steps if stage.max_steps > 0 else None
     if steps is None and lengths:
         count = sum(lengths) // stage.max_length if stage.packing else len(lengths)
         steps = round(stage.passes * math.ceil(count / stage.batch_size))
     flops = step_flops(shapes, recipe, stage, replace(batch, length=mean), device)
-    return Plan(name, batch, stage.batch_size, parts, budget, device, flops, steps)
+    return Plan(name, batch, stage.batch_size, parts, budget, device, flops, steps, mean)

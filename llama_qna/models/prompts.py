@@ -31,11 +31,6 @@ def question_ids(tokenizer, question: str) -> list[int]:
     return chat_ids(tokenizer, _turn("system", SYSTEM) + _turn("user", question))
 
 
-def context_question_ids(tokenizer, question: str, chunks: list[str], max_tokens: int) -> list[int]:
-    """`input_ids` of a question with the chunks that may answer it, as `fit_chunks` makes them; (T,)."""
-    return fit_chunks(tokenizer, question, chunks, max_tokens)[0]
-
-
 def fit_chunks(tokenizer, question: str, chunks: list[str], max_tokens: int) -> tuple[list[int], int]:
     """`input_ids` of a question with the chunks that may answer it, the best first; and how many chunks are in it.
 
@@ -56,18 +51,13 @@ def fit_chunks(tokenizer, question: str, chunks: list[str], max_tokens: int) -> 
     alone = question_ids(tokenizer, question)
     if len(alone) > max_tokens:
         raise UserError(f"the question {question[:60]!r} is longer than the {max_tokens} tokens of a prompt")
-    fitting, fitted = alone, 0  # with as many whole chunks as fit
-    for count in range(1, len(chunks) + 1):
-        input_ids = with_texts(chunks[:count])
-        if len(input_ids) > max_tokens:
-            break
-        fitting, fitted = input_ids, count
-    if fitted or not chunks:
-        return fitting, fitted
-    for word in reversed(list(re.finditer(r"\S+", chunks[0]))):  # of the first chunk less and less
-        input_ids = with_texts([chunks[0][: word.end()]])
+    whole = [chunks[:count] for count in range(len(chunks), 0, -1)]
+    words = list(re.finditer(r"\S+", chunks[0])) if chunks else []
+    less_and_less = [[chunks[0][: word.end()]] for word in reversed(words)]
+    for texts in whole + less_and_less:
+        input_ids = with_texts(texts)
         if len(input_ids) <= max_tokens:
-            return input_ids, 1
+            return input_ids, len(texts)
     return alone, 0
 
 

@@ -77,7 +77,7 @@ def whole_model(auto_class, base_model: str, name: str, **options):
 
 @contextmanager
 def adapter_of(adapter: Path, *bases: str | None):
-    """Load an adapter inside this; whatever is wrong with it is one line.
+    """Load an adapter inside this, which gives its configuration; whatever is wrong with it is one line.
 
     Args:
         bases: the names of the base that it is put on. An adapter that names another one is refused.
@@ -85,31 +85,37 @@ def adapter_of(adapter: Path, *bases: str | None):
     Raises:
         UserError: the adapter is not LoRA in safetensors, of another base, damaged, or of other shapes than the base.
     """
-    shown = f"{adapter.parent.name}/{adapter.name}"
-    _check_config(adapter, shown, [base for base in bases if base])
+    shown, config = f"{adapter.parent.name}/{adapter.name}", read_adapter_config(adapter)
+    kind, base = config.get("peft_type"), config.get("base_model_name_or_path")
+    if kind != "LORA" or config.get("megatron_config"):  # which makes peft import a module that the file names
+        raise UserError(f"adapter {shown}: {one_line(str(kind or 'it'))} is no plain LoRA adapter")
+    names = [name for name in bases if name]
+    if base and names and base not in names:
+        raise UserError(f"adapter {shown} was trained on {one_line(str(base))}, but the base is {names[0]}")
     if not (adapter / "adapter_model.safetensors").is_file():
         pickled = "only pickled weights, which are never loaded" if any(adapter.glob("*.bin")) else "no weights"
         raise UserError(f"adapter {shown}: there are {pickled}; adapter_model.safetensors is needed")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield
+            yield config
     except Exception as error:
         if is_out_of_memory(error):
             raise
         raise UserError(f"adapter {shown}: it is damaged, or of another base ({_first_line(error)})") from None
 
 
-def _check_config(adapter: Path, shown: str, bases: list[str]) -> None:
+def read_adapter_config(adapter: Path) -> dict:
+    """The content of `adapter_config.json`.
+
+    Raises:
+        UserError: it is not there, or damaged.
+    """
     try:
-        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        kind, base, parallel = (config.get(k) for k in ("peft_type", "base_model_name_or_path", "megatron_config"))
-    except (OSError, ValueError, AttributeError):
-        raise UserError(f"adapter {shown}: adapter_config.json is missing or damaged") from None
-    if kind != "LORA" or parallel:  # megatron_config makes peft import a module that the file names
-        raise UserError(f"adapter {shown}: {one_line(str(kind or 'it'))} is no plain LoRA adapter")
-    if base and bases and base not in bases:
-        raise UserError(f"adapter {shown} was trained on {one_line(str(base))}, but the base is {bases[0]}")
+        return dict(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        shown = f"{adapter.parent.name}/{adapter.name}"
+        raise UserError(f"adapter {shown}: adapter_config.json is missing or damaged; train it again") from None
 
 
 def check_all_there(model, adapter: Path) -> None:

@@ -115,19 +115,15 @@ def shapes_of(base_model: str) -> tuple[Shapes, str]:
     )
 
 
-def shapes_of_model(model) -> Shapes:
-    """The shapes of a Llama that is loaded."""
-    return _shapes(model.config.to_dict())
-
-
 def _from_config(path: Path, base_model: str) -> Shapes:
     try:
-        return _shapes(json.loads(path.read_text(encoding="utf-8")))
+        return shapes_in(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"base_model {base_model}: {path.name} is not that of a Llama ({error})") from None
 
 
-def _shapes(config: dict) -> Shapes:
+def shapes_in(config: dict) -> Shapes:
+    """The shapes in the content of a Llama's `config.json`."""
     heads = config["num_attention_heads"]
     return Shapes(
         layers=config["num_hidden_layers"],

@@ -20,11 +20,12 @@ from pathlib import Path
 
 from llama_qna import UserError
 from llama_qna.models import prompts
-from llama_qna.models.adapters import read_adapter_config, stack
+from llama_qna.models.adapters import stack
 from llama_qna.models.base import EMBEDDED_FOLDER, load_base, load_tokenizer, model_identity, model_path
 from llama_qna.models.device import compute_dtype, device
 from llama_qna.models.lineage import checkpoints, trained
 from llama_qna.models.plan import loaded
+from llama_qna.models.safety import read_adapter_config
 from llama_qna.models.shapes import shapes_of
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.serving.lora_on_cpu import OURS

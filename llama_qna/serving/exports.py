@@ -236,7 +236,7 @@ def _answers(variant: Variant, model, questions: list[str]) -> list[str]:
     tokenizer, settings = load_tokenizer(variant.recipe.base_model), variant.recipe.evaluation
     input_ids = [prompts.question_ids(tokenizer, question) for question in questions]
     limits = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}
-    return generate_texts(model, tokenizer, input_ids, **limits, description="answers")
+    return generate_texts(model, tokenizer, input_ids, **limits)
 
 
 def _compare(loaded: str, questions: list[str], expected: list[str], found: list[str]) -> dict:

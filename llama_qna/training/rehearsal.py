@@ -17,13 +17,14 @@ from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
+from bitsandbytes.nn import Params4bit
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
-from llama_qna.models.base import ready
-from llama_qna.models.device import GIB, available_memory, compute_dtype, measure
-from llama_qna.models.device import device as device_in_use
+from llama_qna.models.base import nf4_config, ready
+from llama_qna.models.device import GIB, available_memory, compute_dtype, device, kind_of_device, measure
 from llama_qna.models.plan import Batch, plan_stage
 from llama_qna.models.shapes import Shapes, shapes_of
 from llama_qna.project import provenance
@@ -36,8 +37,8 @@ from llama_qna.training.trainer import train_once
 
 STEPS = 2  # the second one has the optimizer's state
 CPU_STEP = (1, 64)  # rows and tokens of a row in place of the recipe's, whose steps take many minutes on a CPU
-PROMPT, ANSWER = 32, 8  # tokens of the generation on a CPU
-GPU_ANSWERS, GPU_ANSWER = 32, 64  # rows and tokens of the generation on a GPU
+PROMPT = 32  # tokens
+ANSWERS = {"cpu": (1, 8), "cuda": (32, 64)}  # rows and tokens of the generation
 
 
 def rehearse(variant: Variant, budget: int | None = None, rows: int | None = None, length: int | None = None) -> dict:
@@ -55,42 +56,39 @@ def rehearse(variant: Variant, budget: int | None = None, rows: int | None = Non
     Raises:
         UserError: it does not fit, or the shapes are not known.
     """
-    recipe = variant.recipe
-    shapes, source = shapes_of(recipe.base_model)
-    device = device_in_use().split(":")[0]
-    there = available_memory(device)
-    budget = min(budget or there, there) if device == "cpu" else budget or there
-    if device == "cuda":
+    recipe, (shapes, source) = variant.recipe, shapes_of(variant.recipe.base_model)
+    kind, wanted = kind_of_device(), recipe.pretraining
+    there = available_memory(kind)
+    budget = min(budget or there, there)
+    if kind == "cuda":
         torch.cuda.set_per_process_memory_fraction(min(1.0, budget / torch.cuda.mem_get_info()[1]))
-    default = CPU_STEP if device == "cpu" else (recipe.pretraining.batch_size, recipe.pretraining.max_length)
+    default = CPU_STEP if kind == "cpu" else (wanted.batch_size, wanted.max_length)
     rows, length = rows or default[0], length or default[1]
-    stage = recipe.pretraining.model_copy(
+    stage = wanted.model_copy(
         update={"batch_size": rows, "max_length": length, "packing": False, "max_steps": STEPS, "warmup_steps": 0}
         | {"logging_steps": 1, "save_steps": STEPS, "replay_tokens": 0}
     )
     # nothing is merged, so no room on the disk is asked for it
     short = replace(variant, recipe=recipe.model_copy(update={"pretraining": stage, "stacking": "continue"}))
-    chosen = plan_stage(short, "pretraining", budget, device, [length] * rows)
+    chosen = plan_stage(short, "pretraining", budget, kind, [length] * rows)
     chosen.parts.pop("mapped weights file", None)  # there is none
     print(f"{chosen.line()}\nrandom weights, by {source}", flush=True)
 
     started = time.perf_counter()
     model = random_model(shapes, recipe.quantization)
-    found = {"variant": variant.name, "base_model": recipe.base_model, "random_weights": True, "device": device}
-    found |= {"rows": rows, "length": length, "lora_r": recipe.lora.r, "batch": vars(chosen.batch)}
-    found |= {"recipe_rows": recipe.pretraining.batch_size, "recipe_length": recipe.pretraining.max_length}
-    found["seconds_building"] = round(time.perf_counter() - started, 1)
-    found["peak_building"] = peak(device)
-    print(f"built in {found['seconds_building']} s", flush=True)
-    found |= _train(short, model, chosen.batch, shapes)
-    found["peak_training"] = peak(device)
-    found |= _generate(model, shapes, device)
-    found["parts"], found["planned_peak"], found["peak"] = chosen.parts, chosen.peak, peak(device)
-    found["flops_per_step"] = chosen.flops
+    building = round(time.perf_counter() - started, 1)
+    print(f"built in {building} s", flush=True)
+    found = {"variant": variant.name, "base_model": recipe.base_model, "random_weights": True, "device": kind}
+    found |= {"rows": rows, "length": length, "lora_r": recipe.lora.r, "batch": vars(chosen.batch), "budget": budget}
+    found |= {"recipe_rows": wanted.batch_size, "recipe_length": wanted.max_length}
+    found |= {"seconds_building": building, "peak_building": peak(kind)}
+    found |= _train(short, model, chosen.batch, shapes) | {"peak_training": peak(kind)}
+    found |= _generate(model, shapes, kind) | {"peak": peak(kind)}
+    found |= {"parts": chosen.parts, "planned_peak": chosen.peak, "flops_per_step": chosen.flops}
     limit = measure(tuple(shapes.linears.values()), min(4096, chosen.batch.tokens))
     flops_per_second = chosen.flops / rows / length * found["tokens_per_second"]
     found |= {"limit": limit, "share_of_limit": round(flops_per_second / limit["matmul"], 3)}
-    found |= {"budget": budget, "date": datetime.now(UTC).date().isoformat(), "git": provenance.git_state()}
+    found |= {"date": datetime.now(UTC).date().isoformat(), "git": provenance.git_state()}
     found |= {"machine": provenance.machine(), "versions": provenance.versions()}
     variant.run.mkdir(parents=True, exist_ok=True)
     write_json(variant.run / "rehearsal.json", found)
@@ -98,11 +96,11 @@ def rehearse(variant: Variant, budget: int | None = None, rows: int | None = Non
 
 
 def random_model(shapes: Shapes, quantization: Quantization):
-    """A Llama with random weights, its layers' matrices in NF4, as `models.base.load_base` would load one.
+    """A Llama with random weights, its layers' matrices quantized as `models.base.load_base` would quantize them.
 
     Weights are drawn with the standard deviation 0.02 of Llama's initialization, matrix by matrix.
     """
-    on, dtype = torch.device(device_in_use()), compute_dtype(quantization)
+    on, dtype = torch.device(device()), compute_dtype(quantization)
     config = LlamaConfig(
         vocab_size=shapes.vocabulary,
         hidden_size=shapes.hidden,
@@ -117,41 +115,25 @@ def random_model(shapes: Shapes, quantization: Quantization):
     )
     with init_empty_weights(include_buffers=False):
         model = LlamaForCausalLM(config)
+    if quantization.bits == 4:
+        replace_with_bnb_linear(model, ["lm_head"], nf4_config(quantization, dtype))
+        model.is_loaded_in_4bit = True  # peft and trl ask
     draw = torch.Generator(on).manual_seed(0)
 
-    def normal(*shape):
-        return torch.empty(shape, dtype=dtype, device=on).normal_(std=0.02, generator=draw)
+    def drawn(empty):
+        value = torch.ones(empty.shape, dtype=dtype, device=on)
+        if empty.ndim > 1:
+            value.normal_(std=0.02, generator=draw)
+        if isinstance(empty, Params4bit):  # moved to where it is, it is quantized
+            return Params4bit(value, requires_grad=False, **empty.__dict__).to(on)
+        return torch.nn.Parameter(value, requires_grad=False)
 
-    for layer in model.model.layers:
-        for part in (layer.self_attn, layer.mlp):
-            for name, linear in list(part.named_children()):
-                if isinstance(linear, torch.nn.Linear):
-                    setattr(part, name, _four_bit(normal(*linear.weight.shape), quantization, dtype))
     for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if parameter.is_meta:
-                value = normal(*parameter.shape) if parameter.ndim > 1 else torch.ones(parameter.shape, dtype=dtype)
-                setattr(module, name, torch.nn.Parameter(value.to(on), requires_grad=False))
+        for name, empty in list(module.named_parameters(recurse=False)):
+            setattr(module, name, drawn(empty))
     model.tie_weights()
     model.to(on)  # the buffers of the positions
-    model.is_loaded_in_4bit = True  # peft and trl ask
     return ready(model, quantization)
-
-
-def _four_bit(weight, quantization: Quantization, dtype):
-    """A bitsandbytes layer in NF4 of a 16-bit weight, (out, in)."""
-    from bitsandbytes.nn import Linear4bit, Params4bit
-
-    rows, columns = weight.shape
-    layer = Linear4bit(columns, rows, bias=False, compute_dtype=dtype, quant_type="nf4", device="meta")
-    layer.weight = Params4bit(
-        weight,
-        requires_grad=False,
-        compress_statistics=quantization.double_quantization,
-        quant_type="nf4",
-        module=layer,
-    ).to(weight.device)
-    return layer
 
 
 class Clock(TrainerCallback):
@@ -188,9 +170,9 @@ def any_tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, unk_token="<unk>")), **special)
 
 
-def _generate(model, shapes: Shapes, device: str) -> dict:
+def _generate(model, shapes: Shapes, kind: str) -> dict:
     """One greedy batch of full length: on a CPU one short answer, on a GPU 32."""
-    rows, answer = (1, ANSWER) if device == "cpu" else (GPU_ANSWERS, GPU_ANSWER)
+    rows, answer = ANSWERS[kind]
     model.eval()
     prompts = torch.randint(3, shapes.vocabulary, (rows, PROMPT), device=model.device)
     started = time.perf_counter()
@@ -200,13 +182,9 @@ def _generate(model, shapes: Shapes, device: str) -> dict:
             prompts, max_new_tokens=answer, min_new_tokens=answer, do_sample=False, eos_token_id=None, pad_token_id=0
         )
     _synchronize()
-    seconds = time.perf_counter() - started
-    tokens = rows * (written.shape[1] - PROMPT)
-    return {
-        "generated_tokens": tokens,
-        "seconds_of_generation": round(seconds, 2),
-        "answers_per_second": round(rows / seconds, 3),
-    }
+    seconds, tokens = time.perf_counter() - started, rows * (written.shape[1] - PROMPT)
+    found = {"generated_tokens": tokens, "seconds_of_generation": round(seconds, 2)}
+    return found | {"answers_per_second": round(rows / seconds, 3)}
 
 
 def _synchronize() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.models.adapters import adapter_from, adapter_to_train, attach_adapter, merge_adapter
+from llama_qna.models.adapters import adapter_from, attach_adapter, merge_adapter
 from llama_qna.models.base import load_base, load_tokenizer, model_identity
 from llama_qna.models.device import release
 from llama_qna.models.lineage import checkpoints, start_of_finetuning, start_of_training
@@ -129,7 +129,7 @@ def _finetune(
         if weights is None and adapter is None:
             return _begun(variant)
         model = load_base(recipe.base_model, recipe.quantization, weights=weights)
-        return adapter_to_train(model, adapter) if adapter else model
+        return attach_adapter(model, adapter, trainable=True) if adapter else model
 
     # --- train; the last checkpoint is what is saved
     results = train(variant, stage, load, tokenizer, rows, folder)

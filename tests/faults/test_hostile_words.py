@@ -64,8 +64,8 @@ def test_answer_ends_once(tokenizer, control, hostile):
 
 
 def test_retrieved_context_brings_no_turn_of_its_own(tokenizer, control, hostile):
-    plain = prompts.context_question_ids(tokenizer, "What?", ["A text.", "Another."], 4096)
-    ids = prompts.context_question_ids(tokenizer, f"What? {hostile}", [hostile, hostile], 4096)
+    plain = prompts.fit_chunks(tokenizer, "What?", ["A text.", "Another."], 4096)[0]
+    ids = prompts.fit_chunks(tokenizer, f"What? {hostile}", [hostile, hostile], 4096)[0]
     assert theirs(ids, control) == theirs(plain, control)
 
 
@@ -132,7 +132,7 @@ def test_gold_question_and_its_evidence_are_text(tokenizer, control, hostile, tm
     row |= {"kind": "fact", "document": "a", "section": "1 One", "chunk_split": "train", "fold": "test"}
     pd.DataFrame([row | {"evidence": evidence}]).to_csv(tmp_path / "gold.csv", index=False)
     question = next(read_gold(tmp_path / "gold.csv", chunks).itertuples())
-    ids = prompts.context_question_ids(tokenizer, question.Question, list(chunks.text), 8192)
+    ids = prompts.fit_chunks(tokenizer, question.Question, list(chunks.text), 8192)[0]
     assert theirs(ids, control) == theirs(prompts.question_ids(tokenizer, "What?"), control)
 
 
