@@ -30,11 +30,8 @@ class Replay:
     def __init__(self, tokenizer, tokens: int, seed: int):
         text = prompts.encode_document(tokenizer, REPLAY_TEXT.read_text(encoding="utf-8"))
         self.pieces = [text[start : start + REPLAY_PIECE] for start in range(0, len(text) - REPLAY_PIECE, REPLAY_PIECE)]
-        self.rows, self.random, self.waiting = (
-            max(1, tokens // REPLAY_PIECE),
-            random.Random(seed + processes.rank()),
-            [],
-        )
+        self.rows, self.random = max(1, tokens // REPLAY_PIECE), random.Random(seed + processes.rank())
+        self.waiting = []  # pieces that no batch has had since they were last drawn
         self.due = []  # pieces of the step, a list for each of its batches
         self.expected = {}  # by the tokens of a piece: what its base makes of it, (128, D); the base does not change
 
@@ -87,13 +84,6 @@ class Replay:
     def share(self, nats):
         """A batch's share of a step's divergence; the shares of all its batches add up to it."""
         return nats / (self.rows * REPLAY_PIECE)
-
-
-def compute_without_triton() -> None:
-    """Let TRL's loss take its plain PyTorch operations on a GPU too: the same numbers, without a compiler."""
-    from trl.kernels import chunked_logprob
-
-    chunked_logprob._TRITON_AVAILABLE = False
 
 
 class OwnLoss(SFTTrainer):
