@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from llama_qna.evaluation.free_rows import (
-    FreeRows,
     Sentence,
+    best_sentences,
+    best_threshold,
     document_sentences,
     free_predictions,
 )
@@ -141,16 +142,12 @@ def test_what_costs_nothing_gets_what_it_should(rows):
 
 
 def test_a_threshold_that_separates_nothing_never_says_so(rows):
-    free = FreeRows(document_sentences(CHUNKS))
-    answerable, unanswerable = ([rows[key][0]["question"]] for key in ("dev", "dev unanswerable"))
-    free.choose_threshold(answerable, unanswerable)
-    assert free.threshold > 0
-    free.choose_threshold(unanswerable, answerable)  # those that it should answer share less
-    assert free.threshold == 0
-    free.choose_threshold(answerable, [])
-    assert free.threshold == 0
+    questions = [rows[key][0]["question"] for key in ("dev", "dev unanswerable")]
+    answerable, unanswerable = ([score] for _, score in best_sentences(document_sentences(CHUNKS), questions).values())
+    assert best_threshold(answerable, unanswerable) > 0
+    assert best_threshold(unanswerable, answerable) == 0  # those that it should answer share less
+    assert best_threshold(answerable, []) == 0
 
 
 def test_a_question_without_a_word_of_the_documents_finds_nothing():
-    free = FreeRows(document_sentences(CHUNKS))
-    assert free.best(["Quo vadis?"]) == [(Said(""), 0.0)]
+    assert best_sentences(document_sentences(CHUNKS), ["Quo vadis?"]) == {"Quo vadis?": (Said(""), 0.0)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 
 from llama_qna import UserError
 from llama_qna.answering.reader import ReadingAnswerer
@@ -80,8 +80,13 @@ class Prompter:
         return f"{name}{hashed}, {self.computed_by}"
 
     def reads(self, system: str) -> bool:
-        """See `reads`: such a system answers with its evidence, and all at once."""
-        return reads(self.variant, system)
+        """Whether a system finds sentences, quotes one and answers from it, all at once: the reader, or what learnt it.
+
+        Raises:
+            UserError: there is no such system.
+        """
+        learnt = model_of(system) == "finetuned" and is_given_passages(system) and self.variant.learns_to_read
+        return system == "reader" or learnt
 
     def ask_for(self, question: str, system: str) -> tuple[list[int], tuple[Source, ...]]:
         """The prompt of a system, as `prompt_ids`, and the passages that were found for it."""
@@ -92,16 +97,6 @@ class Prompter:
     def passages(self) -> Passages:
         """The chunks that any other system with passages is given some of."""
         return Passages(read_chunks(self.variant))
-
-
-def reads(variant: Variant, system: str) -> bool:
-    """Whether a system finds sentences, quotes one and answers from it: the reader, and what learnt to, as it did.
-
-    Raises:
-        UserError: there is no such system.
-    """
-    learnt = model_of(system) == "finetuned" and is_given_passages(system) and variant.learns_to_read
-    return system == "reader" or learnt
 
 
 def best_system(variant: Variant) -> str:
@@ -144,10 +139,10 @@ class Answerer(Prompter):
 
         if self.reads(system):
             with self._lock:
-                return self._reading(system).answer(questions, done)
+                load = partial(self._load, model_of(system))
+                return ReadingAnswerer(self.sentences, self.tokenizer, load).answer(questions, done)
         asked = [self.ask_for(question, system) for question in questions]
-        settings = self.variant.recipe.evaluation
-        limits = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}
+        limits = {"max_new_tokens": self.variant.recipe.evaluation.max_new_tokens, "batch_size": self.batch_size}
         with self._lock:
             model = self._load(model_of(system))
             texts = generate_texts(model, self.tokenizer, [ids for ids, _ in asked], **limits, done=done)
@@ -208,14 +203,9 @@ class Answerer(Prompter):
         if failures:
             raise failures[0]
 
-    def _reading(self, system: str) -> ReadingAnswerer:
-        if system == "reader":
-            return self._reader
-        return ReadingAnswerer(self.sentences, self.tokenizer, lambda: self._load("finetuned"))
-
     @cached_property
-    def _reader(self) -> ReadingAnswerer:
-        return ReadingAnswerer(self.sentences, self.tokenizer, cache(partial(load_reader, reader_of(self.variant))))
+    def _reader(self):
+        return load_reader(reader_of(self.variant))
 
     @cached_property
     def sentences(self) -> Sentences:
@@ -224,6 +214,8 @@ class Answerer(Prompter):
 
     def _load(self, name: str):
         """The model behind a system, with the adapter that it needs, or with none. Hold the lock."""
+        if name == "reader":
+            return self._reader
         if name == "finetuned" and self.finetuned:
             return self.models.load(self.finetuned.weights, self.finetuned.adapter)
         return self.models.load(*trained(self.variant, name))

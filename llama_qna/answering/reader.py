@@ -67,7 +67,7 @@ class ReadingAnswerer:
         found = []
         for start in range(0, len(questions), BATCH):
             found += self._answer(questions[start : start + BATCH])
-            done(len(questions[start : start + BATCH]))
+            done(len(found) - start)
         return found
 
     def _answer(self, questions: list[str]) -> list[Answer]:
@@ -102,15 +102,11 @@ class ReadingAnswerer:
         found = [self.sentences.find(question, READ) for question in questions]
         asked = [self._ids(f" {question}") + [self.tokenizer.eos_token_id] for question in questions]
         pairs = [(place, n) for place, numbers in enumerate(found) for n in numbers]
-        likely = candidate_log_likelihoods(
-            self.model(), [self._writing_ids(n) for _, n in pairs], [asked[place] for place, _ in pairs]
-        )
+        shown = [prompts.writing_messages(self.sentences.passage(n).text, self.sentences.all[n].text) for _, n in pairs]
+        prompt_ids = [prompts.chat_ids(self.tokenizer, messages) for messages in shown]
+        likely = candidate_log_likelihoods(self.model(), prompt_ids, [asked[place] for place, _ in pairs])
         ranked = sorted(zip(likely, pairs, strict=True), reverse=True)
         return [[n for _, (at, n) in ranked if at == place] for place in range(len(questions))]
-
-    def _writing_ids(self, n: int) -> list[int]:
-        messages = prompts.writing_messages(self.sentences.passage(n).text, self.sentences.all[n].text)
-        return prompts.chat_ids(self.tokenizer, messages)
 
     def check(self, question: str) -> None:
         """Refuse a question that cannot be asked.

@@ -44,78 +44,63 @@ def free_predictions(rows: dict[str, list[dict]], sentences: list[Sentence]) -> 
 
     Args:
         rows: what is asked by `dev`, `test`, `dev unanswerable` and `test unanswerable`, as `scoring.scored` takes it.
-    """
-    free, texts, predictions = FreeRows(sentences), [sentence.text for sentence in sentences], []
-    asked = {protocol: [row["question"] for row in found] for protocol, found in rows.items()}
-    free.choose_threshold(asked.get("dev", []), asked.get("dev unanswerable", []))
-    for protocol, found in rows.items():
-        for system, answers in free.answers(found).items():
-            about = {"protocol": protocol, "system": system, "checkpoint": "none", "context": CONTEXT}
-            shows = any(said.evidence for said in answers)
-            both = zip(found, answers, strict=True)
-            predictions += [scored(about | row, said, texts, shows, ended=True) for row, said in both]
-    return predictions, free.threshold
-
-
-class FreeRows:
-    """Answers every question in each of the ways of `project.systems.FREE`.
-
-    Args:
-        sentences: of the documents; see `document_sentences`.
 
     Raises:
         UserError: no sentence has a word to search for.
     """
+    asked = {protocol: [row["question"] for row in found] for protocol, found in rows.items()}
+    best = best_sentences(sentences, [question for questions in asked.values() for question in questions])
+    dev, others = ([best[q][1] for q in asked.get(fold, [])] for fold in ("dev", "dev unanswerable"))
+    threshold, texts, predictions = best_threshold(dev, others), [sentence.text for sentence in sentences], []
+    for protocol, found in rows.items():
+        for system, answers in _answers(found, best, threshold).items():
+            about = {"protocol": protocol, "system": system, "checkpoint": "none", "context": CONTEXT}
+            shows = any(said.evidence for said in answers)
+            both = zip(found, answers, strict=True)
+            predictions += [scored(about | row, said, texts, shows, ended=True) for row, said in both]
+    return predictions, threshold
 
-    def __init__(self, sentences: list[Sentence]):
-        self.sentences = {str(number): sentence for number, sentence in enumerate(sentences)}
-        self._search = Search(list(self.sentences), [sentence.text for sentence in sentences])
-        self.threshold = 0.0
 
-    def choose_threshold(self, answerable: list[str], unanswerable: list[str]) -> None:
-        """The BM25 score below which `best_or_not` says that the documents do not say: the best on these questions.
+def best_sentences(sentences: list[Sentence], questions: list[str]) -> dict[str, tuple[Said, float]]:
+    """By question the sentence that shares the most with it, and its BM25 score; nothing and 0 where none does."""
+    search = Search(list(range(len(sentences))), [sentence.text for sentence in sentences])
+    best = dict.fromkeys(questions, (Said(""), 0.0))
+    for question in best:
+        for number, score in search.search([question], 1)[0]:
+            sentence = sentences[number]
+            best[question] = (_shown(sentence.text, sentence.document, sentence.page), score)
+    return best
 
-        It has the highest mean of two shares: of unanswerable questions below, and of answerable ones not below. Of
-        equals it is the lowest; without questions of one kind it is 0.
-        """
-        scores, others = ([score for _, score in self.best(asked)] for asked in (answerable, unanswerable))
-        if not scores or not others:
-            return
 
-        def balance(threshold: float) -> float:
-            below, above = (score < threshold for score in others), (score >= threshold for score in scores)
-            return sum(below) / len(others) + sum(above) / len(scores)
+def best_threshold(answerable: list[float], unanswerable: list[float]) -> float:
+    """The BM25 score below which `best_or_not` says that the documents do not say: the best on these questions' scores.
 
-        self.threshold = max(sorted({0.0, *scores, *others}), key=balance)
+    It has the highest mean of two shares: of unanswerable questions below, and of answerable ones not below. Of equals
+    it is the lowest; without questions of one kind it is 0.
+    """
+    if not answerable or not unanswerable:
+        return 0.0
 
-    def best(self, questions: list[str]) -> list[tuple[Said, float]]:
-        """The sentence that shares the most with each question, and its BM25 score; nothing and 0 where none does."""
-        answers = []
-        for found in self._search.search(questions, 1):
-            if found:
-                sentence = self.sentences[found[0][0]]
-                answers.append((_shown(sentence.text, sentence.document, sentence.page), found[0][1]))
-            else:
-                answers.append((Said(""), 0.0))
-        return answers
+    def balance(threshold: float) -> float:
+        below, above = (score < threshold for score in unanswerable), (score >= threshold for score in answerable)
+        return sum(below) / len(unanswerable) + sum(above) / len(answerable)
 
-    def answers(self, rows: list[dict]) -> dict[str, list[Said]]:
-        """The answers to the questions of some rows, by system; unanswerable questions have no gold evidence.
+    return max(sorted({0.0, *answerable, *unanswerable}), key=balance)
 
-        Args:
-            rows: what is asked, as `scoring.scored` takes it.
-        """
-        best, nothing = self.best([row["question"] for row in rows]), Said(NOT_SAID, said_not=True)
-        answers = {
-            "question": [Said(row["question"]) for row in rows],
-            "always_not": [nothing for _ in rows],
-            "best_sentence": [said for said, _ in best],
-            "best_or_not": [said if score >= self.threshold else nothing for said, score in best],
-        }
-        if all("reference" in row for row in rows):
-            evidence = [(row["gold_evidence"], row["document"], row["gold_pages"][0]) for row in rows]
-            answers["gold_evidence"] = [_shown(*where) for where in evidence]
-        return answers
+
+def _answers(rows: list[dict], best: dict[str, tuple[Said, float]], threshold: float) -> dict[str, list[Said]]:
+    """The answers to the questions of some rows, by system; unanswerable questions have no gold evidence."""
+    nothing, found = Said(NOT_SAID, said_not=True), [best[row["question"]] for row in rows]
+    answers = {
+        "question": [Said(row["question"]) for row in rows],
+        "always_not": [nothing for _ in rows],
+        "best_sentence": [said for said, _ in found],
+        "best_or_not": [said if score >= threshold else nothing for said, score in found],
+    }
+    if all("reference" in row for row in rows):
+        evidence = [(row["gold_evidence"], row["document"], row["gold_pages"][0]) for row in rows]
+        answers["gold_evidence"] = [_shown(*where) for where in evidence]
+    return answers
 
 
 def _shown(text: str, document: str, page: int) -> Said:

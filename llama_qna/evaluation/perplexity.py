@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
 from itertools import groupby
 
 from llama_qna import UserError
@@ -54,7 +53,7 @@ def perplexity(
         UserError: the stride is longer than the window, or the text has no token to score.
     """
     ids, started = _text_ids(tokenizer, text, start_token)
-    spans = _windows_of(ids, window, stride)
+    spans = _windows(len(ids), window, stride)
     drawn = sorted(random.Random(0).sample(range(len(spans)), min(sample or len(spans), len(spans))))
     losses = _window_losses(model, ids, spans if whole else [spans[n] for n in drawn], batch_size)
     found = _totals(losses)
@@ -90,7 +89,7 @@ def published_perplexity(
         raise UserError("the published perplexity needs chunks, and there are none")
     drawn = random.Random(seed).choices(texts, k=len(texts))
     ids, _ = _text_ids(tokenizer, "\n\n".join(drawn), start_token=False)
-    losses = _window_losses(model, ids, _windows_of(ids, window, stride))
+    losses = _window_losses(model, ids, _windows(len(ids), window, stride))
     return _exp(sum(nats / scored for nats, scored in losses) / len(losses))
 
 
@@ -103,25 +102,20 @@ def _text_ids(tokenizer, text: str, start_token: bool) -> tuple[list[int], bool]
     return ([tokenizer.eos_token_id if bos is None else bos] + ids, True) if start_token else (ids, False)
 
 
-def _windows(length: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
+def _windows(length: int, window: int, stride: int) -> list[tuple[int, int, int]]:
     """The windows over `length` tokens: where each begins and ends, and how many of its last tokens it scores."""
+    if not 0 < stride <= window:
+        raise UserError(f"perplexity needs a stride from 1 to the window, not stride {stride} and window {window}")
+    if length < 2:
+        raise UserError("perplexity needs a text of at least two tokens, or one after a start token")
     touching = stride == window
     reach = window + 1 if touching else window  # the last token is only scored, never read
-    begin, scored = 0, 1
+    begin, scored, spans = 0, 1, []
     while scored < length:
         end = min(begin + reach, length)
         first = max(end - reach, 0) if touching else begin  # the last touching window reaches back until it is full
-        yield first, end, end - scored
+        spans.append((first, end, end - scored))
         begin, scored = begin + stride, end
-
-
-def _windows_of(ids: list[int], window: int, stride: int) -> list[tuple[int, int, int]]:
-    """The windows over a text, as `_windows`, of which there is at least one."""
-    if not 0 < stride <= window:
-        raise UserError(f"perplexity needs a stride from 1 to the window, not stride {stride} and window {window}")
-    spans = list(_windows(len(ids), window, stride))
-    if not spans:
-        raise UserError("perplexity needs a text of at least two tokens, or one after a start token")
     return spans
 
 

@@ -90,7 +90,7 @@ class Library:
             return self._answerer.answer(questions, done)
 
     def reads(self, system: str) -> bool:
-        """See `answering.answerer.reads`."""
+        """See `answering.answerer.Prompter.reads`."""
         return True
 
     def stream(self, question: str, system: str = SYSTEM) -> Iterator[str]:
