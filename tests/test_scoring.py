@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from llama_qna.evaluation.free_rows import (
-    Sentence,
     best_sentences,
     best_threshold,
     document_sentences,
@@ -112,7 +111,7 @@ def test_evidence_may_stand_up_to_where_the_next_chunk_begins(chunk_ids, pages):
 def test_sentences_are_those_of_the_body_each_once_with_its_first_page():
     found = document_sentences(CHUNKS)
     assert [sentence.text for sentence in found] == ["Nothing is here.", "One sentence more.", EVIDENCE, OTHER, LAMPS]
-    assert found[3] == Sentence(OTHER, "a", 2)
+    assert found[3] == Said(OTHER, OTHER, "a", 2)
 
 
 @pytest.fixture

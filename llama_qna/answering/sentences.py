@@ -24,14 +24,13 @@ LONGEST_OVERLAP = 400  # characters that two chunks may share
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence and where it stands; `place` counts the sentences of its section."""
+    """A sentence and where it stands."""
 
     text: str
     chunk_id: str
     document: str
     page: int  # counts from 1
     section: str
-    place: int
 
 
 class Sentences:
@@ -82,10 +81,10 @@ def _sentences(chunks: list) -> list[Sentence]:
         begins.append(len(text) - shared if shared else len(text) + 1)
         text += plain[shared:] if shared else f" {plain}"
     found, position = [], 0
-    for place, sentence in enumerate(sentences_of(text)):
+    for sentence in sentences_of(text):
         position = text.index(sentence, position)
         row = chunks[max(0, bisect_right(begins, position) - 1)]
-        found.append(Sentence(sentence, row.chunk_id, row.document, int(row.page), row.section, place))
+        found.append(Sentence(sentence, row.chunk_id, row.document, int(row.page), row.section))
         position += len(sentence)
     return found
 

@@ -5,8 +5,6 @@ No model is asked. They are scored exactly as a model's answers are (`scoring.sc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pandas as pd
 
 from llama_qna.evaluation.scoring import Said, scored
@@ -17,17 +15,8 @@ from llama_qna.text.words import sentences_of
 CONTEXT = "no model"
 
 
-@dataclass(frozen=True)
-class Sentence:
-    """A sentence of the documents, and where it stands."""
-
-    text: str
-    document: str
-    page: int  # on which its chunk begins, from 1
-
-
-def document_sentences(chunks: pd.DataFrame) -> list[Sentence]:
-    """The sentences of all body chunks, each once.
+def document_sentences(chunks: pd.DataFrame) -> list[Said]:
+    """The sentences of all body chunks, each once, as an answer that is its own evidence, on its chunk's first page.
 
     Args:
         chunks: the table of `project.data.read_chunks`.
@@ -35,11 +24,11 @@ def document_sentences(chunks: pd.DataFrame) -> list[Sentence]:
     found = {}
     for row in chunks[chunks.kind == "body"].itertuples():
         for text in sentences_of(row.text):
-            found.setdefault(text, Sentence(text, row.document, int(row.page)))
+            found.setdefault(text, Said(text, text, row.document, int(row.page)))
     return list(found.values())
 
 
-def free_predictions(rows: dict[str, list[dict]], sentences: list[Sentence]) -> tuple[list[dict], float]:
+def free_predictions(rows: dict[str, list[dict]], sentences: list[Said]) -> tuple[list[dict], float]:
     """The scored rows of every system of `systems.FREE`, and the threshold of `best_or_not`, chosen on the fold dev.
 
     Args:
@@ -61,14 +50,13 @@ def free_predictions(rows: dict[str, list[dict]], sentences: list[Sentence]) -> 
     return predictions, threshold
 
 
-def best_sentences(sentences: list[Sentence], questions: list[str]) -> dict[str, tuple[Said, float]]:
+def best_sentences(sentences: list[Said], questions: list[str]) -> dict[str, tuple[Said, float]]:
     """By question the sentence that shares the most with it, and its BM25 score; nothing and 0 where none does."""
     search = Search(list(range(len(sentences))), [sentence.text for sentence in sentences])
     best = dict.fromkeys(questions, (Said(""), 0.0))
     for question in best:
         for number, score in search.search([question], 1)[0]:
-            sentence = sentences[number]
-            best[question] = (_shown(sentence.text, sentence.document, sentence.page), score)
+            best[question] = (sentences[number], score)
     return best
 
 
@@ -99,10 +87,5 @@ def _answers(rows: list[dict], best: dict[str, tuple[Said, float]], threshold: f
     }
     if all("reference" in row for row in rows):
         evidence = [(row["gold_evidence"], row["document"], row["gold_pages"][0]) for row in rows]
-        answers["gold_evidence"] = [_shown(*where) for where in evidence]
+        answers["gold_evidence"] = [Said(text, text, document, page) for text, document, page in evidence]
     return answers
-
-
-def _shown(text: str, document: str, page: int) -> Said:
-    """A sentence that is the answer and its own evidence."""
-    return Said(text, text, document, page)

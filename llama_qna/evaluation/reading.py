@@ -12,7 +12,7 @@ import pandas as pd
 from llama_qna.answering.reader import DOUBT, READ, ReadingAnswerer
 from llama_qna.answering.retrieval import Answer
 from llama_qna.evaluation import compare
-from llama_qna.evaluation.free_rows import Sentence, document_sentences, free_predictions
+from llama_qna.evaluation.free_rows import document_sentences, free_predictions
 from llama_qna.evaluation.perplexity import perplexity
 from llama_qna.evaluation.scoring import Said, asked_of, gold_of, scored
 from llama_qna.models.base import load_base, load_tokenizer
@@ -92,7 +92,7 @@ def rows_asked(gold: pd.DataFrame, unanswerable: pd.DataFrame | None, chunks, fo
 
 
 def read_rows(
-    answer: Callable[[list[str]], list[Answer]], asked: dict[str, list[dict]], sentences: list[Sentence], about: dict
+    answer: Callable[[list[str]], list[Answer]], asked: dict[str, list[dict]], sentences: list[Said], about: dict
 ) -> list[dict]:
     """The scored answers of a system that reads, all asked in one go.
 
