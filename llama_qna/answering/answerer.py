@@ -7,7 +7,7 @@ The prompts are those of evaluation and of training (`prompts`), decoding is gre
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 
 from llama_qna import UserError
@@ -120,14 +120,11 @@ class Answerer(Prompter):
         self.finetuned: Point | None = None  # the fine-tuned model; None: the one that ships
         self._lock = threading.Lock()
 
-    def answer(
-        self, questions: list[str], system: str = "finetuned", done: Callable[[int], None] = lambda count: None
-    ) -> list[Answer]:
+    def answer(self, questions: list[str], system: str = "finetuned") -> list[Answer]:
         """Answer questions in batches of the recipe's `evaluation.batch_size`, greedily.
 
         Args:
             system: one of `project.systems.SYSTEMS`.
-            done: called with the number of answers that have been added.
 
         Returns:
             One answer a question, in order.
@@ -140,12 +137,13 @@ class Answerer(Prompter):
         if self.reads(system):
             with self._lock:
                 load = partial(self._load, model_of(system))
-                return ReadingAnswerer(self.sentences, self.tokenizer, load).answer(questions, done)
+                return ReadingAnswerer(self.sentences, self.tokenizer, load).answer(questions)
         asked = [self.ask_for(question, system) for question in questions]
-        limits = {"max_new_tokens": self.variant.recipe.evaluation.max_new_tokens, "batch_size": self.batch_size}
+        options = {"max_new_tokens": self.variant.recipe.evaluation.max_new_tokens, "batch_size": self.batch_size}
+        options["done"] = lambda count: None  # no bar
         with self._lock:
             model = self._load(model_of(system))
-            texts = generate_texts(model, self.tokenizer, [ids for ids, _ in asked], **limits, done=done)
+            texts = generate_texts(model, self.tokenizer, [ids for ids, _ in asked], **options)
         return [Answer(text, sources) for text, (_, sources) in zip(texts, asked, strict=True)]
 
     def stream(self, question: str, system: str = "finetuned") -> Iterator[str]:

@@ -105,19 +105,17 @@ def read_rows(
         See `scoring.scored`; `evidence_shown` says whether the gold evidence was among what the system read.
     """
     rows = [{"protocol": protocol} | about | row for protocol, rows in asked.items() for row in rows]
-    answers, texts = answer([row["question"] for row in rows]), [sentence.text for sentence in sentences]
-    return [_scored(row, found, texts) for row, found in zip(rows, answers, strict=True)]
-
-
-def _scored(row: dict, answer: Answer, sentences: list[str]) -> dict:
-    evidence = answer.evidence
-    said = Said(answer.text, said_not=answer.said_not)
-    if evidence:
-        said = Said(answer.text, evidence.sentence, evidence.source.document, evidence.source.page, answer.said_not)
-    if "reference" in row:
-        before = _plain(row["gold_evidence"]) in _plain(" ".join(source.text for source in answer.sources))
-        row |= {"evidence_shown": float(before), "shown": row["chunk_ids"] if before else []}
-    return scored(row, said, sentences, shows=True, ended=True)
+    texts, predictions = [sentence.text for sentence in sentences], []
+    for row, found in zip(rows, answer([row["question"] for row in rows]), strict=True):
+        said = Said(found.text, said_not=found.said_not)
+        if found.evidence:
+            source = found.evidence.source
+            said = Said(found.text, found.evidence.sentence, source.document, source.page, found.said_not)
+        if "reference" in row:
+            before = _plain(row["gold_evidence"]) in _plain(" ".join(source.text for source in found.sources))
+            row |= {"evidence_shown": float(before), "shown": row["chunk_ids"] if before else []}
+        predictions.append(scored(row, said, texts, shows=True, ended=True))
+    return predictions
 
 
 def _plain(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from trl import SFTTrainer
@@ -44,8 +45,7 @@ class Replay:
 
     def state(self) -> dict:
         """What the next batches are drawn from, for a checkpoint; `set_state` takes it back."""
-        version, numbers, gauss = self.random.getstate()
-        return {"random": [version, list(numbers), gauss], "waiting": [self.pieces.index(p) for p in self.waiting]}
+        return {"random": self.random.getstate(), "waiting": [self.pieces.index(piece) for piece in self.waiting]}
 
     def set_state(self, state: dict) -> None:
         version, numbers, gauss = state["random"]
@@ -59,12 +59,7 @@ class Replay:
             accumulation: batches in the step.
         """
         if not self.due:
-            pieces = self.batch()
-            least, more = divmod(len(pieces), accumulation)
-            for n in range(accumulation):
-                size = least + 1 if n < more else least
-                self.due.append(pieces[:size])
-                pieces = pieces[size:]
+            self.due = [part.tolist() for part in np.array_split(np.array(self.batch()), accumulation)]
         return self.due.pop(0)
 
     def expected_states(self, model, pieces: list[list[int]]):
