@@ -238,7 +238,7 @@ def run(options) -> None:
 )
 def plan(options) -> None:
     """what training would take, before anything is loaded: memory by part, and time"""
-    from llama_qna.models import cards, planning
+    from llama_qna.models import cards
     from llama_qna.models.device import parse_memory
 
     variant = _variant(options)

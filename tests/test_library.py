@@ -39,7 +39,7 @@ class Quoting:
         if not question.strip():
             raise UserError("the question is empty")
 
-    def answer(self, questions, done=None):
+    def answer(self, questions):
         assert self.at_once.acquire(blocking=False), "one at a time"
         self.asked += questions
         answers = [self._answer(question) for question in questions if self.check(question) is None]

@@ -116,10 +116,12 @@ def test_stride_that_would_skip_tokens_is_refused(tiny, stride):
         perplexity(tiny, shared.tokenizer(), TEXT, window=16, stride=stride)
 
 
-@pytest.mark.parametrize(("text", "start_token"), [("", False), ("", True), ("The", False)])
-def test_text_without_a_token_to_score_is_refused(tiny, text, start_token):
+@pytest.mark.parametrize("text", ["", "The"])
+def test_text_without_a_token_to_score_is_refused(tiny, text, llama_tokenizer):
     with pytest.raises(UserError, match="at least two tokens"):
-        perplexity(tiny, shared.tokenizer(), text, 16, 8, start_token)
+        perplexity(tiny, shared.tokenizer(), text, 16, 8)
+    with pytest.raises(UserError, match="at least two tokens"):
+        perplexity(tiny, llama_tokenizer, "", 16, 8)
 
 
 @pytest.mark.parametrize(("window", "stride"), [(512, 256), (300, 300), (64, 16)])
@@ -193,8 +195,6 @@ def test_bits_per_byte_does_not_depend_on_the_tokenizer(width):
     text, model = "abcd" * 64, shared.tiny_llama(vocabulary=256**width)
     torch.nn.init.zeros_(model.lm_head.weight)
     assert perplexity(model, Bytes(width), text, 64, 32)["bits_per_byte"] == pytest.approx(8, rel=0.01)
-    whole = perplexity(model, Bytes(width), text, 64, 32, start_token=True)  # the first token is scored too
-    assert (whole["bits_per_byte"], whole["tokens"]) == (pytest.approx(8), len(text) / width)
 
 
 def test_text_of_many_tokens_a_character_is_scored_whole(tiny):
@@ -207,32 +207,17 @@ def test_text_of_many_tokens_a_character_is_scored_whole(tiny):
 # --- the start token -------------------------------------------------------------------------------------------------
 
 
-def test_start_token_lets_the_first_token_be_scored(tiny, ids):
-    start = shared.tokenizer().bos_token_id
-    scores = perplexity(tiny, shared.tokenizer(), TEXT, 16, 8, start_token=True)
+def test_start_token_lets_the_first_token_be_scored(tiny, ids, llama_tokenizer):
+    scores, start = perplexity(tiny, llama_tokenizer, TEXT, 16, 8), llama_tokenizer.bos_token_id
     assert scores["nll"] == pytest.approx(sum(token_by_token(tiny, [start, *ids], 16, 8)), rel=1e-4)
     assert (scores["tokens"], scores["start_token"]) == (len(ids), True)
     assert scores["bits_per_byte"] == pytest.approx(scores["nll"] / math.log(2) / len(TEXT.encode()))
 
 
-def test_tokenizer_without_a_start_token_lends_its_end_token():
-    model = shared.tiny_llama(vocabulary=256)
-    scores = perplexity(model, Bytes(1), "abcd", 16, 8, start_token=True)
-    assert scores["nll"] == pytest.approx(sum(token_by_token(model, [Bytes.eos_token_id, *b"abcd"], 16, 8)), rel=1e-4)
-
-
-def test_tokenizer_that_adds_a_start_token_has_one_either_way(tiny, ids, llama_tokenizer):
-    wanted = sum(token_by_token(tiny, [llama_tokenizer.bos_token_id, *ids], 16, 8))
-    for start_token in (False, True):
-        scores = perplexity(tiny, llama_tokenizer, TEXT, 16, 8, start_token)
-        assert scores["nll"] == pytest.approx(wanted, rel=1e-4)
-        assert (scores["tokens"], scores["start_token"]) == (len(ids), True)
-
-
 # --- beside others ---------------------------------------------------------------------------------------------------
 
 
-def test_equals_lm_evaluation_harness(tiny, monkeypatch):
+def test_equals_lm_evaluation_harness(tiny, llama_tokenizer, monkeypatch):
     """Its rolling windows begin with the start token and read one token before those that they score."""
     pytest.importorskip("lm_eval", reason="pip install --no-deps lm-eval==0.4.13")
     from lm_eval.api.instance import Instance
@@ -240,11 +225,12 @@ def test_equals_lm_evaluation_harness(tiny, monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", lambda *args: pytest.fail("reaches for the network"))
     for model, text, window in [(shared.float32_base(), PLAIN, 20), (tiny, PLAIN, 16), (tiny, PLAIN[:40], 500)]:
-        harness = HFLM(pretrained=model, tokenizer=shared.tokenizer(), max_length=window, batch_size=4)
+        options = {"prefix_token_id": llama_tokenizer.bos_token_id, "max_length": window, "batch_size": 4}
+        harness = HFLM(pretrained=model, tokenizer=shared.tokenizer(), **options)
         request = Instance("loglikelihood_rolling", doc={}, arguments=(text,), idx=0)
         (loglikelihood,) = harness.loglikelihood_rolling([request], disable_tqdm=True)
         tokens = len(shared.tokenizer()(text)["input_ids"])
-        scores = perplexity(model, shared.tokenizer(), text, window, stride=window, start_token=True)
+        scores = perplexity(model, llama_tokenizer, text, window, stride=window)
         assert scores["tokens"] == tokens and (tokens < window or tokens > 3 * window)
         assert scores["perplexity"] == pytest.approx(math.exp(-loglikelihood / tokens), rel=1e-3)
 

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from llama_qna.evaluation.free_rows import (
-    FreeRows,
-    Sentence,
+    best_sentences,
+    best_threshold,
     document_sentences,
     free_predictions,
 )
@@ -111,7 +111,7 @@ def test_evidence_may_stand_up_to_where_the_next_chunk_begins(chunk_ids, pages):
 def test_sentences_are_those_of_the_body_each_once_with_its_first_page():
     found = document_sentences(CHUNKS)
     assert [sentence.text for sentence in found] == ["Nothing is here.", "One sentence more.", EVIDENCE, OTHER, LAMPS]
-    assert found[3] == Sentence(OTHER, "a", 2)
+    assert found[3] == Said(OTHER, OTHER, "a", 2)
 
 
 @pytest.fixture
@@ -141,16 +141,12 @@ def test_what_costs_nothing_gets_what_it_should(rows):
 
 
 def test_a_threshold_that_separates_nothing_never_says_so(rows):
-    free = FreeRows(document_sentences(CHUNKS))
-    answerable, unanswerable = ([rows[key][0]["question"]] for key in ("dev", "dev unanswerable"))
-    free.choose_threshold(answerable, unanswerable)
-    assert free.threshold > 0
-    free.choose_threshold(unanswerable, answerable)  # those that it should answer share less
-    assert free.threshold == 0
-    free.choose_threshold(answerable, [])
-    assert free.threshold == 0
+    questions = [rows[key][0]["question"] for key in ("dev", "dev unanswerable")]
+    answerable, unanswerable = ([score] for _, score in best_sentences(document_sentences(CHUNKS), questions).values())
+    assert best_threshold(answerable, unanswerable) > 0
+    assert best_threshold(unanswerable, answerable) == 0  # those that it should answer share less
+    assert best_threshold(answerable, []) == 0
 
 
 def test_a_question_without_a_word_of_the_documents_finds_nothing():
-    free = FreeRows(document_sentences(CHUNKS))
-    assert free.best(["Quo vadis?"]) == [(Said(""), 0.0)]
+    assert best_sentences(document_sentences(CHUNKS), ["Quo vadis?"]) == {"Quo vadis?": (Said(""), 0.0)}

@@ -76,9 +76,8 @@ def training(variant: Variant, tokenizer, text: str, branch: bool) -> list[dict]
 @contextmanager
 def on_a_gpu():
     """Let the trainer choose what it would choose on a GPU."""
-    made = type("Trainer", (trainer.resume.Resumable, loss.OwnLoss), {})
     with (
-        mock.patch.object(trainer, "_trainer_class", lambda: made),
+        mock.patch.object(trainer, "QuickLoss", loss.OwnLoss),
         mock.patch.object(trainer, "_all_in_bfloat16", lambda dtype: False),
         mock.patch("llama_qna.training.cpu.layers.quicken"),
     ):

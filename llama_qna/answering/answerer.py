@@ -7,8 +7,8 @@ The prompts are those of evaluation and of training (`prompts`), decoding is gre
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache, cached_property, partial
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, partial
 
 from llama_qna import UserError
 from llama_qna.answering.reader import ReadingAnswerer
@@ -80,8 +80,13 @@ class Prompter:
         return f"{name}{hashed}, {self.computed_by}"
 
     def reads(self, system: str) -> bool:
-        """See `reads`: such a system answers with its evidence, and all at once."""
-        return reads(self.variant, system)
+        """Whether a system finds sentences, quotes one and answers from it, all at once: the reader, or what learnt it.
+
+        Raises:
+            UserError: there is no such system.
+        """
+        learnt = model_of(system) == "finetuned" and is_given_passages(system) and self.variant.learns_to_read
+        return system == "reader" or learnt
 
     def ask_for(self, question: str, system: str) -> tuple[list[int], tuple[Source, ...]]:
         """The prompt of a system, as `prompt_ids`, and the passages that were found for it."""
@@ -92,16 +97,6 @@ class Prompter:
     def passages(self) -> Passages:
         """The chunks that any other system with passages is given some of."""
         return Passages(read_chunks(self.variant))
-
-
-def reads(variant: Variant, system: str) -> bool:
-    """Whether a system finds sentences, quotes one and answers from it: the reader, and what learnt to, as it did.
-
-    Raises:
-        UserError: there is no such system.
-    """
-    learnt = model_of(system) == "finetuned" and is_given_passages(system) and variant.learns_to_read
-    return system == "reader" or learnt
 
 
 def best_system(variant: Variant) -> str:
@@ -125,14 +120,11 @@ class Answerer(Prompter):
         self.finetuned: Point | None = None  # the fine-tuned model; None: the one that ships
         self._lock = threading.Lock()
 
-    def answer(
-        self, questions: list[str], system: str = "finetuned", done: Callable[[int], None] = lambda count: None
-    ) -> list[Answer]:
+    def answer(self, questions: list[str], system: str = "finetuned") -> list[Answer]:
         """Answer questions in batches of the recipe's `evaluation.batch_size`, greedily.
 
         Args:
             system: one of `project.systems.SYSTEMS`.
-            done: called with the number of answers that have been added.
 
         Returns:
             One answer a question, in order.
@@ -144,13 +136,14 @@ class Answerer(Prompter):
 
         if self.reads(system):
             with self._lock:
-                return self._reading(system).answer(questions, done)
+                load = partial(self._load, model_of(system))
+                return ReadingAnswerer(self.sentences, self.tokenizer, load).answer(questions)
         asked = [self.ask_for(question, system) for question in questions]
-        settings = self.variant.recipe.evaluation
-        limits = {"max_new_tokens": settings.max_new_tokens, "batch_size": settings.batch_size}
+        options = {"max_new_tokens": self.variant.recipe.evaluation.max_new_tokens, "batch_size": self.batch_size}
+        options["done"] = lambda count: None  # no bar
         with self._lock:
             model = self._load(model_of(system))
-            texts = generate_texts(model, self.tokenizer, [ids for ids, _ in asked], **limits, done=done)
+            texts = generate_texts(model, self.tokenizer, [ids for ids, _ in asked], **options)
         return [Answer(text, sources) for text, (_, sources) in zip(texts, asked, strict=True)]
 
     def stream(self, question: str, system: str = "finetuned") -> Iterator[str]:
@@ -208,14 +201,9 @@ class Answerer(Prompter):
         if failures:
             raise failures[0]
 
-    def _reading(self, system: str) -> ReadingAnswerer:
-        if system == "reader":
-            return self._reader
-        return ReadingAnswerer(self.sentences, self.tokenizer, lambda: self._load("finetuned"))
-
     @cached_property
-    def _reader(self) -> ReadingAnswerer:
-        return ReadingAnswerer(self.sentences, self.tokenizer, cache(partial(load_reader, reader_of(self.variant))))
+    def _reader(self):
+        return load_reader(reader_of(self.variant))
 
     @cached_property
     def sentences(self) -> Sentences:
@@ -224,6 +212,8 @@ class Answerer(Prompter):
 
     def _load(self, name: str):
         """The model behind a system, with the adapter that it needs, or with none. Hold the lock."""
+        if name == "reader":
+            return self._reader
         if name == "finetuned" and self.finetuned:
             return self.models.load(self.finetuned.weights, self.finetuned.adapter)
         return self.models.load(*trained(self.variant, name))

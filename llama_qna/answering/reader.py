@@ -52,7 +52,7 @@ class ReadingAnswerer:
         """
         return cls(Sentences(chunks), load_tokenizer(reader.recipe.base_model), cache(partial(load_reader, reader)))
 
-    def answer(self, questions: list[str], done: Callable[[int], None] = lambda count: None) -> list[Answer]:
+    def answer(self, questions: list[str]) -> list[Answer]:
         """Answer questions, greedily.
 
         Returns:
@@ -67,7 +67,6 @@ class ReadingAnswerer:
         found = []
         for start in range(0, len(questions), BATCH):
             found += self._answer(questions[start : start + BATCH])
-            done(len(questions[start : start + BATCH]))
         return found
 
     def _answer(self, questions: list[str]) -> list[Answer]:
@@ -89,28 +88,23 @@ class ReadingAnswerer:
         texts = generate_texts(
             self.model(), self.tokenizer, quoted, max_new_tokens=NEW_TOKENS, batch_size=BATCH, done=lambda count: None
         )
-        said = dict(zip(told, texts, strict=True))
-        return [
-            Answer(_true_to(sentences[n], said[n]), tuple(passages[n]), Evidence(sentences[n], passages[n][0]))
-            if n in said
-            else Answer(prompts.NOT_SAID, tuple(passages[n]), said_not=True)
-            for n in range(len(questions))
-        ]
+        found = [Answer(prompts.NOT_SAID, tuple(sources), said_not=True) for sources in passages]
+        for n, text in zip(told, texts, strict=True):
+            # who puts the words of a sentence together anew often says something else (docs/experiments.md)
+            said = text if is_taken_from(text, sentences[n]) else sentences[n]
+            found[n] = Answer(said, tuple(passages[n]), Evidence(sentences[n], passages[n][0]))
+        return found
 
     def _ranked(self, questions: list[str]) -> list[list[int]]:
         """The numbers of the sentences to read for each question, by how likely the question is after each."""
         found = [self.sentences.find(question, READ) for question in questions]
         asked = [self._ids(f" {question}") + [self.tokenizer.eos_token_id] for question in questions]
         pairs = [(place, n) for place, numbers in enumerate(found) for n in numbers]
-        likely = candidate_log_likelihoods(
-            self.model(), [self._writing_ids(n) for _, n in pairs], [asked[place] for place, _ in pairs]
-        )
+        shown = [prompts.writing_messages(self.sentences.passage(n).text, self.sentences.all[n].text) for _, n in pairs]
+        prompt_ids = [prompts.chat_ids(self.tokenizer, messages) for messages in shown]
+        likely = candidate_log_likelihoods(self.model(), prompt_ids, [asked[place] for place, _ in pairs])
         ranked = sorted(zip(likely, pairs, strict=True), reverse=True)
         return [[n for _, (at, n) in ranked if at == place] for place in range(len(questions))]
-
-    def _writing_ids(self, n: int) -> list[int]:
-        messages = prompts.writing_messages(self.sentences.passage(n).text, self.sentences.all[n].text)
-        return prompts.chat_ids(self.tokenizer, messages)
 
     def check(self, question: str) -> None:
         """Refuse a question that cannot be asked.
@@ -131,11 +125,3 @@ class ReadingAnswerer:
 
     def _ids(self, text: str) -> list[int]:
         return prompts.encode_document(self.tokenizer, text)
-
-
-def _true_to(sentence: str, answer: str) -> str:
-    """The answer where its words stand in the sentence in a row, else the sentence.
-
-    A small model that puts the words of a sentence together anew often says something else (docs/experiments.md).
-    """
-    return answer if is_taken_from(answer, sentence) else sentence

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import pandas as pd
 
@@ -51,6 +50,9 @@ class Passages:
 
     Args:
         chunks: the table of `project.data.read_chunks`.
+
+    Raises:
+        UserError: no chunk has a word to search for.
     """
 
     def __init__(self, chunks: pd.DataFrame):
@@ -59,17 +61,10 @@ class Passages:
             row.chunk_id: Source(row.chunk_id, row.document, int(row.page), row.section, row.text)
             for row in body.itertuples()
         }
-
-    @cached_property
-    def _index(self) -> Search:
-        return Search(list(self.sources), [source.text for source in self.sources.values()])
+        self._index = Search(list(self.sources), [source.text for source in self.sources.values()])
 
     def find(self, questions: list[str], count: int) -> list[list[Source]]:
-        """For each question the passages that share the most words with it, the best first, at most `count`.
-
-        Raises:
-            UserError: no chunk has a word to search for.
-        """
+        """For each question the passages that share the most words with it, the best first, at most `count`."""
         searched = self._index.search(questions, count)
         return [[self.sources[chunk_id] for chunk_id, _ in found] for found in searched]
 

@@ -6,6 +6,7 @@ each judged by its own words and by those around it.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from dataclasses import dataclass
 
@@ -23,14 +24,13 @@ LONGEST_OVERLAP = 400  # characters that two chunks may share
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence and where it stands; `place` counts the sentences of its section."""
+    """A sentence and where it stands."""
 
     text: str
     chunk_id: str
     document: str
     page: int  # counts from 1
     section: str
-    place: int
 
 
 class Sentences:
@@ -44,10 +44,8 @@ class Sentences:
     """
 
     def __init__(self, chunks: pd.DataFrame):
-        sections: dict[tuple, list] = {}
-        for row in chunks[chunks.kind == "body"].itertuples():
-            sections.setdefault((row.document, row.section), []).append(row)
-        parts = [_sentences(rows) for rows in sections.values()]
+        sections = chunks[chunks.kind == "body"].groupby(["document", "section"], sort=False)
+        parts = [_sentences(list(rows.itertuples())) for _, rows in sections]
         self.all = [sentence for part in parts for sentence in part]
         languages = languages_of(" ".join(sentence.text for sentence in part) for part in parts)
         sizes = [len(part) for part in parts]
@@ -64,19 +62,14 @@ class Sentences:
         return [int(n) for n in np.argsort(-scores, kind="stable")[:count] if scores[n] > 0]
 
     def passage(self, n: int, around: int = 1) -> Source:
-        """A sentence with its neighbours, as a passage."""
-        here = self.all[n]
-        return Source(here.chunk_id, here.document, here.page, here.section, self._window(n, around))
+        """A sentence with its neighbours in its section, as a passage."""
+        here, near = self.all[n], self.all[max(0, n - around) : n + around + 1]
+        same = [s.text for s in near if (s.document, s.section) == (here.document, here.section)]
+        return Source(here.chunk_id, here.document, here.page, here.section, " ".join(same))
 
     def scores(self, question: str) -> np.ndarray:
         """How much each sentence and its neighbours have to do with a question: the sum of their BM25 scores, (N,)."""
         return self._index.scores(question)
-
-    def _window(self, n: int, around: int) -> str:
-        here = self.all[n]
-        near = self.all[max(0, n - around) : n + around + 1]
-        same = [s.text for s in near if (s.document, s.section) == (here.document, here.section)]
-        return " ".join(same)
 
 
 def _sentences(chunks: list) -> list[Sentence]:
@@ -88,10 +81,10 @@ def _sentences(chunks: list) -> list[Sentence]:
         begins.append(len(text) - shared if shared else len(text) + 1)
         text += plain[shared:] if shared else f" {plain}"
     found, position = [], 0
-    for place, sentence in enumerate(sentences_of(text)):
+    for sentence in sentences_of(text):
         position = text.index(sentence, position)
         row = chunks[max(0, bisect_right(begins, position) - 1)]
-        found.append(Sentence(sentence, row.chunk_id, row.document, int(row.page), row.section, place))
+        found.append(Sentence(sentence, row.chunk_id, row.document, int(row.page), row.section))
         position += len(sentence)
     return found
 
@@ -99,7 +92,7 @@ def _sentences(chunks: list) -> list[Sentence]:
 def _overlap(before: str, after: str) -> int:
     """How many characters at the end of one text are the beginning of the next; whole words, as chunks are cut."""
     end = f" {before[-LONGEST_OVERLAP:]}"
-    space = end.find(" ")
-    while space >= 0 and not after.startswith(end[space + 1 :]):
-        space = end.find(" ", space + 1)
-    return len(end) - space - 1 if space >= 0 else 0
+    for space in re.finditer(" ", end):
+        if after.startswith(end[space.end() :]):
+            return len(end) - space.end()
+    return 0

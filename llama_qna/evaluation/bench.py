@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from functools import partial
+from functools import cache, partial
 
 import pandas as pd
 
@@ -82,10 +82,9 @@ class Bench:
         self.answerer = Answerer(variant)
         self.tokenizer, self.passages = self.answerer.tokenizer, self.answerer.passages
         self.chunks = read_chunks(variant)
-        self.trained_chunks = list(self.chunks[self.chunks.split == "train"].text)
         self.sentences = document_sentences(self.chunks)
         self.predictions, self.published_perplexity = [], {}
-        self._asked = {}  # (protocol, context) -> rows with their prompts: the same for every model
+        self._asked = cache(self._asked)  # the same for every model
 
     def load(self, point: Point):
         """The model of a point, as the answerer loads it."""
@@ -95,10 +94,9 @@ class Bench:
         """What `evaluation.perplexity.perplexity` finds on each text, by its kind; not whole: on its sample alone."""
         from llama_qna.evaluation.perplexity import perplexity
 
-        settings = self.settings
-        options = {"window": settings.window, "stride": settings.stride, "sample": settings.sample_windows}
-        texts = self.texts.items()
-        return {kind: perplexity(model, self.tokenizer, text, **options, whole=whole) for kind, text in texts}
+        options = {"window": self.settings.window, "stride": self.settings.stride, "whole": whole}
+        options["sample"] = self.settings.sample_windows
+        return {kind: perplexity(model, self.tokenizer, text, **options) for kind, text in self.texts.items()}
 
     def in_sample(self, system: str) -> Asked:
         """The training questions, as many as the recipe wants; `sample` says which of them every checkpoint is asked.
@@ -124,7 +122,7 @@ class Bench:
             protocol: a fold; with " unanswerable" after it the questions that the documents do not answer.
         """
         about = {"protocol": protocol, "system": system, "checkpoint": point.name, "context": context}
-        return [(about | row, ids) for row, ids in self._gold(protocol, context)]
+        return [(about | row, ids) for row, ids in self._asked(protocol, context)]
 
     def read(self, system: str, point: Point | None = None) -> None:
         """Ask a system that reads the test questions, answerable or not, as a user asks it: through the answerer.
@@ -144,17 +142,12 @@ class Bench:
         if self.questions is None:
             return None
         protocols = [f"{fold}{kind}" for kind in ("", " unanswerable") for fold in FOLDS]
-        rows = {protocol: [row for row, _ in self._gold(protocol, "retrieved")] for protocol in protocols}
+        rows = {protocol: [row for row, _ in self._asked(protocol, "retrieved")] for protocol in protocols}
         predictions, threshold = free_predictions(rows, self.sentences)
         self.predictions += predictions
         return threshold
 
-    def _gold(self, protocol: str, context: str) -> Asked:
-        if (protocol, context) not in self._asked:
-            self._asked[protocol, context] = self._prompted(protocol, context)
-        return self._asked[protocol, context]
-
-    def _prompted(self, protocol: str, context: str) -> Asked:
+    def _asked(self, protocol: str, context: str) -> Asked:
         fold, _, unanswerable = protocol.partition(" ")
         table = self.unanswerable if unanswerable else self.questions
         if table is None:
@@ -195,9 +188,8 @@ class Bench:
         """
         from llama_qna.evaluation.perplexity import published_perplexity
 
-        self.published_perplexity[point.stage] = published_perplexity(
-            model, self.tokenizer, self.trained_chunks, seed=self.recipe.seed
-        )
+        trained, seed = list(self.chunks[self.chunks.split == "train"].text), self.recipe.seed
+        self.published_perplexity[point.stage] = published_perplexity(model, self.tokenizer, trained, seed=seed)
         if point.stage != "finetuning":
             return
         about = {"protocol": "published", "system": point.stage, "checkpoint": point.name}

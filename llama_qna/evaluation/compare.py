@@ -13,18 +13,8 @@ from llama_qna.text.scores import ROUGE_NAMES
 from llama_qna.text.search import recall_at_k
 
 LEADING = ["right", "right_own", "new_words_f1"]
-SCORES = [
-    *LEADING,
-    "evidence_shown",
-    *EVIDENCE_SCORES,
-    *ROUGE_NAMES,
-    "exact_match",
-    "f1",
-    "copied",
-    "says_so",
-    "empty",
-    "run_on",
-]
+SCORES = [*LEADING, "evidence_shown", *EVIDENCE_SCORES, *ROUGE_NAMES]
+SCORES += ["exact_match", "f1", "copied", "says_so", "empty", "run_on"]
 COMPARED = ["right", "new_words_f1", "rougeL", "f1"]  # the scores whose differences are tested
 BY_KIND = ["right", "new_words_f1"]
 LIKELIHOOD = "log_likelihood"  # of the reference answer; for systems without context alone, and tested likewise
@@ -62,13 +52,14 @@ def summarize(about: dict, checkpoints: list[dict], predictions: list[dict], pub
     systems = [_system(name, by) for name in LABELS if ("test", name) in by]
     for other in AGAINST:
         _correct([system["against"][other] for system in systems if other in system["against"]])
-    count = {}
-    for (protocol, _), rows in by.items():
-        count[protocol] = max(len(rows), count.get(protocol, 0))  # a checkpoint may have been asked a sample alone
+
+    def count(asked: str) -> int:  # a checkpoint may have been asked a sample alone
+        return max((len(rows) for (protocol, _), rows in by.items() if protocol == asked), default=0)
+
+    questions = {protocol: count(protocol) for protocol in ("in_sample", "dev", "test")}
     return about | {
-        "questions": {protocol: count.get(protocol, 0) for protocol in ("in_sample", "dev", "test")}
-        | about.get("questions", {}),
-        "unanswerable": count.get("test unanswerable", 0),
+        "questions": questions | about.get("questions", {}),
+        "unanswerable": count("test unanswerable"),
         "checkpoints": curve,
         "dev": {name: _means(by["dev", name], COMPARED) for name in FREE if ("dev", name) in by},
         "systems": systems,
@@ -153,8 +144,7 @@ def _checkpoint(checkpoint: dict, by: dict) -> dict:
         entry["sample"] = {"perplexity": perplexity, "rouge": _means(sampled, ROUGE_NAMES)}
     dev, base = by.get(("dev", checkpoint["name"])), by.get(("dev", "base"))
     if dev:
-        entry["dev"], sections = _means(dev, COMPARED), [row["section"] for row in dev]
-        found = {score: interval([row[score] for row in dev], sections) for score in COMPARED}
+        entry["dev"], found = _means(dev, COMPARED), _intervals(dev, COMPARED)
         entry["dev_interval"] = {score: {end: found[score][end] for end in ("low", "high")} for score in COMPARED}
         if checkpoint["stage"] != "base":
             entry["dev_against_base"] = _differences(dev, base)
@@ -163,23 +153,24 @@ def _checkpoint(checkpoint: dict, by: dict) -> dict:
 
 def _system(name: str, by: dict) -> dict:
     rows = by["test", name]
-    sections = [row["section"] for row in rows]
-    parts = {split: [row for row in rows if row["split"] == split] for split in ("train", "heldout")}
+
+    def of_split(split: str) -> dict | None:
+        part = [row for row in rows if row["split"] == split]
+        return _means(part, COMPARED) | {"questions": len(part)} if part else None
+
+    def of_kind(kind: str) -> dict:
+        part = [row for row in rows if row["kind"] == kind]
+        return {"questions": len(part)} | _intervals(part, BY_KIND)
+
     return {
         "name": name,
         "label": LABELS[name],
         "checkpoint": rows[0]["checkpoint"],
         "context": rows[0]["context"],
-        "scores": {
-            score: interval([row[score] for row in rows], sections)
-            for score in [*SCORES, LIKELIHOOD]
-            if score in rows[0]
-        },
-        **{
-            key: _means(part, COMPARED) | {"questions": len(part)} if part else None
-            for key, part in (("trained_sections", parts["train"]), ("heldout_sections", parts["heldout"]))
-        },
-        "kinds": {kind: _of_kind([row for row in rows if row["kind"] == kind]) for kind in _kinds(rows)},
+        "scores": _intervals(rows, [score for score in [*SCORES, LIKELIHOOD] if score in rows[0]]),
+        "trained_sections": of_split("train"),
+        "heldout_sections": of_split("heldout"),
+        "kinds": {kind: of_kind(kind) for kind in sorted({row["kind"] for row in rows})},
         "says_so": _says_so(rows, by.get(("test unanswerable", name), [])),
         "against": {
             other: _differences(rows, by["test", other])
@@ -189,14 +180,9 @@ def _system(name: str, by: dict) -> dict:
     }
 
 
-def _kinds(rows: list[dict]) -> list[str]:
-    return sorted({row["kind"] for row in rows})
-
-
-def _of_kind(rows: list[dict]) -> dict:
+def _intervals(rows: list[dict], names: list[str]) -> dict[str, dict]:
     sections = [row["section"] for row in rows]
-    found = {score: interval([row[score] for row in rows], sections) for score in BY_KIND}
-    return {"questions": len(rows)} | found
+    return {name: interval([row[name] for row in rows], sections) for name in names}
 
 
 def _says_so(rows: list[dict], unanswerable: list[dict]) -> dict | None:
@@ -210,11 +196,12 @@ def _says_so(rows: list[dict], unanswerable: list[dict]) -> dict | None:
     if not unanswerable:
         return None
     before = [row for row in rows if set(row["chunk_ids"]) & set(row.get("shown", row["chunk_ids"]))]
-    shares = {
-        key: interval([row["says_so"] for row in found], [row["section"] for row in found]) if found else None
-        for key, found in (("right", unanswerable), ("wrong", before))
+    return {
+        "right": _intervals(unanswerable, ["says_so"])["says_so"],
+        "wrong": _intervals(before, ["says_so"])["says_so"] if before else None,
+        "unanswerable": len(unanswerable),
+        "answerable": len(before),
     }
-    return shares | {"unanswerable": len(unanswerable), "answerable": len(before)}
 
 
 def _alike(name: str, other: str, by: dict) -> bool:
@@ -240,10 +227,10 @@ def _differences(rows: list[dict], others: list[dict]) -> dict[str, dict]:
 def _correct(family: list[dict[str, dict]]) -> None:
     """Add to each difference of a family its p value corrected by Holm, score by score."""
     for score in [*COMPARED, LIKELIHOOD]:
-        compared = {str(n): differences[score] for n, differences in enumerate(family) if score in differences}
-        adjusted = holm({n: tested["p"] for n, tested in compared.items()})
-        for n, tested in compared.items():
-            tested["p_holm"] = adjusted[n]
+        compared = [differences[score] for differences in family if score in differences]
+        adjusted = holm({str(n): tested["p"] for n, tested in enumerate(compared)})
+        for tested, p in zip(compared, adjusted.values(), strict=True):
+            tested["p_holm"] = p
 
 
 def _retrieval(rows: list[dict] | None) -> dict | None:
@@ -251,6 +238,5 @@ def _retrieval(rows: list[dict] | None) -> dict | None:
     if not rows:
         return None
     wanted = [set(row["chunk_ids"]) for row in rows]
-    return {f"recall@{k}": recall_at_k([row["retrieved"][:k] for row in rows], wanted) for k in (1, 3, 5)} | {
-        "questions": len(rows)
-    }
+    found = {f"recall@{k}": recall_at_k([row["retrieved"][:k] for row in rows], wanted) for k in (1, 3, 5)}
+    return found | {"questions": len(rows)}

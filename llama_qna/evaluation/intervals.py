@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from llama_qna import UserError
-
 LEVEL = 0.95
 
 
@@ -26,12 +24,9 @@ def interval(values: list[float], clusters: list[str], draws: int = 10_000, seed
 
     Returns:
         `mean`, `low`, `high`, in the unit of the scores.
-
-    Raises:
-        UserError: there is no score, one is not a finite number, or scores and clusters differ in number.
     """
-    values, codes = _rows(values, clusters)
-    return _summary(values, _means(values, codes, draws, seed))
+    values = np.asarray(values, dtype=float)
+    return _summary(values, _means(values, clusters, draws, seed))
 
 
 def difference(
@@ -51,15 +46,12 @@ def difference(
 
     Returns:
         `mean`, `low`, `high`, in the unit of the scores, and `p`.
-
-    Raises:
-        UserError: as `interval`, or the two lists of scores differ in number.
     """
-    (values, codes), (others, _) = _rows(values, clusters), _rows(others, clusters)
-    means = _means(values - others, codes, draws, seed)
+    more = np.asarray(values, dtype=float) - np.asarray(others, dtype=float)
+    means = _means(more, clusters, draws, seed)
     wrong_side = min((means <= 0).sum(), (means >= 0).sum())
-    p = min(1.0, 2 * (1 + int(wrong_side)) / (draws + 1)) if codes.any() else 1.0
-    return _summary(values - others, means) | {"p": p}
+    p = min(1.0, 2 * (1 + int(wrong_side)) / (draws + 1)) if len(set(clusters)) > 1 else 1.0
+    return _summary(more, means) | {"p": p}
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:
@@ -67,34 +59,16 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
 
     The k-th smallest of m is multiplied by m - k + 1, is at least the one before it and at most 1. Calling those
     up to 0.05 significant is then wrong about any of them with a chance of at most 5%.
-
-    Raises:
-        UserError: a p value is not between 0 and 1.
     """
-    if wrong := [name for name, p in p_values.items() if not 0 <= p <= 1]:
-        raise UserError(f"the p value of {wrong[0]} is {p_values[wrong[0]]}, not a number from 0 to 1")
     adjusted, least = {}, 0.0
     for rank, name in enumerate(sorted(p_values, key=p_values.get)):
         least = adjusted[name] = max(least, min(1.0, (len(p_values) - rank) * p_values[name]))
     return {name: adjusted[name] for name in p_values}
 
 
-def _rows(values: list[float], clusters: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Scores as numbers and clusters as codes from 0, both (N,)."""
-    values = np.asarray(values, dtype=float)
-    if len(values) != len(clusters):
-        raise UserError(f"{len(values)} scores but {len(clusters)} sections: each score needs its section")
-    if not len(values):
-        raise UserError("there is no score to take the mean of")
-    if len(wrong := np.flatnonzero(~np.isfinite(values))):
-        row = wrong[0]
-        place = f'score {row + 1} of {len(values)}, in section "{list(clusters)[row]}"'
-        raise UserError(f"{place}, is {values[row]}, not a finite number")
-    return values, np.unique([str(cluster) for cluster in clusters], return_inverse=True)[1]
-
-
-def _means(values: np.ndarray, codes: np.ndarray, draws: int, seed: int) -> np.ndarray:
+def _means(values: np.ndarray, clusters: list[str], draws: int, seed: int) -> np.ndarray:
     """The mean of each draw, (draws,); only the sum and the size of a cluster matter."""
+    codes = np.unique([str(cluster) for cluster in clusters], return_inverse=True)[1]  # from 0, (N,)
     sums, sizes = np.bincount(codes, weights=values), np.bincount(codes)
     drawn = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))  # (draws, clusters)
     # rounded, so that differences that cancel out are zero and not a trillionth on one side of it

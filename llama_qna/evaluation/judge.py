@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
 
 from llama_qna import UserError
 from llama_qna.models.server import complete_all
@@ -30,7 +29,8 @@ The answer is right if it says what the reference says, in whatever words; partl
 adds something false; wrong if it says something else, or nothing. Reply with one word: right, partly or wrong."""
 VERDICTS = ("right", "partly", "wrong", "unclear")
 MOST_TOKENS = 1000  # of a reply: a reasoning model thinks aloud first
-_WORDS = re.compile(r"\b(?:(partly|partially)|(not right|not correct|incorrect|wrong)|(?:right|correct))\b")
+_WORDS = re.compile(r"\b(partly|partially|not right|not correct|incorrect|wrong|right|correct)\b")
+_MEANING = {"partly": "partly", "partially": "partly", "right": "right", "correct": "right"}  # the others mean wrong
 
 
 def judge(variant: Variant) -> None:
@@ -63,14 +63,12 @@ def judge(variant: Variant) -> None:
 
 def with_verdicts(metrics: dict, about: dict, judged: list[dict]) -> dict:
     """The content of `metrics.json` with the shares of verdicts of every system, and how many there are in all."""
-    counts = {system["name"]: Counter() for system in metrics["systems"]}
-    for row in judged:
-        counts[row["system"]][row["judged"]["verdict"]] += 1
-    systems = [
-        system | {"judged": {verdict: count[verdict] / max(1, count.total()) for verdict in VERDICTS}}
-        for system, count in zip(metrics["systems"], counts.values(), strict=True)
-    ]
-    unclear = sum(count["unclear"] for count in counts.values())
+    systems = []
+    for system in metrics["systems"]:
+        verdicts = [row["judged"]["verdict"] for row in judged if row["system"] == system["name"]]
+        shares = {verdict: verdicts.count(verdict) / max(1, len(verdicts)) for verdict in VERDICTS}
+        systems.append(system | {"judged": shares})
+    unclear = sum(row["judged"]["verdict"] == "unclear" for row in judged)
     return metrics | {"systems": systems, "judge": about | {"answers": len(judged), "unclear": unclear}}
 
 
@@ -83,17 +81,8 @@ def verdict_of(reply: str) -> str:
     said = reply.rpartition("</think>")[2].lower()
     said = re.sub(r"^\W*(?:(?:the )?(?:answer|verdict)(?: is)?\W*)?", "", said)
     said = re.sub(r"\b(partly|partially)\W+(right|correct)\b", "partly", said)
-    found = [_meaning(match) for match in _WORDS.finditer(said)]
-    if _WORDS.match(said) or len(set(found)) == 1:
-        return found[0]
-    return "unclear"
-
-
-def _meaning(match: re.Match) -> str:
-    is_partly, is_wrong = match[1], match[2]
-    if is_partly:
-        return "partly"
-    return "wrong" if is_wrong else "right"
+    found = [_MEANING.get(word, "wrong") for word in _WORDS.findall(said)]
+    return found[0] if _WORDS.match(said) or len(set(found)) == 1 else "unclear"
 
 
 def _prompt(row: dict) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
 from itertools import groupby
 
 from llama_qna import UserError
@@ -24,7 +23,6 @@ def perplexity(
     text: str,
     window: int,
     stride: int,
-    start_token: bool = False,
     batch_size: int = 8,
     sample: int | None = None,
     whole: bool = True,
@@ -39,22 +37,21 @@ def perplexity(
     Args:
         window: tokens that the model reads at once.
         stride: tokens from one window to the next, at most `window`.
-        start_token: put the tokenizer's start token (its end token, where it has none) before the text, so that the
-            text's first token is scored too. A tokenizer that adds one by itself always does.
         batch_size: windows at once, fewer where they would score more than 1024 tokens together.
         sample: windows of a sample, which is the same for every model.
         whole: score all windows; else those of the sample alone.
 
     Returns:
         `perplexity`, `nll` (nats, summed), `tokens` (scored), `bits_per_byte` (of the UTF-8 text, where it was scored
-        whole), `window`, `stride` and `start_token` (whether one stood before the text; it is in neither tokens nor
-        bytes); with a sample also `sample`, the first three of it.
+        whole), `window`, `stride` and `start_token` (whether the tokenizer put one before the text, so that the text's
+        first token was scored too; it is in neither tokens nor bytes); with a sample also `sample`, the first three of
+        it.
 
     Raises:
         UserError: the stride is longer than the window, or the text has no token to score.
     """
-    ids, started = _text_ids(tokenizer, text, start_token)
-    spans = _windows_of(ids, window, stride)
+    ids = _text_ids(tokenizer, text)
+    spans = _windows(len(ids), window, stride)
     drawn = sorted(random.Random(0).sample(range(len(spans)), min(sample or len(spans), len(spans))))
     losses = _window_losses(model, ids, spans if whole else [spans[n] for n in drawn], batch_size)
     found = _totals(losses)
@@ -62,7 +59,8 @@ def perplexity(
         found["bits_per_byte"] = found["nll"] / math.log(2) / len(text.encode("utf-8"))
     if sample:
         found["sample"] = _totals([losses[n] for n in drawn] if whole else losses)
-    return found | {"window": window, "stride": stride, "start_token": started}
+    # text alone never yields a start token: control tokens in it are plain text
+    return found | {"window": window, "stride": stride, "start_token": ids[0] == tokenizer.bos_token_id}
 
 
 def _totals(losses: list[tuple[float, int]]) -> dict[str, float]:
@@ -89,39 +87,29 @@ def published_perplexity(
     if not texts:
         raise UserError("the published perplexity needs chunks, and there are none")
     drawn = random.Random(seed).choices(texts, k=len(texts))
-    ids, _ = _text_ids(tokenizer, "\n\n".join(drawn), start_token=False)
-    losses = _window_losses(model, ids, _windows_of(ids, window, stride))
+    ids = _text_ids(tokenizer, "\n\n".join(drawn))
+    losses = _window_losses(model, ids, _windows(len(ids), window, stride))
     return _exp(sum(nats / scored for nats, scored in losses) / len(losses))
 
 
-def _text_ids(tokenizer, text: str, start_token: bool) -> tuple[list[int], bool]:
-    """The tokens of a text, and whether a start token is the first of them."""
-    ids = prompts.text_row(tokenizer, text, max_length=len(text.encode("utf-8")) + 8)["input_ids"]  # all of them
-    bos = tokenizer.bos_token_id
-    if bos is not None and ids[:1] == [bos]:  # text alone never yields it: control tokens in it are plain text
-        return ids, True
-    return ([tokenizer.eos_token_id if bos is None else bos] + ids, True) if start_token else (ids, False)
+def _text_ids(tokenizer, text: str) -> list[int]:
+    return prompts.text_row(tokenizer, text, max_length=len(text.encode("utf-8")) + 8)["input_ids"]  # all of them
 
 
-def _windows(length: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
+def _windows(length: int, window: int, stride: int) -> list[tuple[int, int, int]]:
     """The windows over `length` tokens: where each begins and ends, and how many of its last tokens it scores."""
+    if not 0 < stride <= window:
+        raise UserError(f"perplexity needs a stride from 1 to the window, not stride {stride} and window {window}")
+    if length < 2:
+        raise UserError("perplexity needs a text of at least two tokens, or one after a start token")
     touching = stride == window
     reach = window + 1 if touching else window  # the last token is only scored, never read
-    begin, scored = 0, 1
+    begin, scored, spans = 0, 1, []
     while scored < length:
         end = min(begin + reach, length)
         first = max(end - reach, 0) if touching else begin  # the last touching window reaches back until it is full
-        yield first, end, end - scored
+        spans.append((first, end, end - scored))
         begin, scored = begin + stride, end
-
-
-def _windows_of(ids: list[int], window: int, stride: int) -> list[tuple[int, int, int]]:
-    """The windows over a text, as `_windows`, of which there is at least one."""
-    if not 0 < stride <= window:
-        raise UserError(f"perplexity needs a stride from 1 to the window, not stride {stride} and window {window}")
-    spans = list(_windows(len(ids), window, stride))
-    if not spans:
-        raise UserError("perplexity needs a text of at least two tokens, or one after a start token")
     return spans
 
 

@@ -32,8 +32,7 @@ def dev_questions(variant: Variant, count: int = 3) -> list[str]:
         asked = list(table[table.fold == "dev"].Question)
     else:
         asked = list(read_qna(variant).Question)
-    count = min(count, len(asked))
-    return [asked[n * len(asked) // count] for n in range(count)]
+    return [asked[n] for n in _spread(len(asked), count)]
 
 
 def progress(variant: Variant, stage: str, questions: list[str]) -> dict:
@@ -123,5 +122,9 @@ def _loss(model, tokenizer, variant: Variant, stage: str, split: str) -> float |
 def _sample(table: pd.DataFrame, split: str) -> pd.DataFrame:
     """At most `SAMPLE` rows of a split, at equal distances."""
     rows = table[table.split == split]
-    count = min(SAMPLE, len(rows))
-    return rows.iloc[[n * len(rows) // count for n in range(count)]]
+    return rows.iloc[_spread(len(rows), SAMPLE)]
+
+
+def _spread(length: int, count: int) -> list[int]:
+    count = min(count, length)
+    return [n * length // count for n in range(count)]

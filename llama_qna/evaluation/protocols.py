@@ -45,13 +45,14 @@ def evaluate(variant: Variant) -> dict:
     """
     pairs, points = read_qna(variant), points_of(variant)
     questions, texts = gold_questions(variant, pairs), texts_of(variant)
-    once(
-        variant,
-        "evaluate",
-        recipe_of(variant),
-        inputs_of(variant, points, texts, questions is not None) | _reader_input(variant),
-        lambda folder: _evaluate(variant, points, pairs, questions, texts, folder),
-    )
+    inputs = inputs_of(variant, points, texts, questions is not None)
+    if has_reader(variant):
+        inputs["reader"] = sha256(reader_of(variant).adapter / "adapter_model.safetensors")
+
+    def work(folder: Path) -> dict:
+        return _evaluate(variant, points, pairs, questions, texts, folder)
+
+    once(variant, "evaluate", recipe_of(variant), inputs, work)
     judge(variant)
     return read_metrics(variant)
 
@@ -72,10 +73,6 @@ def inputs_of(variant: Variant, points: list[Point], texts: dict[str, str], aske
     return found | {f"{kind} text": hashlib.sha256(text.encode()).hexdigest() for kind, text in texts.items()}
 
 
-def _reader_input(variant: Variant) -> dict[str, str]:
-    return {"reader": sha256(reader_of(variant).adapter / "adapter_model.safetensors")} if has_reader(variant) else {}
-
-
 def gold_questions(variant: Variant, pairs: pd.DataFrame) -> pd.DataFrame | None:
     """The gold questions of the corpus, or else pairs kept from training, if the recipe wants the held-out protocol.
 
@@ -86,8 +83,8 @@ def gold_questions(variant: Variant, pairs: pd.DataFrame) -> pd.DataFrame | None
     protocol, chunks = variant.recipe.evaluation.protocol, read_chunks(variant)
     if protocol == "published":
         return None
-    questions = gold.read_gold(variant.gold, chunks) if variant.gold.is_file() else None
-    if questions is None or questions.empty:
+    questions = gold.read_gold(variant.gold, chunks) if variant.gold.is_file() else pd.DataFrame()
+    if questions.empty:
         questions = generated_questions(pairs, chunks)
         if questions is None and protocol == "heldout":
             raise UserError(f"{variant.name}: no gold question, and no pair was kept from training: nothing to ask")
@@ -114,8 +111,7 @@ def _evaluate(variant: Variant, points: list[Point], pairs: pd.DataFrame, questi
     chosen, finetuned_only = (_chosen(bench, points, stage) for stage in ("finetuning", "finetuning_only"))
     _measure_whole(bench, chosen, curve)
     if questions is not None:
-        _ask_trained(bench, variant, chosen, finetuned_only)
-        _ask_readers(bench, variant, points, chosen, finetuned_only)
+        _ask_chosen(bench, variant, points, {"finetuned": chosen, "finetuned_only": finetuned_only})
 
     # --- scores
     about = {"variant": variant.name, "base_model": variant.recipe.base_model, "chosen": chosen.name}
@@ -162,28 +158,22 @@ def _measure_whole(bench: Bench, chosen: Point, curve: list[dict]) -> None:
         bench.answer(model, [(row, ids) for row, ids in bench.in_sample(chosen.name) if not row["sample"]])
 
 
-def _ask_trained(bench: Bench, variant: Variant, chosen: Point, finetuned_only: Point | None) -> None:
-    """The test questions, closed book, and with chunks where the model has not learnt to read."""
+def _ask_chosen(bench: Bench, variant: Variant, points: list[Point], chosen: dict[str, Point | None]) -> None:
+    """The test questions: closed book; with chunks, where the model has not learnt to read; and of all that read."""
+    chosen = {system: point for system, point in chosen.items() if point}
     if not variant.learns_to_read:
-        bench.answer(bench.load(chosen), _with_passages(bench, chosen, f"finetuned{PASSAGES}"))
-    for point, system in [(chosen, "finetuned")] + ([(finetuned_only, "finetuned_only")] if finetuned_only else []):
+        point = chosen["finetuned"]
+        bench.answer(bench.load(point), _with_passages(bench, point, f"finetuned{PASSAGES}"))
+    for system, point in chosen.items():
         model = bench.load(point)
         bench.answer(model, bench.likelihoods(model, bench.gold(point, system, "test")))
-
-
-def _ask_readers(
-    bench: Bench, variant: Variant, points: list[Point], chosen: Point, finetuned_only: Point | None
-) -> None:
-    """The test questions, of every system that reads: the reader, and models that are trained to read."""
     if has_reader(variant):
         bench.read("reader")
-    if not variant.learns_to_read:
-        return
-    if variant.recipe.start:  # what pretraining leaves of the reading
-        bench.read(f"pretrained{PASSAGES}", next(p for p in reversed(points) if p.stage == "pretraining"))
-    if finetuned_only:
-        bench.read(f"finetuned_only{PASSAGES}", finetuned_only)
-    bench.read(f"finetuned{PASSAGES}", chosen)
+    if variant.learns_to_read:
+        if variant.recipe.start:  # what pretraining leaves of the reading
+            bench.read(f"pretrained{PASSAGES}", next(p for p in reversed(points) if p.stage == "pretraining"))
+        for system, point in reversed(chosen.items()):
+            bench.read(f"{system}{PASSAGES}", point)
 
 
 def _chosen(bench: Bench, points: list[Point], stage: str) -> Point | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pandas as pd
 from llama_qna.answering.reader import DOUBT, READ, ReadingAnswerer
 from llama_qna.answering.retrieval import Answer
 from llama_qna.evaluation import compare
-from llama_qna.evaluation.free_rows import Sentence, document_sentences, free_predictions
+from llama_qna.evaluation.free_rows import document_sentences, free_predictions
 from llama_qna.evaluation.perplexity import perplexity
 from llama_qna.evaluation.scoring import Said, asked_of, gold_of, scored
 from llama_qna.models.base import load_base, load_tokenizer
@@ -28,8 +28,8 @@ CORPORA = ("paper", "physics_reader")
 ASKED = {"system": "reader", "checkpoint": "reader", "context": "passages"}
 
 
-def measure(reader: Reader, folder: Path, corpora: Sequence[str] = CORPORA, folds: Sequence[str] = FOLDS) -> dict:
-    """Ask a reader the questions of some corpora, and write `predictions.jsonl` and `metrics.json` into a folder.
+def measure(reader: Reader, folder: Path) -> dict:
+    """Ask a reader the questions of `CORPORA`, and write `predictions.jsonl` and `metrics.json` into a folder.
 
     Returns:
         The content of `metrics.json`: see `compare.summarize`, by corpus, `all` of them together, and `new`, the
@@ -38,7 +38,14 @@ def measure(reader: Reader, folder: Path, corpora: Sequence[str] = CORPORA, fold
     Raises:
         UserError: the reader's adapter is damaged, or a question is bad.
     """
-    found = {corpus: predictions_of(reader, corpus, folds) for corpus in corpora}
+    found, written_last = {}, []
+    for corpus in CORPORA:
+        data = REPOSITORY / "data" / corpus
+        chunks = read_table(data / "chunks.csv", f"{corpus}/chunks.csv", CHUNK_COLUMNS, numbers=("page", "tokens"))
+        gold, unanswerable = read_gold(data / "gold.csv", chunks), read_unanswerable(data / "unanswerable.csv")
+        found[corpus] = _predictions(reader, chunks, rows_asked(gold, unanswerable, chunks, FOLDS))
+        new = read_gold(data / "gold_new.csv", chunks)
+        written_last += _predictions(reader, chunks, rows_asked(new, None, chunks, ["test"]))
     together = [row for rows in found.values() for row in rows]
     about = {"variant": reader.name, "base_model": reader.recipe.base_model, "chosen": "reader"}
     about["measured"] = {
@@ -50,7 +57,7 @@ def measure(reader: Reader, folder: Path, corpora: Sequence[str] = CORPORA, fold
         "machine": provenance.machine(),
         "versions": provenance.versions(),
     }
-    found |= {"all": together, "new": [row for corpus in corpora for row in new_predictions(reader, corpus)]}
+    found |= {"all": together, "new": written_last}
     content = {name: compare.summarize(about, [], rows, {}) for name, rows in found.items() if rows}
     content["general_text"] = general_text(reader)
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,27 +75,8 @@ def general_text(reader: Reader) -> dict[str, float]:
     return {name: perplexity(model, tokenizer, text, 1024, 1024)["perplexity"] for name, model in models.items()}
 
 
-def predictions_of(reader: Reader, corpus: str, folds: Sequence[str] = FOLDS) -> list[dict]:
-    """The scored answers of a reader, and of what costs nothing, to the questions about a corpus that is committed."""
-    folder, chunks = REPOSITORY / "data" / corpus, chunks_of(corpus)
-    gold, unanswerable = read_gold(folder / "gold.csv", chunks), read_unanswerable(folder / "unanswerable.csv")
-    return _predictions(reader, chunks, rows_asked(gold, unanswerable, chunks, folds))
-
-
-def new_predictions(reader: Reader, corpus: str) -> list[dict]:
-    """The same for the questions that were written last."""
-    chunks = chunks_of(corpus)
-    gold = read_gold(REPOSITORY / "data" / corpus / "gold_new.csv", chunks)
-    return _predictions(reader, chunks, rows_asked(gold, None, chunks, ["test"]))
-
-
-def chunks_of(corpus: str) -> pd.DataFrame:
-    """The committed chunks of a corpus."""
-    path = REPOSITORY / "data" / corpus / "chunks.csv"
-    return read_table(path, f"{corpus}/chunks.csv", CHUNK_COLUMNS, numbers=("page", "tokens"))
-
-
 def _predictions(reader: Reader, chunks: pd.DataFrame, asked: dict[str, list[dict]]) -> list[dict]:
+    """The scored answers of a reader, and of what costs nothing, to questions about a corpus."""
     sentences = document_sentences(chunks)
     free, _ = free_predictions(asked, sentences)
     return free + read_rows(ReadingAnswerer.of(chunks, reader).answer, asked, sentences, ASKED)
@@ -97,15 +85,14 @@ def _predictions(reader: Reader, chunks: pd.DataFrame, asked: dict[str, list[dic
 def rows_asked(gold: pd.DataFrame, unanswerable: pd.DataFrame | None, chunks, folds) -> dict[str, list[dict]]:
     """What is asked, by protocol: a fold, and with " unanswerable" after it what the documents do not answer."""
     asked = {fold: [gold_of(row, chunks) for row in gold[gold.fold == fold].itertuples()] for fold in folds}
-    if unanswerable is not None:
-        for fold in folds:
-            rows = unanswerable[unanswerable.fold == fold].itertuples()
-            asked[f"{fold} unanswerable"] = [asked_of(row) for row in rows]
+    for fold in folds if unanswerable is not None else []:
+        rows = unanswerable[unanswerable.fold == fold].itertuples()
+        asked[f"{fold} unanswerable"] = [asked_of(row) for row in rows]
     return asked
 
 
 def read_rows(
-    answer: Callable[[list[str]], list[Answer]], asked: dict[str, list[dict]], sentences: list[Sentence], about: dict
+    answer: Callable[[list[str]], list[Answer]], asked: dict[str, list[dict]], sentences: list[Said], about: dict
 ) -> list[dict]:
     """The scored answers of a system that reads, all asked in one go.
 
@@ -118,19 +105,17 @@ def read_rows(
         See `scoring.scored`; `evidence_shown` says whether the gold evidence was among what the system read.
     """
     rows = [{"protocol": protocol} | about | row for protocol, rows in asked.items() for row in rows]
-    answers, texts = answer([row["question"] for row in rows]), [sentence.text for sentence in sentences]
-    return [_scored(row, found, texts) for row, found in zip(rows, answers, strict=True)]
-
-
-def _scored(row: dict, answer: Answer, sentences: list[str]) -> dict:
-    evidence = answer.evidence
-    said = Said(answer.text, said_not=answer.said_not)
-    if evidence:
-        said = Said(answer.text, evidence.sentence, evidence.source.document, evidence.source.page, answer.said_not)
-    if "reference" in row:
-        before = _plain(row["gold_evidence"]) in _plain(" ".join(source.text for source in answer.sources))
-        row |= {"evidence_shown": float(before), "shown": row["chunk_ids"] if before else []}
-    return scored(row, said, sentences, shows=True, ended=True)
+    texts, predictions = [sentence.text for sentence in sentences], []
+    for row, found in zip(rows, answer([row["question"] for row in rows]), strict=True):
+        said = Said(found.text, said_not=found.said_not)
+        if found.evidence:
+            source = found.evidence.source
+            said = Said(found.text, found.evidence.sentence, source.document, source.page, found.said_not)
+        if "reference" in row:
+            before = _plain(row["gold_evidence"]) in _plain(" ".join(source.text for source in found.sources))
+            row |= {"evidence_shown": float(before), "shown": row["chunk_ids"] if before else []}
+        predictions.append(scored(row, said, texts, shows=True, ended=True))
+    return predictions
 
 
 def _plain(text: str) -> str:

@@ -71,13 +71,12 @@ def evidence_pages(chunk_ids: Sequence[str], chunks: pd.DataFrame) -> list[int]:
     Args:
         chunks: the table of `project.data.read_chunks`, in the order of the documents.
     """
+    begins = chunks.page.astype(int)
+    ends = begins.groupby(chunks.document).shift(-1, fill_value=0)  # of the last chunk of a document it is its own
     pages = set()
-    for _, group in chunks.groupby("document", sort=False):
-        begins = list(zip(group.chunk_id, group.page.astype(int), strict=True))
-        for (chunk_id, page), (_, following) in zip(begins, [*begins[1:], begins[-1]], strict=True):
-            if chunk_id in chunk_ids:
-                pages |= set(range(page, max(page, following) + 1))
-    return sorted(pages)
+    for n in chunks.index[chunks.chunk_id.isin(chunk_ids)]:
+        pages |= {begins[n], *range(begins[n], ends[n] + 1)}
+    return sorted(map(int, pages))
 
 
 def asked_of(row) -> dict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from llama_qna import UserError
@@ -44,9 +44,7 @@ class EngineAnswerer(Prompter):
             raise UserError(f"{url} does not serve {variant.name}: start it with `llama-qna serve {variant.name}`")
         super().__init__(variant)
 
-    def answer(
-        self, questions: list[str], system: str = "finetuned", done: Callable[[int], None] = lambda count: None
-    ) -> list[Answer]:
+    def answer(self, questions: list[str], system: str = "finetuned") -> list[Answer]:
         """See `Answerer.answer`; a request holds as many questions as the engine computes at once."""
         asked, answers = [self.ask_for(question, system) for question in questions], []
         step = self.variant.recipe.serving.concurrency
@@ -56,7 +54,6 @@ class EngineAnswerer(Prompter):
                 reply = self._client.completions.create(prompt=[ids for ids, _ in batch], **self._options(system))
             texts = {choice.index: choice.text.strip() for choice in reply.choices}
             answers += [Answer(texts[n], sources) for n, (_, sources) in enumerate(batch)]
-            done(len(batch))
         return answers
 
     def stream(self, question: str, system: str = "finetuned") -> Iterator[str]:

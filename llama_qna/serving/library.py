@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,16 +80,14 @@ class Library:
         """
         return told(self, self.answer([question])[0])
 
-    def answer(
-        self, questions: list[str], system: str = SYSTEM, done: Callable[[int], None] = lambda count: None
-    ) -> list[Answer]:
+    def answer(self, questions: list[str], system: str = SYSTEM) -> list[Answer]:
         """See `answering.reader.ReadingAnswerer.answer`."""
         _only(system)
         with self._lock:
-            return self._answerer.answer(questions, done)
+            return self._answerer.answer(questions)
 
     def reads(self, system: str) -> bool:
-        """See `answering.answerer.reads`."""
+        """See `answering.answerer.Prompter.reads`."""
         return True
 
     def sources(self, question: str) -> list[Source]:

@@ -84,12 +84,6 @@ def problem(checkpoint: Path, key: str) -> str:
     return ""
 
 
-def has_state(checkpoint: Path) -> bool:
-    """Whether a valid checkpoint holds all that going on needs; one without its optimizer does not."""
-    files = read_json(checkpoint / MANIFEST)["files"]
-    return set(STATE) <= set(files)
-
-
 def newest(folder: Path, key: str) -> Path | None:
     """The newest valid checkpoint with its whole state, to go on from; None: begin at the first step.
 
@@ -101,7 +95,7 @@ def newest(folder: Path, key: str) -> Path | None:
         if why := problem(checkpoint, key):
             print(f"{folder.name}: {checkpoint.name} is not used: {why}", file=sys.stderr)
             shutil.rmtree(checkpoint)
-        elif start is None and has_state(checkpoint):
+        elif start is None and set(STATE) <= set(read_json(checkpoint / MANIFEST)["files"]):
             start = checkpoint
     for checkpoint in checkpoints(folder):
         if start is None or step_of(checkpoint) > step_of(start):

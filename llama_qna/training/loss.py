@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from trl import SFTTrainer
@@ -30,11 +31,8 @@ class Replay:
     def __init__(self, tokenizer, tokens: int, seed: int):
         text = prompts.encode_document(tokenizer, REPLAY_TEXT.read_text(encoding="utf-8"))
         self.pieces = [text[start : start + REPLAY_PIECE] for start in range(0, len(text) - REPLAY_PIECE, REPLAY_PIECE)]
-        self.rows, self.random, self.waiting = (
-            max(1, tokens // REPLAY_PIECE),
-            random.Random(seed + processes.rank()),
-            [],
-        )
+        self.rows, self.random = max(1, tokens // REPLAY_PIECE), random.Random(seed + processes.rank())
+        self.waiting = []  # pieces that no batch has had since they were last drawn
         self.due = []  # pieces of the step, a list for each of its batches
         self.expected = {}  # by the tokens of a piece: what its base makes of it, (128, D); the base does not change
 
@@ -47,8 +45,7 @@ class Replay:
 
     def state(self) -> dict:
         """What the next batches are drawn from, for a checkpoint; `set_state` takes it back."""
-        version, numbers, gauss = self.random.getstate()
-        return {"random": [version, list(numbers), gauss], "waiting": [self.pieces.index(p) for p in self.waiting]}
+        return {"random": self.random.getstate(), "waiting": [self.pieces.index(piece) for piece in self.waiting]}
 
     def set_state(self, state: dict) -> None:
         version, numbers, gauss = state["random"]
@@ -62,12 +59,7 @@ class Replay:
             accumulation: batches in the step.
         """
         if not self.due:
-            pieces = self.batch()
-            least, more = divmod(len(pieces), accumulation)
-            for n in range(accumulation):
-                size = least + 1 if n < more else least
-                self.due.append(pieces[:size])
-                pieces = pieces[size:]
+            self.due = [part.tolist() for part in np.array_split(np.array(self.batch()), accumulation)]
         return self.due.pop(0)
 
     def expected_states(self, model, pieces: list[list[int]]):
@@ -87,13 +79,6 @@ class Replay:
     def share(self, nats):
         """A batch's share of a step's divergence; the shares of all its batches add up to it."""
         return nats / (self.rows * REPLAY_PIECE)
-
-
-def compute_without_triton() -> None:
-    """Let TRL's loss take its plain PyTorch operations on a GPU too: the same numbers, without a compiler."""
-    from trl.kernels import chunked_logprob
-
-    chunked_logprob._TRITON_AVAILABLE = False
 
 
 class OwnLoss(SFTTrainer):

@@ -47,19 +47,17 @@ def read(reader: Reader) -> dict:
     files = [*sorted(reader.examples.glob("*.jsonl")), REPLAY_TEXT]
     inputs = {path.name: sha256(path) for path in files} | model_identity(recipe.base_model)
 
+    def load():
+        return load_base(recipe.base_model, recipe.quantization)
+
     def work(folder: Path) -> dict:
         from llama_qna.training.trainer import train
 
         # --- tokenizer and rows
-        tokenizer = load_tokenizer(recipe.base_model)
-        texts = read_texts(reader.examples)
+        tokenizer, texts = load_tokenizer(recipe.base_model), read_texts(reader.examples)
         rows = rows_of(tokenizer, texts, recipe.rounds, recipe.finetuning.max_length, recipe.seed)
 
-        # --- model: loaded again where memory runs out
-        def load():
-            return load_base(recipe.base_model, recipe.quantization)
-
-        # --- train; the last checkpoint is what is saved
+        # --- model, trainer, train; the last checkpoint is what is saved
         return train(reader, "read", load, tokenizer, rows, folder)
 
     return once(reader, "read", recipe.model_dump(), inputs, work, resumes=True)
@@ -81,18 +79,15 @@ def read_texts(folder: Path) -> list[Text]:
     """
     texts = []
     for path in sorted(folder.glob("*.jsonl")):
-        for line in _lines(path):
+        try:
+            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error})") from None
+        for line in lines:
             known = [Example(e["question"], e["answer"], e["evidence"]) for e in line["answerable"]]
             unknown = [Example(e["question"]) for e in line["unanswerable"]]
             texts.append(Text(" ".join(line["passage"].split()), (*known, *unknown)))
     return texts
-
-
-def _lines(path: Path) -> list[dict]:
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from None
 
 
 def rows_of(tokenizer, texts: list[Text], rounds: int, max_length: int, seed: int) -> list[dict[str, list[int]]]:

@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
 
 import torch
 from peft import set_peft_model_state_dict
@@ -36,7 +35,6 @@ from llama_qna.project.files import need, read_json, write_json
 from llama_qna.project.stage import note
 from llama_qna.training import checkpoints
 
-T = TypeVar("T")
 PROGRESS = "progress.json"
 
 
@@ -67,9 +65,9 @@ class Signals:
         self._before = {}
 
 
-class Resumable:
+class Resumable(TrainerCallback):
     """Put before TRL's trainer as a base class: checkpoints are valid or not there, and training goes on from one as if
-    nothing had happened. Call `prepare` before `go`.
+    nothing had happened. Call `prepare` before `go`. The trainer hears its own events (`on_...`).
     """
 
     def prepare(self, folder: Path, finish: Callable[[Path], None], replay, rows_at_once: int) -> None:
@@ -83,9 +81,9 @@ class Resumable:
         """
         self.folder, self.key, self.finish = folder, note(folder)["key"], finish
         self.replay, self.rows_at_once = replay, rows_at_once
-        self.resumed_from = self.first_loss = self.epoch_rng = self.signals = None
-        self.step_loss, self.seconds_before, self.begun = 0.0, 0.0, time.perf_counter()
-        self.add_callback(_Progress(self))
+        self.first_loss = self.epoch_rng = None
+        self.seconds_before = 0.0
+        self.add_callback(self)
 
     def go(self, start: Path | None, signals: Signals):
         """Train from a checkpoint, or from the first step, and return what the library's `train` does."""
@@ -109,7 +107,10 @@ class Resumable:
         self.step_loss = self.step_loss + loss  # on the device: a number of it would wait for every micro-batch
         return loss
 
-    def end_step(self, control) -> None:
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        self.step_loss = 0.0
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
         """Refuse a loss that has exploded before anything of it is saved; stop if a signal has come."""
         # the mean over the processes, so that all of them refuse at the same step
         self.step_loss = sum(processes.gather(float(self.step_loss))) / processes.count()
@@ -119,14 +120,15 @@ class Resumable:
         if self.signals.number:
             control.should_save = control.should_training_stop = True
 
-    def begin_epoch(self) -> None:
+    def on_epoch_begin(self, args, state, control, **kwargs) -> None:
         """Keep what the order of an epoch's rows is drawn from; in the epoch that a run goes on in, restore it."""
         if self.resumed_from and self.epoch_rng is not None:
             torch.set_rng_state(self.epoch_rng)
             self.resumed_from = None
         self.epoch_rng = torch.get_rng_state()
 
-    def take_up_progress(self) -> None:
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        """Take up `progress`, as it was when the checkpoint was made."""
         if not self.resumed_from:
             return
         kept = read_json(self.resumed_from / PROGRESS)
@@ -161,7 +163,7 @@ class Resumable:
         checkpoints.seal(written, checkpoint, self.key)
 
     def progress(self) -> dict:
-        """Our own place in the run, beside the library's; `take_up_progress` takes it back."""
+        """Our own place in the run, beside the library's; `on_train_begin` takes it up."""
         at_its_end = float(self.state.epoch).is_integer()
         epoch_rng = torch.get_rng_state() if at_its_end else self.epoch_rng  # of the next step's epoch
         return {
@@ -179,25 +181,6 @@ class Resumable:
         """The adapter as it is, in the type that it trains in; the library would make it float32."""
         weights = load_file(Path(checkpoint) / "adapter_model.safetensors")
         set_peft_model_state_dict(self.model, weights)
-
-
-class _Progress(TrainerCallback):
-    """Hands the trainer's events on to the trainer, which callbacks do not know."""
-
-    def __init__(self, trainer: Resumable):
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.trainer.take_up_progress()
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        self.trainer.begin_epoch()
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        self.trainer.step_loss = 0.0
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.trainer.end_step(control)
 
 
 class Exploded(Exception):
@@ -227,27 +210,24 @@ def train(trainer, start: Path | None, folder: Path, what: str, command: str):
         try:
             outcome = trainer.go(start, signals)
         except Exploded as error:
-            raise UserError(f"{what}: {error}; try a lower learning_rate{_kept(folder)}") from None
+            found = lineage.checkpoints(folder)
+            kept = f" ({found[-1].name} from before is kept in {folder.name})" if found else ""
+            raise UserError(f"{what}: {error}; try a lower learning_rate{kept}") from None
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise OutOfMemory(str(error).strip().splitlines()[0] if str(error).strip() else "out of memory") from None
+            raise OutOfMemory(next(iter(str(error).strip().splitlines()), "out of memory")) from None
     if signals.number:
         step = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
         raise Stopped(f"{what}: stopped at {step}; its checkpoint is kept: `{command}` goes on there", signals.number)
     return outcome
 
 
-def _kept(folder: Path) -> str:
-    found = lineage.checkpoints(folder)
-    return f" ({found[-1].name} from before is kept in {folder.name})" if found else ""
-
-
 class OutOfMemory(Exception):
     """A training step did not fit into memory."""
 
 
-def with_enough_memory(attempt: Callable[[Path | None, Batch], T], folder: Path, batch: Batch, what: str) -> T:
+def with_enough_memory(attempt: Callable[[Path | None, Batch], dict], folder: Path, batch: Batch, what: str) -> dict:
     """Train with fewer rows at once each time that memory runs out, then with checkpointing; the steps stay the same.
 
     Args:

@@ -3,12 +3,15 @@
 Both train a LoRA adapter on a base in NF4 (QLoRA, arXiv:2305.14314) with TRL's `SFTTrainer`. With `stacking: merge` the
 first adapter is merged into the 16-bit base in between and the result is quantized again, the study's order; with
 `stacking: continue` the same adapter goes on. What begins with a reader (`start`) tells in its record what became of
-the reading: `reading_loss`, before and after. Each stage reads: rows, tokenizer, model, train, save; `trainer` has the
-trainer, and all that surrounds a training stands in `trainer.train`.
+the reading: `reading_loss`, before and after.
+
+`pretrain` and `finetune` say what a stage reads, `_stage` is the training: rows, tokenizer, model, train, save. Around
+it stand `once` (done before) and `trainer.train` (resume, and fewer rows at once where memory runs out).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from llama_qna import UserError
@@ -41,41 +44,14 @@ def pretrain(variant: Variant) -> dict:
     Raises:
         UserError: no chunks yet, the base model cannot be had, or the loss is no longer a number.
     """
-    recipe, chunks = variant.recipe, read_chunks(variant)
+    settings, chunks = variant.recipe.pretraining, read_chunks(variant)
     chunks = chunks[chunks.split == "train"]
-    _check_processes(variant.name, recipe.pretraining)
-    inputs = {"chunks.csv": sha256(variant.chunks / "chunks.csv")} | model_identity(recipe.base_model)
-    inputs |= _read(variant, recipe.pretraining)
+    inputs = {"chunks.csv": sha256(variant.chunks / "chunks.csv")} | model_identity(variant.recipe.base_model)
 
-    def work(folder: Path) -> dict:
-        return _pretrain(variant, chunks, folder)
+    def rows(tokenizer, what: str) -> list[dict]:
+        return chunk_rows(tokenizer, chunks, settings.max_length, what) * settings.rounds
 
-    return once(variant, "pretrain", _recipe(variant, "pretraining"), inputs, work, resumes=True)
-
-
-def _pretrain(variant: Variant, chunks, folder: Path) -> dict:
-    from llama_qna.training.trainer import train
-
-    recipe = variant.recipe
-
-    # --- tokenizer and rows
-    tokenizer, settings = load_tokenizer(recipe.base_model), recipe.pretraining
-    rows = chunk_rows(tokenizer, chunks, settings.max_length, f"{variant.name} {settings.folder}") * settings.rounds
-    rows += _reading_rows(tokenizer, settings, len(rows), recipe.seed)
-
-    # --- model: loaded again where memory runs out
-    def load():
-        return _begun(variant)
-
-    # --- train
-    results = train(variant, "pretrain", load, tokenizer, rows, folder)
-    results |= _reading_kept(variant, (None, None), folder)
-
-    # --- save what fine-tuning begins on
-    if recipe.stacking == "merge" and processes.is_main():
-        merge_adapter(recipe.base_model, checkpoints(folder)[-1], folder / "merged")
-        tokenizer.save_pretrained(folder / "merged")
-    return results
+    return _stage(variant, "pretrain", settings, inputs, rows)
 
 
 def finetune(variant: Variant, only: bool = False) -> dict:
@@ -96,70 +72,89 @@ def finetune(variant: Variant, only: bool = False) -> dict:
     Raises:
         UserError: no pairs or no pretraining yet, or the loss is no longer a number.
     """
-    recipe, pairs = variant.recipe, read_qna(variant)
-    pairs, chunks = pairs[pairs.split == "train"], read_chunks(variant) if recipe.finetuning.passages else None
-    stage = "finetune_only" if only else "finetune"
-    start = (None, None) if only else start_of_finetuning(variant)
-    _check_processes(variant.name, recipe.finetuning)
+    settings, pairs = variant.recipe.finetuning, read_qna(variant)
+    pairs, chunks = pairs[pairs.split == "train"], read_chunks(variant) if settings.passages else None
     inputs = {"qna.csv": sha256(variant.qna / "qna.csv")}
-    inputs |= {"chunks.csv": sha256(variant.chunks / "chunks.csv")} if chunks is not None else {}
-    inputs |= model_identity(recipe.base_model) if only else {"pretraining": outputs_sha256(variant.pretraining)}
-    inputs |= _read(variant, recipe.finetuning)
+    if chunks is not None:
+        inputs["chunks.csv"] = sha256(variant.chunks / "chunks.csv")
+
+    def rows(tokenizer, what: str) -> list[dict]:
+        if chunks is None:
+            return pair_rows(tokenizer, pairs, settings.max_length, what) * settings.rounds
+        trained = chunks[chunks.split == "train"]
+        return passage_rows(tokenizer, pairs, trained, settings, variant.recipe.seed, what)
+
+    if only:
+        inputs |= model_identity(variant.recipe.base_model)
+        return _stage(variant, "finetune_only", settings, inputs, rows)
+    weights, adapter = start_of_finetuning(variant)
+    inputs["pretraining"] = outputs_sha256(variant.pretraining)
+    return _stage(variant, "finetune", settings, inputs, rows, weights, adapter)
+
+
+def _stage(
+    variant: Variant,
+    stage: str,
+    settings: Pretraining,
+    inputs: dict[str, str],
+    rows_of: Callable,
+    weights: Path | None = None,
+    adapter: Path | None = None,
+) -> dict:
+    """Train an adapter, unless it was done before.
+
+    Args:
+        inputs: name and hash of what the rows and the model are made of.
+        rows_of: makes the rows of all epochs with a tokenizer, and names the stage in what it says of them.
+        weights, adapter: what training begins on; the base and the recipe's start where both are None.
+    """
+    recipe, what = variant.recipe, f"{variant.name} {settings.folder}"
+    _check_processes(variant.name, settings)
+
+    def load():
+        model = load_base(recipe.base_model, recipe.quantization, weights=weights)
+        if adapter:
+            return attach_adapter(model, adapter, trainable=True)
+        skill = None if weights else start_of_training(variant)
+        return adapter_from(model, skill, recipe.lora, recipe.seed) if skill else model
 
     def work(folder: Path) -> dict:
-        return _finetune(variant, stage, pairs, chunks, start, folder)
+        from llama_qna.training.trainer import train
 
-    return once(variant, stage, _recipe(variant, "finetuning"), inputs, work, resumes=True)
+        # --- tokenizer and rows
+        tokenizer = load_tokenizer(recipe.base_model)
+        rows = rows_of(tokenizer, what)
+        rows += rows_beside(tokenizer, round(settings.reading_rows * len(rows)), settings.max_length, recipe.seed)
 
+        # --- model, trainer, train: again with fewer rows at once where memory runs out
+        results = train(variant, stage, load, tokenizer, rows, folder)
+        if recipe.start and processes.is_main():
+            results |= {"reading_loss": _reading_kept(variant, weights, adapter, folder)}
 
-def _finetune(
-    variant: Variant, stage: str, pairs, chunks, start: tuple[Path | None, Path | None], folder: Path
-) -> dict:
-    from llama_qna.training.trainer import train
+        # --- save what fine-tuning begins on; else the last checkpoint is what is saved
+        if stage == "pretrain" and recipe.stacking == "merge" and processes.is_main():
+            merge_adapter(recipe.base_model, checkpoints(folder)[-1], folder / "merged")
+            tokenizer.save_pretrained(folder / "merged")
+        return results
 
-    recipe, (weights, adapter) = variant.recipe, start
-
-    # --- tokenizer and rows
-    tokenizer, settings = load_tokenizer(recipe.base_model), recipe.finetuning
-    rows = _pair_rows(tokenizer, variant, pairs, chunks)
-    rows += _reading_rows(tokenizer, settings, len(rows), recipe.seed)
-
-    # --- model: on the merged base, or with the adapter that goes on
-    def load():
-        if weights is None and adapter is None:
-            return _begun(variant)
-        model = load_base(recipe.base_model, recipe.quantization, weights=weights)
-        return attach_adapter(model, adapter, trainable=True) if adapter else model
-
-    # --- train; the last checkpoint is what is saved
-    results = train(variant, stage, load, tokenizer, rows, folder)
-    return results | _reading_kept(variant, start, folder)
+    known = {"base_model", "seed", "quantization", "lora", "stacking"}
+    known.add("pretraining" if stage == "pretrain" else "finetuning")
+    if recipe.start:  # one that is not named is none, as before there was the key
+        known.add("start")
+    asked = recipe.model_dump(include=known)
+    return once(variant, stage, asked, inputs | _read_beside(variant, settings), work, resumes=True)
 
 
-def _pair_rows(tokenizer, variant: Variant, pairs, chunks) -> list[dict]:
-    """The rows of the pairs, of all epochs where these differ; with passages where there are chunks."""
-    settings, what = variant.recipe.finetuning, f"{variant.name} {variant.recipe.finetuning.folder}"
-    if chunks is None:
-        return pair_rows(tokenizer, pairs, settings.max_length, what) * settings.rounds
-    return passage_rows(tokenizer, pairs, chunks[chunks.split == "train"], settings, variant.recipe.seed, what)
-
-
-def _reading_rows(tokenizer, settings: Pretraining, rows: int, seed: int) -> list[dict]:
-    return rows_beside(tokenizer, round(settings.reading_rows * rows), settings.max_length, seed)
-
-
-def _reading_kept(variant: Variant, start: tuple[Path | None, Path | None], folder: Path) -> dict:
+def _reading_kept(variant: Variant, weights: Path | None, adapter: Path | None, folder: Path) -> dict[str, float]:
     """What a training that began with a reader made of its reading; said where it is worse by much.
 
     Args:
-        start: the weights and the adapter that it began with; the base and the recipe's start where they are None.
+        weights, adapter: what it began on, see `_stage`.
     """
-    if not (variant.recipe.start and processes.is_main()):
-        return {}
-    recipe, (weights, adapter) = variant.recipe, start
+    recipe = variant.recipe
+    tokenizer = load_tokenizer(recipe.base_model)
     if weights is None and adapter is None:
         adapter = start_of_training(variant)
-    tokenizer = load_tokenizer(recipe.base_model)
 
     def loss(of: Path | None) -> float:
         release()
@@ -170,23 +165,10 @@ def _reading_kept(variant: Variant, start: tuple[Path | None, Path | None], fold
     if after > before + LOST:
         what = f"{variant.name} {folder.name.removesuffix('.partial')}"
         print(f"{what}: the reading is undone, its loss rose from {before:.2f} to {after:.2f} nats (reading_rows)")
-    return {"reading_loss": {"before": before, "after": after}}
+    return {"before": before, "after": after}
 
 
-def _begun(variant: Variant):
-    """The base, with the adapter that the recipe starts from."""
-    recipe, start = variant.recipe, start_of_training(variant)
-    model = load_base(recipe.base_model, recipe.quantization)
-    return adapter_from(model, start, recipe.lora, recipe.seed) if start else model
-
-
-def _recipe(variant: Variant, stage: str) -> dict:
-    """What of a recipe a training stage depends on; a start that is not named is none, as before there was the key."""
-    named = {"base_model", "seed", "quantization", "lora", "stacking", stage}
-    return variant.recipe.model_dump(include=named | ({"start"} if variant.recipe.start else set()))
-
-
-def _read(variant: Variant, stage: Pretraining) -> dict[str, str]:
+def _read_beside(variant: Variant, stage: Pretraining) -> dict[str, str]:
     """Name and hash of what training reads beside its rows."""
     start = start_of_training(variant)
     found = {REPLAY_TEXT.name: sha256(REPLAY_TEXT)} if stage.replay_tokens else {}

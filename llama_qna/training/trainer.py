@@ -34,7 +34,7 @@ from llama_qna.project.stage import add_to_note, note
 from llama_qna.project.variant import Variant
 from llama_qna.training import resume
 from llama_qna.training.checkpoints import results_of_training, strip
-from llama_qna.training.loss import OwnLoss, QuickLoss, Replay, compute_without_triton
+from llama_qna.training.loss import OwnLoss, QuickLoss, Replay
 
 LOGGED = ("step", "epoch", "loss", "learning_rate", "grad_norm")
 
@@ -87,16 +87,16 @@ def train_once(
         callbacks: more of the trainer's, to watch the steps.
     """
     recipe, settings = variant.recipe, settings_of(variant, stage)
-    what, dtype = f"{variant.name} {settings.folder}", compute_dtype(recipe.quantization)
+    what, closing = f"{variant.name} {settings.folder}", ExitStack()
     torch.manual_seed(recipe.seed)
     disable_progress_bars()  # of preparing the rows: seconds, and lines between the bars that matter
 
     # --- trainer
-    replay = Replay(tokenizer, settings.replay_tokens, recipe.seed) if settings.replay_tokens else None
+    # of an adapter that is trained on, by name: TRL rounds its weights to bfloat16
+    loaded = {name: weight.data.clone() for name, weight in model.named_parameters() if weight.requires_grad}
     _set_heap(recipe.quantization.dequantize_once)
-    closing = ExitStack()
-    going_on = {} if _all_in_bfloat16(dtype) else _trained(model)
-    trainer = _trainer_class()(
+    loss = QuickLoss if _alone_on_cpu() else OwnLoss
+    trainer = type("Trainer", (resume.Resumable, loss), {})(
         model=model,
         args=sft_config(variant, settings, folder, batch),
         train_dataset=Dataset.from_list(rows),
@@ -105,24 +105,48 @@ def train_once(
         callbacks=[KeepToPlan(batch.peak), Bar(settings.folder, closing), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
+    replay = Replay(tokenizer, settings.replay_tokens, recipe.seed) if settings.replay_tokens else None
     trainer.prepare(folder, lambda checkpoint: _describe(checkpoint, variant), replay, batch.rows)
-    _set_types(trainer.model, dtype, going_on)
+    _set_types(trainer.model, compute_dtype(recipe.quantization), loaded)
 
     # --- train
     trainable, total = trainer.model.get_nb_trainable_parameters()
     merged = total - trainable if stage == "pretrain" and recipe.stacking == "merge" else 0
-    saves = math.ceil(_steps(settings, len(trainer.train_dataset)) / settings.save_steps)
+    steps = math.ceil(settings.passes * len(trainer.train_dataset) / settings.batch_size)
+    saves = math.ceil((settings.max_steps if settings.max_steps > 0 else steps) / settings.save_steps)
     processes.first(lambda: resume.check_disk(trainer.model, folder, what, saves, merged))
+    command = f"llama-qna {stage.replace('finetune_only', 'finetune --without-pretraining')} {variant.name}"
     with closing:  # the bar ends its line before what is said of an error
-        outcome = resume.train(trainer, start, folder, what, f"llama-qna {_verb(stage)} {variant.name}")
+        outcome = resume.train(trainer, start, folder, what, command)
 
     # --- save
     if not processes.is_main():
         return {}
-    write_json(folder / "log.json", log_of(trainer.state.log_history))
-    _remove_unplanned(folder, settings.save_steps)
     about = {"trained_parameters": trainable, "all_parameters": total, "resumed_from": start.name if start else None}
-    return _results(trainer, outcome, rows, settings.rounds, batch, folder) | about
+    return _saved(trainer, outcome, rows, settings, batch, folder) | about
+
+
+def _saved(trainer, outcome, rows: list[dict], settings: TrainingStage, batch: Batch, folder: Path) -> dict:
+    """Write the log and leave the checkpoints that were planned; what a finished training says of itself."""
+    log = log_of(trainer.state.log_history)
+    write_json(folder / "log.json", log)
+    for checkpoint in checkpoints(folder)[:-1]:
+        if step_of(checkpoint) % settings.save_steps:  # made only because the run was stopped
+            shutil.rmtree(checkpoint)
+    return {
+        "rows": len(rows),
+        "tokens_per_epoch": round(sum(len(row["input_ids"]) for row in rows) / settings.rounds),
+        "steps": trainer.state.global_step,
+        "final_loss": log[-1]["loss"] if log else outcome.training_loss,
+        "seconds_of_steps": round(trainer.seconds(), 1),
+        "rows_at_once": batch.rows,
+        "checkpoints": [checkpoint.name for checkpoint in checkpoints(folder)],
+    }
+
+
+def _alone_on_cpu() -> bool:
+    """Whether the quick loss and layers compute; on GPUs, and for several processes, it is TRL's own loss."""
+    return device() == "cpu" and processes.count() == 1
 
 
 def log_of(history: list[dict]) -> list[dict]:
@@ -142,34 +166,15 @@ def _check_gpu() -> None:
     if found > 1 and processes.count() == 1:
         print(f"{found} GPUs are visible; this process uses the first (torchrun uses several: docs/scaling.md)")
     if missing := lacks_for_compiling():
-        compute_without_triton()
+        from trl.kernels import chunked_logprob
+
+        chunked_logprob._TRITON_AVAILABLE = False  # TRL's loss then takes plain operations: the same numbers
         packages = "`apt-get install gcc python3-dev` or `dnf install gcc python3-devel`"
         print(f"no {' and no '.join(missing)}: the loss is computed uncompiled, more slowly; mend it with {packages}")
 
 
-def _results(trainer, outcome, rows: list[dict], rounds: int, batch: Batch, folder: Path) -> dict:
-    """What a finished training says of itself in the stage's record; the rows are those of so many epochs."""
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    return {
-        "rows": len(rows),
-        "tokens_per_epoch": round(sum(len(row["input_ids"]) for row in rows) / rounds),
-        "steps": trainer.state.global_step,
-        "final_loss": losses[-1] if losses else outcome.training_loss,
-        "seconds_of_steps": round(trainer.seconds(), 1),
-        "rows_at_once": batch.rows,
-        "checkpoints": [checkpoint.name for checkpoint in checkpoints(folder)],
-    }
-
-
 def settings_of(variant: Variant, stage: str) -> TrainingStage:
     return variant.recipe.pretraining if stage == "pretrain" else variant.recipe.finetuning
-
-
-def _trainer_class() -> type:
-    """On a CPU the quick loss in one process; on GPUs, and for several processes, TRL's own."""
-    alone_on_cpu = device() == "cpu" and processes.count() == 1
-    loss = QuickLoss if alone_on_cpu else OwnLoss
-    return type("Trainer", (resume.Resumable, loss), {})
 
 
 def sft_config(variant: Variant, settings: TrainingStage, folder: Path, batch: Batch) -> SFTConfig:
@@ -229,41 +234,20 @@ def _all_in_bfloat16(dtype: torch.dtype) -> bool:
     return dtype is torch.bfloat16 and (device() == "cpu" or processes.sharded())
 
 
-def _trained(model) -> dict[str, torch.Tensor]:
-    """A copy of the weights that train, by name."""
-    return {name: weight.data.clone() for name, weight in model.named_parameters() if weight.requires_grad}
-
-
-def _set_types(model, dtype: torch.dtype, going_on: dict[str, torch.Tensor]) -> None:
+def _set_types(model, dtype: torch.dtype, loaded: dict[str, torch.Tensor]) -> None:
     """Adapters in float32 where they are not all in bfloat16; quick layers where they are used.
 
     Args:
-        going_on: the weights of an adapter that is trained on, by name, as they were loaded: TRL rounds them to
-            bfloat16.
+        loaded: the weights of an adapter that is trained on, by name, as they were loaded; they are taken out.
     """
     adapters = torch.bfloat16 if _all_in_bfloat16(dtype) else torch.float32
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            parameter.data = going_on.get(name, parameter.data).to(adapters)
-    if device() == "cpu" and processes.count() == 1:
+            parameter.data = loaded.pop(name, parameter.data).to(adapters)
+    if _alone_on_cpu():
         from llama_qna.training.cpu.layers import quicken
 
         quicken(model)
-
-
-def _steps(settings: TrainingStage, rows: int) -> int:
-    return settings.max_steps if settings.max_steps > 0 else math.ceil(settings.passes * rows / settings.batch_size)
-
-
-def _remove_unplanned(folder: Path, save_steps: int) -> None:
-    """Remove checkpoints that were made only because the run was stopped."""
-    for checkpoint in checkpoints(folder)[:-1]:
-        if step_of(checkpoint) % save_steps:
-            shutil.rmtree(checkpoint)
-
-
-def _verb(stage: str) -> str:
-    return stage.replace("finetune_only", "finetune --without-pretraining")
 
 
 def _describe(checkpoint: Path, variant: Variant) -> None:

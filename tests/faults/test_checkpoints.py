@@ -104,7 +104,6 @@ def test_never_goes_on_without_optimizer_scheduler_or_random_state(name, tmp_pat
     write_json(checkpoint / MANIFEST, manifest)
     (checkpoint / name).unlink()
     assert checkpoints.problem(checkpoint, KEY) == ""
-    assert not checkpoints.has_state(checkpoint)
     assert checkpoints.newest(tmp_path, KEY) is None
     assert not checkpoint.exists()
 

@@ -10,6 +10,7 @@ from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from llama_qna.models.shapes import ATTENTION_QUERIES, LONGEST_ROW
 
@@ -70,17 +71,15 @@ class Rows:
     LIKE = 0.6  # the length of a group's shortest row is at least this share of its longest
 
     def __init__(self, lengths: list[int], heads: int, shared: int):
-        self.heads, self.shared, self.groups, places = heads, shared, [], []
+        self.heads, self.shared, groups = heads, shared, []
         starts = [0, *accumulate(lengths)]
         for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-            if not self.groups or lengths[row] < self.LIKE * self.groups[-1][1]:
-                self.groups.append([0, lengths[row]])
-                places.append([])
-            self.groups[-1][0] += 1
-            place = torch.full((self.groups[-1][1],), -1)
-            place[: lengths[row]] = torch.arange(starts[row], starts[row] + lengths[row])
-            places[-1].append(place)
-        places = [torch.stack(group) for group in places]  # the token at each place, or -1: (B, T)
+            if not groups or lengths[row] < self.LIKE * len(groups[-1][0]):
+                groups.append([])
+            groups[-1].append(torch.arange(starts[row], starts[row + 1]))
+        # the token at each place, or -1: (B, T)
+        places = [pad_sequence(group, batch_first=True, padding_value=-1) for group in groups]
+        self.groups = [tuple(group.shape) for group in places]
         kinds = [(0, heads), (heads, shared), (heads + shared, shared)]
         self.inputs = torch.cat([_of_heads(group, *kind, heads + 2 * shared) for group in places for kind in kinds])
         self.outputs = torch.cat([_of_heads(group, 0, heads, heads) for group in places])

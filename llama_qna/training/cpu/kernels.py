@@ -101,7 +101,8 @@ class _Linears(torch.autograd.Function):
     def forward(ctx, x, weight, columns, scales, *adapters):
         down = torch.cat(adapters[::2])
         narrow, found = x @ down.T, x @ weight.T
-        for part, inner, up, scale in zip(columns, _inner(adapters), adapters[1::2], scales, strict=True):
+        ranks = side_by_side(map(len, adapters[::2]))  # the rows that each A has in `down`
+        for part, inner, up, scale in zip(columns, ranks, adapters[1::2], scales, strict=True):
             found[:, part].addmm_(narrow[:, inner], up.T, alpha=scale)
         ctx.save_for_backward(x, narrow, weight, *adapters)
         ctx.columns, ctx.scales = columns, scales
@@ -116,14 +117,14 @@ class _Linears(torch.autograd.Function):
         to_narrow = torch.cat(slopes, 1)
         to_x = (upstream @ weight).addmm_(to_narrow, down) if ctx.needs_input_grad[0] else None
         to_down, to_adapters = to_narrow.T @ x, []
-        for part, inner, scale in zip(parts, _inner(adapters), ctx.scales, strict=True):
+        for part, inner, scale in zip(parts, side_by_side(map(len, adapters[::2])), ctx.scales, strict=True):
             to_adapters += [to_down[inner], (part.T @ narrow[:, inner]).mul_(scale)]
         return to_x, None, None, None, *to_adapters
 
 
-def _inner(adapters) -> list[slice]:
-    """The rows that each A has in all of them below one another."""
-    ends = list(accumulate(len(down) for down in adapters[::2]))
+def side_by_side(sizes) -> list[slice]:
+    """The place of each of several parts that lie one after the other."""
+    ends = list(accumulate(sizes))
     return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 

@@ -8,8 +8,6 @@ speed.
 
 from __future__ import annotations
 
-from itertools import accumulate
-
 import torch
 
 from llama_qna.training.cpu import attention, kernels
@@ -37,8 +35,7 @@ class Side(Layers):
         super().__init__(layers)
         bases = [_base(layer) for layer in layers]
         self.weight = torch.cat([base.dequantized for base in bases]) if len(bases) > 1 else bases[0].dequantized
-        ends = list(accumulate(len(base.dequantized) for base in bases))
-        self.columns = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        self.columns = kernels.side_by_side(len(base.dequantized) for base in bases)
         for base, rows in zip(bases, self.columns, strict=True):
             base.dequantized = self.weight[rows]
 
