@@ -204,7 +204,7 @@ def test_out_of_memory_lowers_the_micro_batch(commands, variant, tiny_folder, un
     record = json.loads((variant.pretraining / "run.json").read_text())["results"]
     assert (record["rows_at_once"], record["steps"]) == (2, 9)
     log = json.loads((variant.pretraining / "log.json").read_text())
-    assert [row["epoch"] for row in log] == [row["epoch"] for row in wanted]
+    assert [row["step"] for row in log] == [row["step"] for row in wanted]  # a part of an epoch is counted in halves
     # dropout draws other masks, and sums are rounded otherwise
     assert [row["loss"] for row in log] == pytest.approx([row["loss"] for row in wanted], rel=0.05)
 
