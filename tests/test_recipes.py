@@ -1,4 +1,4 @@
-"""Every shipped recipe runs through the terminal's `run`: two layers, the real quantizer, two steps, three real pages."""
+"""Every shipped recipe runs through the terminal's `run`: two layers, the real quantizer, two steps, three pages."""
 
 import json
 
@@ -66,8 +66,8 @@ def test_recipe_runs_end_to_end(name, toy_model, tmp_path, monkeypatch, capsys):
     (tmp_path / name / "variant.yaml").write_text(yaml.safe_dump(recipe))
     pdfs = tmp_path / "data" / "pdfs" / recipe["corpus"]
     pdfs.mkdir(parents=True)
-    pages = pypdfium2.PdfDocument.new()
-    pages.import_pages(pypdfium2.PdfDocument(REPOSITORY / "data/pdfs/paper/wicketfold.pdf"), [0, 6, 7])  # and references
+    paper, pages = pypdfium2.PdfDocument(REPOSITORY / "data/pdfs/paper/wicketfold.pdf"), pypdfium2.PdfDocument.new()
+    pages.import_pages(paper, [0, 6, 7])  # the last two with the references
     pages.save(pdfs / "pages.pdf")
     (tmp_path / "pairs.csv").write_text("Question,Answer\nWhat is a wicket?,A small door in a gate.\n" * 8)
     monkeypatch.setenv("LLAMA_QNA_ROOT", str(tmp_path))
