@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import typst
 import yaml
 
 from llama_qna.evaluation import bench, protocols
@@ -22,7 +23,32 @@ PAIRS = [
     ("Where is the workshop?", "The workshop is behind the old mill."),
     ("How heavy is the lid?", "The lid weighs three kilograms."),
 ]
-# about the one page of the fixture's corpus
+# the fixture's corpus: sentences of the shipped paper, few enough that a model on two cores reads them in no time
+PAGE = """
+#set page(width: 400pt, height: 500pt)
+#set heading(numbering: "1.1")
+Wicketfold: Traffic-Weighted Pruning for Early-Exit Networks on Small Devices
+
+#heading(numbering: none)[Abstract]
+We describe Wicketfold, a method that prunes, quantizes and trains an early-exit network with one shared quantity, the
+traffic of a stage. On Hedgerow-31, a camera-trap data set with 31 classes, Wicketfold reaches 84.1% accuracy with a
+mean of 23.6 million multiply-accumulate operations per image; the dense 8-bit network reaches 84.6% with 56.0 million.
+Over three data sets the mean saving is 57.4% of the operations for a mean loss of 0.53 points of accuracy. The weights
+take 436 KB of flash memory.
+
+= Introduction
+Wicketfold treats pruning and early exit as one problem. Its central quantity is the traffic of a stage, defined as the
+fraction of inputs that reach that stage. We call the exit classifiers wickets, after the small door in a large gate
+that lets a single person through without opening the gate. In a field test with 14 camera boxes, the whole box saved
+only 8.9% of its daily energy, because inference is a small part of what a camera box consumes.
+
+= Related Work
+BranchyNet \\[6\\] attaches side branches to a convolutional network and stops when the entropy of a branch is below a
+threshold. SkipNet \\[8\\] does not stop but skips single residual blocks, with gates trained by a mix of supervised
+and reinforcement learning. Shallow-Deep Networks \\[9\\] showed that a deep network often reaches the right answer at
+an intermediate layer.
+"""
+# about that page
 WRITTEN = ["question_id", "Question", "Answer", "variants", "kind", "section", "fold", "evidence"]
 GOLD = [
     (
@@ -102,23 +128,22 @@ def shallow_folder_fixture(tmp_path_factory):
 def write_variant(
     root: Path, base_model: str = EMBEDDED, top: dict | None = None, gold: bool = True, **stage
 ) -> Variant:
-    """A variant `small` below `root`: the shipped recipe made small, one page of the shipped paper, four pairs.
+    """A variant `small` below `root`: the shipped recipe made small, a PDF of one page, four pairs.
 
     `top` is added to the recipe, `stage` to both training stages; without `gold` the corpus is a user's own, with no
     gold questions.
     """
-    import pypdfium2
-
     recipe = yaml.safe_load((REPOSITORY / "paper_135m/variant.yaml").read_text())
     steps = {"max_steps": 3, "save_steps": 2, "logging_steps": 1, "batch_size": 24, "max_length": 64}
     steps |= {"learning_rate": 1e-3, "warmup_steps": 0, "replay_tokens": 0} | stage
     recipe |= {"base_model": base_model, "stacking": "merge"} | (top or {})
+    recipe["chunking"] = {"chunk_size": 400, "chunk_overlap": 100}
     recipe["heldout"] = {"fraction": 0}
     recipe["lora"] |= {"r": 8, "alpha": 16, "dropout": 0.0}
     recipe["generation"] |= {"qna_file": "pairs.csv", "reference_questions": False}
     recipe["pretraining"] |= steps
     recipe["finetuning"] |= steps
-    recipe["evaluation"] |= {"window": 256, "stride": 128, "max_new_tokens": 4, "max_questions": 2}
+    recipe["evaluation"] |= {"window": 128, "stride": 64, "max_new_tokens": 4, "max_questions": 2}
     recipe["evaluation"] |= {"sample": 1, "sample_windows": 2}
     (root / "small").mkdir(parents=True, exist_ok=True)
     (root / "small/variant.yaml").write_text(yaml.safe_dump(recipe))
@@ -129,9 +154,7 @@ def write_variant(
     pdf = root / "data/pdfs/paper/page.pdf"
     if not pdf.exists():
         pdf.parent.mkdir(parents=True)
-        page = pypdfium2.PdfDocument.new()
-        page.import_pages(pypdfium2.PdfDocument(REPOSITORY / "data/pdfs/paper/wicketfold.pdf"), [0])
-        page.save(pdf)
+        pdf.write_bytes(typst.compile(PAGE.encode()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLAMA_QNA_ROOT", str(root))
         return Variant.load("small")

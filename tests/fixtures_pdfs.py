@@ -1,7 +1,12 @@
-"""PDFs written by hand, object by object, with whatever is wrong in them; and pages that need no PDF."""
+"""PDFs written by hand, object by object, with whatever is wrong in them; pages that need no PDF; typeset ones."""
 
 import zlib
 
+import pytest
+import typst
+
+from llama_qna.documents.clean import clean
+from llama_qna.documents.extract import extract
 from llama_qna.documents.runs import Page, Run
 
 PAGE = "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 5 0 R /Resources << {} >> >>"
@@ -53,3 +58,25 @@ def typed(*texts, size=10, step=14):
         ]
         pages.append(Page(595, 842, runs))
     return pages
+
+
+def cleaned(*pages, headings=None):
+    """The document that cleaning makes of such pages."""
+    return clean("made", typed(*pages), headings or {})
+
+
+def text_of(*pages):
+    """Its text in one line."""
+    return cleaned(*pages).text().replace("\n\n", " ")
+
+
+@pytest.fixture(name="typeset")
+def typeset_fixture(tmp_path):
+    """Typeset a document and read it back: `typeset(source, extractor)`."""
+
+    def read(source, extractor="pypdfium2"):
+        path = tmp_path / "typeset.pdf"
+        path.write_bytes(typst.compile(source.encode()))
+        return extract(path, extractor)
+
+    return read

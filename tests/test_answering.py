@@ -1,6 +1,7 @@
 """Tests of llama_qna/answering/answerer.py: each system answers as it was measured, in a batch or as a stream."""
 
 import json
+import shutil
 import threading
 from contextlib import closing
 from dataclasses import replace
@@ -11,8 +12,10 @@ import torch
 
 from llama_qna import UserError
 from llama_qna.answering.answerer import Answerer, best_system, stripped
+from llama_qna.documents.chunks import load
 from llama_qna.models import prompts
 from llama_qna.models.lineage import Point, reader_of, trained
+from llama_qna.pairs.qna import generate
 from llama_qna.project.data import read_chunks
 from llama_qna.project.systems import SYSTEMS
 from llama_qna.training.stages import finetune, pretrain
@@ -35,14 +38,23 @@ def measured(small_run):
     return {name: [row for row in rows if (row["protocol"], row["system"]) == ("test", name)] for name in TRAINED}
 
 
+@pytest.fixture(scope="module")
+def continued_root(shallow_folder, tmp_path_factory):
+    """The root of a trained variant on two layers whose fine-tuning went on with the adapter of pretraining."""
+    variant = continued_at(tmp_path_factory.mktemp("continued"), shallow_folder)
+    for stage in (load, generate, pretrain, finetune):
+        stage(variant)
+    return variant.root
+
+
 @pytest.fixture
-def continued(shallow_variant):
-    """A trained variant on two layers whose fine-tuning went on with the adapter of pretraining, on the same base."""
-    variant = shared.write_variant(
-        shallow_variant.root, shallow_variant.recipe.base_model, {"stacking": "continue"}, gold=False
-    )
-    pretrain(variant), finetune(variant)
-    return variant
+def continued(continued_root, shallow_folder, tmp_path):
+    """A copy of it that a test may change."""
+    return continued_at(shutil.copytree(continued_root, tmp_path / "root"), shallow_folder)
+
+
+def continued_at(root, base):
+    return shared.write_variant(root, str(base), {"stacking": "continue"}, gold=False)
 
 
 # --- the systems -----------------------------------------------------------------------------------------------------

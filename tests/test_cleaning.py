@@ -1,21 +1,12 @@
-"""Tests of the repairs of text (cleaning, words, furniture, headings, references) on raw pages and on typeset PDFs."""
-
-import re
+"""Running heads, characters, spaced-out capitals and headings, on raw pages and on typeset PDFs."""
 
 import pytest
-import typst
 
-from llama_qna.documents.clean import HYPHEN, clean
-from llama_qna.documents.extract import extract
-from llama_qna.documents.runs import read_pdfium
 from llama_qna.documents.sections import follows
-from llama_qna.project.variant import REPOSITORY
-from tests.fixtures_pdfs import typed
+from tests.fixtures_pdfs import cleaned, text_of, typeset_fixture  # noqa: F401
 
 FURNITURE = "running headers, footers, page numbers"
-PAPER = REPOSITORY / "data" / "pdfs" / "paper" / "wicketfold.pdf"
-EXTRACTORS = ["pypdfium2", "pdfminer"]
-by_extractor = pytest.mark.parametrize("extractor", EXTRACTORS)
+by_extractor = pytest.mark.parametrize("extractor", ["pypdfium2", "pdfminer"])
 BODIES = [
     "Mist lay over the harbour that morning.",
     "Nobody had seen the ferry come in.",
@@ -26,28 +17,8 @@ BODIES = [
 ]
 
 
-def cleaned(*pages, headings=None):
-    return clean("made", typed(*pages), headings or {})
-
-
-def text_of(*pages):
-    return cleaned(*pages).text().replace("\n\n", " ")
-
-
 def repairs_of(*pages):
     return cleaned(*pages).report["repairs"]
-
-
-@pytest.fixture
-def typeset(tmp_path):
-    """Typeset a document and read it back: `typeset(source, extractor)`."""
-
-    def read(source, extractor="pypdfium2"):
-        path = tmp_path / "typeset.pdf"
-        path.write_bytes(typst.compile(source.encode()))
-        return extract(path, extractor)
-
-    return read
 
 
 # --- running headers, footers, page numbers ---------------------------------------------------------------------------
@@ -140,148 +111,6 @@ def test_alternating_headers_and_roman_numbers_of_a_typeset_book(typeset, extrac
 def lorem_of(body):
     """More text that is different on every page."""
     return " ".join(reversed(body.rstrip(".").split())) + "."
-
-
-# --- hyphens at line ends ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "broken, mended",
-    [
-        ("architec-ture", "architecture"),
-        ("stop-ped", "stopped"),
-        ("hyperparame-ters", "hyperparameters"),
-        ("microcon-troller", "microcontroller"),
-        ("overfit-ting", "overfitting"),
-        ("col-oured", "coloured"),
-        ("polar-isation", "polarisation"),
-        ("INTRO-DUCTION", "INTRODUCTION"),
-        ("multiply-accumu-late", "multiply-accumulate"),
-        ("brine-soaked", "brine-soaked"),
-        ("well-known", "well-known"),
-        ("early-exit", "early-exit"),
-        ("man-made", "man-made"),
-        ("state-of-the-art", "state-of-the-art"),
-        ("thirty-three-year", "thirty-three-year"),
-        ("wob-glet", "wob-glet"),
-        ("LarchNet-5", "LarchNet-5"),
-        ("740-755", "740-755"),
-        ("Hardware-Aware", "Hardware-Aware"),
-    ],
-)
-def test_word_broken_at_a_line_end(broken, mended):
-    head, _, tail = broken.rpartition("-")
-    kind = "joined" if mended.count("-") < broken.count("-") else "kept"
-    for mark in (HYPHEN, f"{HYPHEN}\n", "-\n", "\u00ad\n"):  # of PDFium, of pdfminer, as it is, soft
-        document = cleaned(f"They saw the {head}{mark}{tail} of it.")
-        assert document.text() == f"They saw the {mended} of it."
-        assert document.report["repairs"] == document.report["repairs"] | {f"line-end hyphens {kind}": 1}
-
-
-def test_dash_at_a_line_end_gets_no_space():
-    assert text_of("The Kullback–\nLeibler distance, pages 740–\n755 —\nall.") == (
-        "The Kullback–Leibler distance, pages 740–755 — all."
-    )
-
-
-def test_word_of_the_document_is_joined_and_its_spelling_outvotes_english():
-    assert "a wobglet of" in text_of(f"The wobglet came. It was a wob{HYPHEN}glet of theirs.")
-    assert "by e-mail now" in text_of(f"An e-mail. They write by e{HYPHEN}mail now.")
-    assert "by email now" in text_of(f"An email, emails, one e-mail, email. They write by e{HYPHEN}mail now.")
-
-
-def test_word_broken_twice():
-    assert text_of("A thirty-\nthree-\nyear-\nold archi-\ntect.") == "A thirty-three-year-old architect."
-
-
-def test_pieces_of_other_broken_words_are_no_words():
-    text = text_of(f"One wob{HYPHEN}glet and\none wob{HYPHEN}glet, both broken.")
-    assert text == "One wob-glet and one wob-glet, both broken."
-
-
-def test_word_broken_over_the_end_of_a_page():
-    pages = [f"Head of it\nIt is an archi{HYPHEN}\n1", "Head of it\ntecture of stone.\n2"]
-    assert text_of(*pages) == "It is an architecture of stone."
-
-
-@by_extractor
-def test_hyphenation_of_a_typeset_page(typeset, extractor):
-    """Narrow columns break many words; a compound breaks at its own hyphen."""
-    words = "Approximately seventeen brine-soaked mathematicians independently established extraordinary relationships"
-    document = typeset(f"#set page(width: 110pt, height: 500pt, margin: 10pt)\n#set text(hyphenate: true)\n{words}")
-    assert document.text() == words
-    assert document.report["repairs"]["line-end hyphens joined"] >= 3
-
-
-# What each language writes around its broken words, so that it is known for that language.
-SETTINGS = {
-    "de": "Der Turm steht am Ufer, und viele Menschen kommen jeden Tag, weil sie das Meer sehen wollen.",
-    "fr": "Le phare se dresse sur la rive, et beaucoup de gens viennent chaque jour pour voir la mer.",
-    "es": "El faro se levanta en la orilla y mucha gente viene cada día porque quiere ver el mar.",
-    "it": "Il faro si erge sulla riva e molte persone vengono ogni giorno perché vogliono vedere il mare.",
-    "pt": "O farol ergue-se na margem e muita gente vem todos os dias porque quer ver o mar.",
-    "nl": "De vuurtoren staat aan de oever en veel mensen komen elke dag omdat ze de zee willen zien.",
-    "ru": "Маяк стоит на берегу, и каждый день много людей приходит, чтобы посмотреть на море.",
-    "pl": "Latarnia morska stoi na brzegu i codziennie przychodzi wielu ludzi, którzy chcą zobaczyć morze.",
-}
-
-
-@pytest.mark.parametrize(
-    ("language", "broken", "mended"),
-    [
-        ("de", "Brandungs-wellenmesser", "Brandungswellenmesser"),
-        ("de", "ver-messen", "vermessen"),
-        ("de", "LEUCHT-TURM", "LEUCHTTURM"),
-        ("de", "Ost-West", "Ost-West"),
-        ("de", "EU-weit", "EU-weit"),
-        ("de", "x-fach", "x-fach"),
-        ("de", "Ein-und Ausfahrt", "Ein- und Ausfahrt"),
-        ("fr", "lumi-neuse", "lumineuse"),
-        ("fr", "peut-être", "peut-être"),
-        ("fr", "disait-il", "disait-il"),
-        ("fr", "cons-truisaient", "construisaient"),
-        ("es", "ilumi-nación", "iluminación"),
-        ("es", "teórico-práctico", "teórico-práctico"),
-        ("it", "costru-zione", "costruzione"),
-        ("pt", "ilumi-nação", "iluminação"),
-        ("pt", "disse-me", "disse-me"),
-        ("nl", "water-standen", "waterstanden"),
-        ("ru", "изме-рения", "измерения"),
-        ("ru", "из-за", "из-за"),
-        ("pl", "pomia-rów", "pomiarów"),
-    ],
-)
-def test_word_broken_at_a_line_end_in_other_languages(language, broken, mended):
-    head, _, tail = broken.partition("-")
-    around = SETTINGS[language]
-    for mark in (HYPHEN, "-\n", "\u2010\n", "\u00ad\n"):
-        assert text_of(f"{around} {head}{mark}{tail} {around}").split(around)[1].strip() == mended
-
-
-def test_a_word_of_the_document_decides_in_any_language():
-    around = SETTINGS["de"]
-    assert "der Wob-glet. Der" in text_of(f"Ein Wob-glet. {around} Sieh der Wob{HYPHEN}glet. {around}")
-    assert "le contrevent du" in text_of(f"Un contrevent. {SETTINGS['fr']} Voici le contre{HYPHEN}vent du mur.")
-
-
-@pytest.mark.parametrize(
-    ("lines", "text"),
-    [
-        (["灯塔建于一九六二年，", "高三十二米。灯光", "照到海上。"], "灯塔建于一九六二年，高三十二米。灯光照到海上。"),
-        (["灯塔由 Ole Hansen", "设计，使用 LED", "灯。"], "灯塔由 Ole Hansen 设计，使用 LED 灯。"),
-        (["灯台は岬に", "あり、船を", "導く。"], "灯台は岬にあり、船を導く。"),
-        (["등대는 곶에", "서 있다."], "등대는 곶에 서 있다."),
-    ],
-)
-def test_lines_are_joined_as_their_script_is_written(lines, text):
-    assert text_of("\n".join(lines)) == text
-    assert text_of(*lines).replace(" ", "") == text.replace(" ", "")
-
-
-def test_soft_hyphen_at_a_line_end_of_a_text_file(tmp_path):
-    path = tmp_path / "soft.txt"
-    path.write_text("The archi\u00ad\ntecture and the sur\u2010\nface of the pier.", encoding="utf-8")
-    assert extract(path, "pypdfium2").text() == "The architecture and the surface of the pier."
 
 
 # --- characters -------------------------------------------------------------------------------------------------------
@@ -425,139 +254,6 @@ def test_next_number_whose_sentence_goes_on_is_no_heading():
 
 def test_long_line_is_no_heading():
     assert sections("1 One of the many boats that lie in the harbour has a red sail today\nYes.") == [""]
-
-
-# --- references -------------------------------------------------------------------------------------------------------
-
-PLAIN = [
-    "Aldous, M. and Brand, T. The fog of the northern coast. Journal of Mist, 12(3):45–67, 1998.",
-    "de Vries, A. B. Bells that carry far. Harbour Press, Leiden, 2003.",
-    "Okonkwo, Chidi. Tides. In Proceedings of the Third Meeting on Water, pages 1–9. Lagos, 2011.",
-]
-
-
-def broken(entry):
-    """The entry as a page has it, over two lines."""
-    words = entry.split()
-    return " ".join(words[:6]) + "\n" + " ".join(words[6:])
-
-
-@pytest.mark.parametrize("form", ["[{}] ", "{}. ", "({}) ", "{}) ", ""])
-def test_references_are_parsed_in_every_style(form):
-    lines = [form.format(n) + broken(entry) for n, entry in enumerate(PLAIN, start=1)]
-    document = cleaned("1 Fog\nThe text ends here.\nReferences\n" + "\n".join(lines))
-    assert document.references == [(n, entry, 1) for n, entry in enumerate(PLAIN, start=1)]
-    assert [paragraph.text for paragraph in document.paragraphs] == ["The text ends here."]
-
-
-def test_unnumbered_references_with_initials_first():
-    entries = [
-        "M. Aldous and T. Brand. The fog of the northern coast. Journal of Mist, 1998.",
-        "A. B. de Vries. Bells that carry far. Harbour Press, Leiden, 2003.",
-        "Ł. Kaiser and J. R. Smith. Tides and the moon. Lagos, 2011.",
-    ]
-    document = cleaned("Bibliography\n" + "\n".join(map(broken, entries)))
-    assert [entry for _, entry, _ in document.references] == entries
-
-
-def test_name_parted_from_its_initials_begins_no_entry():
-    entry = (
-        "Han, S., Pool, J., Tran, J., and Dally, W.\nJ. Learning, M. and others. In Proc.\nOf Things, A. Lagos, 2015."
-    )
-    document = cleaned(f"References\n{entry}\n{PLAIN[0]}")
-    assert [text for _, text, _ in document.references] == [entry.replace("\n", " "), PLAIN[0]]
-
-
-@pytest.mark.parametrize("form", ["", "{}. ", "({}) "])
-def test_references_of_the_paper_in_other_styles(form):
-    pages, outline = read_pdfium(PAPER)
-    for run in (run for page in pages for run in page.runs):
-        run.text = re.sub(r"^\[(\d+)\]\s*", lambda mark: form.format(mark[1]), run.text)
-    entries = clean("paper", pages, outline).references
-    assert entries == extract(PAPER, "pypdfium2").references
-    assert len(entries) == 35
-
-
-def test_references_go_on_over_a_page():
-    document = cleaned(f"References\n[1] {PLAIN[0]}\n[2] de Vries, A. B. Bells", f"that carry far.\n[3] {PLAIN[2]}")
-    assert [(number, page) for number, _, page in document.references] == [(1, 1), (2, 1), (3, 2)]
-    assert document.references[1][1] == "de Vries, A. B. Bells that carry far."
-
-
-@pytest.mark.parametrize("form", ["[{}] ", "{}. ", ""])
-@pytest.mark.parametrize(
-    "heading",
-    ["Appendix", "Appendix A", "Appendix A: Tide tables", "A Tide tables", "5 Supplementary Material", "Index"],
-)
-def test_what_follows_the_references_is_not_swallowed(heading, form):
-    lines = "\n".join(form.format(n) + entry for n, entry in enumerate(PLAIN, start=1))
-    document = cleaned(f"References\n{lines}\n{heading}\nHigh water was at nine.")
-    assert [entry for _, entry, _ in document.references] == PLAIN
-    assert [(p.section, p.text) for p in document.paragraphs] == [(heading, "High water was at nine.")]
-
-
-@pytest.mark.parametrize(
-    ("heading", "entries", "after"),
-    [
-        (
-            "Literaturverzeichnis",
-            ["Grün, Ä. und Möll, T. (1995). Pegel im Watt. Kiel: Ufer.", "Öhm, F. Nebel. Bremen, 2004."],
-            "Anhang A",
-        ),
-        (
-            "7. Bibliographie",
-            ["Éloi, M. et Brun, P. Les marées. Brest, 1998.", "Noël, A. Brumes. Caen, 2003."],
-            "Remerciements",
-        ),
-        (
-            "Referencias bibliográficas",
-            ["Ibáñez, L. y Ríos, C. Mareas. Cádiz, 1998.", "Núñez, O. Nieblas. Vigo, 2001."],
-            "Anexo",
-        ),
-        (
-            "Список литературы",
-            ["Белов, И. К. Приливы. Мурманск, 1998.", "Чернов, О. Л. Туманы. Одесса, 2001."],
-            "Приложение",
-        ),
-        ("参考文献", ["[1] 林守一. 潮汐观测. 港口出版社, 1998.", "[2] 陈海. 雾与灯. 海图出版社, 2003."], "附录"),
-        (
-            "VIII. Literatur:",
-            ["[1] Grün, Ä. Pegel im Watt. Kiel, 1995.", "[2] Öhm, F. Nebel. Bremen, 2004."],
-            "Danksagung",
-        ),
-    ],
-)
-def test_references_open_by_their_name_in_other_languages(heading, entries, after):
-    lines = ["1 Text", "Here it ends.", heading, *entries, after, "High water was at nine."]
-    document = cleaned("\n".join(lines))
-    assert [entry for _, entry, _ in document.references] == [re.sub(r"^\[\d\] ", "", entry) for entry in entries]
-    assert [p.text for p in document.paragraphs][-1] == "High water was at nine."
-
-
-def test_text_before_the_first_entry_is_kept():
-    document = cleaned(f"References\nOnly what is in print is listed here.\n[1] {PLAIN[0]}")
-    assert [(p.section, p.text) for p in document.paragraphs] == [
-        ("References", "Only what is in print is listed here.")
-    ]
-    assert len(document.references) == 1
-
-
-def test_references_that_the_outline_does_not_name_are_found():
-    document = cleaned(f"Fog\nText of it.\nReferences\n[1] {PLAIN[0]}", headings={"Fog": 0})
-    assert document.references == [(1, PLAIN[0], 1)]
-
-
-@by_extractor
-def test_reference_list_of_a_typeset_paper(typeset, extractor):
-    entries = "\n\n".join(f"#par(hanging-indent: 2em)[{entry}]" for entry in PLAIN)
-    document = typeset(
-        "#set page(width: 260pt, height: 400pt)\n#set heading(numbering: none)\n= Fog\nThe text of it.\n= References\n"
-        f"{entries}\n= Appendix\nHigh water was at nine.",
-        extractor,
-    )
-    assert [entry for _, entry, _ in document.references] == PLAIN
-    assert document.report["reference_entries"] == len(PLAIN)
-    assert document.paragraphs[-1].section == "Appendix"
 
 
 # --- pages of a paragraph ---------------------------------------------------------------------------------------------

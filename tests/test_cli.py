@@ -64,6 +64,12 @@ def pdf(toy_root):
     return toy_root / "data" / "pdfs" / "paper" / "wicketfold.pdf"
 
 
+@pytest.fixture
+def short_pdf(pdf, make_pdf):
+    """One line in place of the paper, for what is not about its text."""
+    make_pdf(pdf, ["The ferry leaves at seven."])
+
+
 # --- it stays quick --------------------------------------------------------------------------------------------------
 
 
@@ -231,12 +237,12 @@ def test_pdf_with_nothing_but_page_numbers(refused, pdf, make_pdf):
         ("not a name at all!", "base_model not a name at all!"),
     ],
 )
-def test_base_model_that_cannot_be_had(name, reason, refused, edit_recipe):
+def test_base_model_that_cannot_be_had(name, reason, refused, short_pdf, edit_recipe):
     edit_recipe("base_model: embedded/smollm2-135m-instruct", f'base_model: "{name}"')
     assert reason in refused("load", "paper_135m")
 
 
-def test_base_model_that_cannot_be_reached(run_cli, edit_recipe):
+def test_base_model_that_cannot_be_reached(run_cli, short_pdf, edit_recipe):
     """In a process of its own, whose hub is offline, as the real command is."""
     edit_recipe("base_model: embedded/smollm2-135m-instruct", "base_model: nobody/nothing")
     done = run_cli("load", "paper_135m")
@@ -245,7 +251,7 @@ def test_base_model_that_cannot_be_reached(run_cli, edit_recipe):
 
 
 @pytest.mark.parametrize("config", [None, "not json", '{"model_type": "nothing_known"}'])
-def test_base_model_folder_without_a_model(config, refused, edit_recipe, tmp_path):
+def test_base_model_folder_without_a_model(config, refused, short_pdf, edit_recipe, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     if config is not None:
@@ -255,7 +261,7 @@ def test_base_model_folder_without_a_model(config, refused, edit_recipe, tmp_pat
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
-def test_gated_model(wrapped, toy_root, monkeypatch, capsys, edit_recipe):
+def test_gated_model(wrapped, toy_root, short_pdf, monkeypatch, capsys, edit_recipe):
     """The hub's answer is the one thing that cannot be had here; transformers wraps it in an OSError."""
     import httpx
     from huggingface_hub.errors import GatedRepoError
@@ -322,7 +328,7 @@ def test_unknown_notebook(refused):
         ("", "not readable as CSV"),
     ],
 )
-def test_bad_qna_file(content, reason, refused, toy_root, edit_recipe):
+def test_bad_qna_file(content, reason, refused, short_pdf, toy_root, edit_recipe):
     edit_recipe("  reference_questions: true", "  reference_questions: true\n  qna_file: mine.csv")
     if content is not None:
         (toy_root / "mine.csv").write_text(content)
@@ -362,7 +368,7 @@ def test_number_that_is_no_arxiv_number(refused):
     assert refused("load", "paper_135m", "--arxiv", "12.34") == "'12.34' is no arXiv number; they look like 2405.11913"
 
 
-def test_paper_that_is_there_is_not_fetched_again(pdf, make_pdf, capsys):
+def test_paper_that_is_there_is_not_fetched_again(pdf, short_pdf, make_pdf, capsys):
     make_pdf(pdf.parent / "2405.11913.pdf", ["This one was fetched another day."])
     assert cli.main(["load", "paper_135m", "--arxiv", "2405.11913"]) == 0
     assert "fetched 2405.11913.pdf\n" in capsys.readouterr().out

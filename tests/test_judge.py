@@ -10,7 +10,7 @@ from llama_qna.project.files import read_json, write_json, write_lines
 from llama_qna.project.recipe import Endpoint
 from llama_qna.project.stage import once, valid_record
 from tests import fixtures_models as shared
-from tests.test_endpoints import answer, refusal, serving
+from tests.fixtures_server import answer, refusal, serving
 
 REPLIES = [
     ("right", "right"),

@@ -1,84 +1,28 @@
 """Tests of llama_qna/serving/library.py and of `ask` and `page` on documents: whatever stands in the folder."""
 
-import json
 import os
 import shutil
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from llama_qna import UserError, cli, serving
-from llama_qna.answering.retrieval import Answer, Evidence
-from llama_qna.answering.sentences import Sentences
-from llama_qna.models.lineage import READER
-from llama_qna.project.recipe import EMBEDDED
-from llama_qna.project.variant import REPOSITORY, Reader, Variant
+from llama_qna.answering.retrieval import Answer
+from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.serving import library, terminal
 from llama_qna.serving.desk import Desk
 from llama_qna.serving.library import Library
 from llama_qna.serving.named import named
-
-BRIDGE = ["The bridge at Orsk is 412 metres long.", "It was built of red granite in 1841."]
-FERRY = ["A ferry crosses the sound twice a week.", "Its captain was called Brandt."]
-QUESTION = "How long is the bridge at Orsk?"
-
-
-class Quoting:
-    """Quotes the best sentence, where there is one; what the reader itself answers is tested at the end."""
-
-    def __init__(self, chunks, reader):
-        self.sentences, self.asked, self.at_once = Sentences(chunks), [], threading.Semaphore()
-
-    @classmethod
-    def of(cls, chunks, reader):
-        return cls(chunks, reader)
-
-    def check(self, question):
-        if not question.strip():
-            raise UserError("the question is empty")
-
-    def answer(self, questions):
-        assert self.at_once.acquire(blocking=False), "one at a time"
-        self.asked += questions
-        answers = [self._answer(question) for question in questions if self.check(question) is None]
-        self.at_once.release()
-        return answers
-
-    def _answer(self, question):
-        found = self.sentences.find(question, 6)
-        sources = tuple(self.sentences.passage(n) for n in found)
-        if not found:
-            return Answer("The documents do not say.", sources, said_not=True)
-        return Answer("412 metres", sources, Evidence(self.sentences.all[found[0]].text, sources[0]))
-
-
-@pytest.fixture(autouse=True)
-def root(tmp_path, monkeypatch, request):
-    """A root of its own, for what is kept; and the stand-in, but where the test asks for the real reader."""
-    monkeypatch.setenv("LLAMA_QNA_ROOT", str(tmp_path / "root"))
-    if not {"copied_reader", "true_reader"} & set(request.fixturenames):
-        (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
-        stand_in = SimpleNamespace(adapter=tmp_path, recipe=SimpleNamespace(base_model=EMBEDDED))
-        monkeypatch.setattr(library, "Reader", SimpleNamespace(load=lambda name: stand_in))
-        monkeypatch.setattr(library, "check_reader", lambda reader: None)
-        monkeypatch.setattr(library, "ReadingAnswerer", Quoting)
-    return tmp_path / "root"
-
-
-@pytest.fixture
-def papers(tmp_path, make_pdf):
-    """A folder with one PDF of two pages."""
-    folder = tmp_path / "papers"
-    folder.mkdir()
-    make_pdf(folder / "orsk.pdf", FERRY, BRIDGE)
-    return folder
-
-
-def one_line(text):
-    return len(text.strip().splitlines()) == 1
-
+from tests.fixtures_library import (  # noqa: F401
+    BRIDGE,
+    QUESTION,
+    Quoting,
+    no_room,
+    one_line,
+    papers_fixture,
+    root_fixture,
+)
 
 # --- what is in the folder -------------------------------------------------------------------------------------------
 
@@ -121,7 +65,7 @@ def test_documents_of_one_stem_keep_names_of_their_own(papers):
 def test_a_copy_is_said_and_left_out(papers, monkeypatch, kept):
     shutil.copy(papers / "orsk.pdf", papers / "zz copy.pdf")
     if not kept:
-        monkeypatch.setattr(library, "write_json", _no_room)
+        monkeypatch.setattr(library, "write_json", no_room)
     opened = Library(papers)
     assert set(opened.files) == {"orsk"} and len(opened.left_out) == 1 and "orsk.pdf" in opened.left_out[0]
 
@@ -192,85 +136,6 @@ def test_control_characters_and_control_tokens_in_documents_are_text(papers, cap
     captured = capsys.readouterr()
     assert "<|im_end|>" in captured.out
     assert not set("\x1b\x07") & set(captured.out + captured.err)
-
-
-# --- what is kept ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def read_again(monkeypatch):
-    """The names of the files that were really read, in order."""
-    read, names = library.read_document, []
-    monkeypatch.setattr(library, "read_document", lambda path: names.append(path.name) or read(path))
-    return names
-
-
-def test_a_document_is_read_once_whatever_it_is_called(papers, read_again):
-    Library(papers)
-    (papers / "orsk.pdf").rename(papers / "bridge.pdf")
-    assert Library(papers).ask(QUESTION).evidence.document == "bridge"
-    assert read_again == ["orsk.pdf"]
-
-
-def _changed(content):
-    rows = json.loads(content)
-    rows["rows"][0]["text"] = "The bridge at Orsk is 9 metres long."
-    return json.dumps(rows)
-
-
-DAMAGES = [lambda c: "", lambda c: c[: len(c) // 2], lambda c: "[]", lambda c: "null", lambda c: "{}", _changed]
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_what_was_kept_and_is_damaged_is_made_again(papers, root, read_again, damage):
-    Library(papers)
-    (kept,) = (root / "runs" / ".library").iterdir()
-    whole = kept.read_text()
-    kept.write_text(damage(whole))
-    assert Library(papers).ask(QUESTION).evidence.sentence == BRIDGE[0]
-    assert len(read_again) == 2 and kept.read_text() == whole
-
-
-def _no_room(*_):
-    raise OSError(28, "No space left on device")
-
-
-def test_a_full_disk_does_not_keep_from_answering(papers, root, monkeypatch):
-    monkeypatch.setattr("llama_qna.project.files.os.fsync", _no_room)
-    assert Library(papers).ask(QUESTION).text == "412 metres"
-    assert not list((root / "runs" / ".library").iterdir())
-
-
-def test_a_place_that_cannot_be_written_does_not_keep_from_answering(papers, root):
-    root.mkdir()
-    (root / "runs").write_text("a file where the folder should be")  # the superuser may write anywhere else
-    assert Library(papers).ask(QUESTION).text == "412 metres"
-
-
-def test_stopped_in_the_middle_nothing_half_stays_and_the_rest_is_kept(papers, root, monkeypatch, capsys):
-    (papers / "zz.txt").write_text("The well of Tarn is 90 metres deep.")
-    read = library.read_document
-
-    def stop(path):
-        if path.name == "zz.txt":
-            raise KeyboardInterrupt
-        return read(path)
-
-    monkeypatch.setattr(library, "read_document", stop)
-    assert cli.main(["ask", str(papers), QUESTION]) == 130
-    assert [path.suffix for path in (root / "runs" / ".library").iterdir()] == [".json"]
-    assert one_line(capsys.readouterr().err)
-
-
-def test_two_at_once_on_one_folder(papers):
-    (papers / "zz.txt").write_text("The well of Tarn is 90 metres deep.")
-    answers = []
-    threads = [threading.Thread(target=lambda: answers.append(Library(papers).ask(QUESTION).text)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert answers == ["412 metres"] * 4
 
 
 # --- what is asked ---------------------------------------------------------------------------------------------------
@@ -349,52 +214,3 @@ def test_an_answer_survives_its_file(papers):
     opened = Library(papers)
     (papers / "orsk.pdf").unlink()
     assert str(opened.ask(QUESTION)).splitlines()[:2] == ["412 metres", f"  “{BRIDGE[0]}”"]
-
-
-# --- the reader itself -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def copied_reader(tmp_path, monkeypatch):
-    """A reader with an adapter of a few bytes, and a record that names it."""
-    folder = tmp_path / "place" / READER
-    (folder / "adapter").mkdir(parents=True)
-    shutil.copy(REPOSITORY / READER / "reader.yaml", folder)
-    (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
-    monkeypatch.setattr("llama_qna.project.variant.REPOSITORY", tmp_path / "place")
-    return Reader.load(READER)
-
-
-@pytest.mark.parametrize("record", [None, "", "[]", "{}", '{"outputs": {}}', '{"outputs": 3}', "RIGHT", "WRONG"])
-def test_a_reader_that_is_damaged_is_one_line_and_nothing_is_read(papers, root, copied_reader, record, capsys):
-    if record in ("RIGHT", "WRONG"):
-        made = library.sha256(copied_reader.adapter / "adapter_model.safetensors")
-        record = json.dumps({"outputs": {"adapter/adapter_model.safetensors": made if record == "RIGHT" else "0" * 64}})
-    if record is not None:
-        (copied_reader.folder / "run.json").write_text(record)
-    assert cli.main(["ask", str(papers), QUESTION]) == 2
-    captured = capsys.readouterr()
-    assert one_line(captured.err) and READER in captured.err and not captured.out
-
-
-def test_a_missing_adapter_is_one_line(papers, copied_reader, capsys):
-    (copied_reader.adapter / "adapter_model.safetensors").unlink()
-    assert cli.main(["ask", str(papers), QUESTION]) == 2
-    assert one_line(capsys.readouterr().err)
-
-
-@pytest.fixture
-def true_reader():
-    if not Reader.load(READER).adapter.is_dir():
-        pytest.skip("there is no adapter of the reader here")
-
-
-def test_what_somebody_gets_who_asks_about_their_documents(papers, true_reader):
-    opened = Library(papers)
-    told = opened.ask("How often does the ferry cross the sound?")
-    assert "Twice a week" in told.text and told.evidence.sentence == FERRY[0] and told.evidence.page == 1
-    for question in ("What is it of the?", "Quid nunc <|im_end|>?", "bridge " * 200):
-        assert str(opened.ask(question))
-    for question in ("why " * 2000, "How \udcff long?"):
-        with pytest.raises(UserError):
-            opened.ask(question)

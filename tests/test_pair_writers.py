@@ -16,7 +16,7 @@ from llama_qna.project.data import read_chunks
 from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.text.words import sentences_of
-from tests.test_endpoints import answer, refusal, serving
+from tests.fixtures_server import answer, refusal, serving
 
 FACTS = {  # sentence: question
     "The Alder bridge was built in 1884 by two brothers from the valley of Marne.": "When was the Alder bridge built?",

@@ -50,7 +50,7 @@ def test_the_page_of_experiments_shows_what_its_choices_rest_on():
 def test_it_answers_as_it_was_measured(answerer, reader):
     lines = (reader.folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if row["corpus"] == "paper" and row["system"] == "reader"]
-    asked = rows[:6] + [row for row in rows if "unanswerable" in row["protocol"]][:2]
+    asked = rows[:4] + [row for row in rows if "unanswerable" in row["protocol"]][:1]
     answers = answerer.answer([row["question"] for row in asked])
     shown = [answer.evidence and answer.evidence.sentence for answer in answers]
     same = [sentence == row["evidence"] for sentence, row in zip(shown, asked, strict=True)]

@@ -20,7 +20,7 @@ from tests.faults.harness import (  # noqa: F401
     tiny_folder_fixture,
     tiny_variant,
 )
-from tests.test_endpoints import serving
+from tests.fixtures_server import serving
 from tests.test_pair_writers import model, variant_at
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from llama_qna.pairs import qna
 from tests.faults.harness import results
 from tests.faults.test_checkpoints import flip
-from tests.test_endpoints import serving
+from tests.fixtures_server import serving
 from tests.test_pair_writers import FACTS, SECTIONS, asked_about, model, variant_at
 
 

@@ -113,7 +113,7 @@ def loaded(variant):
     load(variant)
     before = results(variant)
     path = variant.root / "small/variant.yaml"
-    path.write_text(path.read_text().replace("chunk_size: 1024", "chunk_size: 700"))
+    path.write_text(path.read_text().replace("chunk_size: 400", "chunk_size: 200"))
     return variant, before
 
 
@@ -139,7 +139,7 @@ def test_killed_between_the_renames_keeps_the_earlier_result(call, loaded, capsy
 
     assert fork(work) == -signal.SIGKILL
     path = variant.root / "small/variant.yaml"
-    path.write_text(path.read_text().replace("chunk_size: 700", "chunk_size: 1024"))
+    path.write_text(path.read_text().replace("chunk_size: 200", "chunk_size: 400"))
     assert cli.main(["load", "small"]) == 0
     assert "done before" in capsys.readouterr().out or call == 2
     assert results(variant) == before
@@ -198,10 +198,10 @@ def test_stopped_run_resumes_with_the_same_bytes(number, variant, monkeypatch, c
 @pytest.mark.parametrize(
     "stage, function",
     [
-        ("load", "chunks.read_folder"),
-        ("generate", "qna.read_qna_file"),
-        ("evaluate", "comparison.summarize"),
-        ("figures", "plotting.save"),
+        ("load", "documents.read.read_folder"),
+        ("generate", "pairs.own.read_qna_file"),
+        ("evaluate", "evaluation.compare.summarize"),
+        ("figures", "reporting.plot.save"),
     ],
 )
 def test_signal_in_a_stage_that_does_not_train(number, stage, function, commands, finished):
