@@ -67,6 +67,12 @@ def test_what_cannot_be_asked_is_one_line(answerer, question):
         answerer.answer([question])
 
 
+def test_a_question_about_something_else_is_not_answered(answerer):
+    """Though a sentence shares a word with it, so that there is something to read."""
+    (answer,) = answerer.answer(["Which energy drink did the mayor of Lisbon order at the opera?"])
+    assert answer.said_not and answer.text == NOT_SAID and answer.sources
+
+
 def test_a_question_of_nothing_but_stop_words_is_not_answered(answerer):
     answer = answerer.answer(["What is it and why is that so?"])[0]
     assert answer.said_not and not answer.sources

@@ -76,6 +76,21 @@ def test_a_question_that_shares_no_word_finds_nothing(harbour):
     assert harbour.find("Quid nunc?", 5) == []
 
 
+def test_how_much_of_a_question_stands_around_a_sentence(harbour):
+    asked = "Who was the keeper of the lighthouse?"
+    near = harbour.find(asked, 1)[0]
+    assert harbour.share(asked, near) == 1
+    assert harbour.share("Who was the keeper of the zeppelin?", near) < 0.5  # the rarest word is one that nobody has
+    assert harbour.share("How tall is the zeppelin?", near) == 0
+    assert harbour.share("Who was it?", near) == 0
+
+
+def test_words_four_sentences_away_are_not_around_it(harbour):
+    assert harbour.share("Which ferry?", 7) == 1
+    assert harbour.share("Which ferry?", 4) == 1
+    assert harbour.share("Which ferry?", 3) == 0
+
+
 def test_nothing_to_search_is_said():
     with pytest.raises(UserError):
         Sentences(chunks_of([("1", "It is. They are.")]))

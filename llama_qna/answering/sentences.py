@@ -71,6 +71,10 @@ class Sentences:
         """How much each sentence and its neighbours have to do with a question: the sum of their BM25 scores, (N,)."""
         return self._index.scores(question)
 
+    def share(self, question: str, n: int) -> float:
+        """How much of a question stands in a sentence and its neighbours, 0 to 1: see `text.windows.Windows.share`."""
+        return self._index.share(question, n)
+
 
 def _sentences(chunks: list) -> list[Sentence]:
     """The sentences of a section, each with the chunk in which it begins."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from llama_qna.answering.reader import DOUBT, READ, ReadingAnswerer
+from llama_qna.answering.reader import DOUBT, READ, SHARE, ReadingAnswerer
 from llama_qna.answering.retrieval import Answer
 from llama_qna.evaluation import compare
 from llama_qna.evaluation.free_rows import document_sentences, free_predictions
@@ -33,16 +33,18 @@ def measure(reader: Reader, folder: Path) -> dict:
 
     Returns:
         The content of `metrics.json`: see `compare.summarize`, by corpus, `all` of them together, and `new`, the
-        questions of `gold_new.csv`, which were written after every choice had been made; and `general_text`.
+        questions of `gold_new.csv`, which were written after every choice had been made; `other_subjects` and
+        `general_text`.
 
     Raises:
         UserError: the reader's adapter is damaged, or a question is bad.
     """
-    found, written_last = {}, []
+    found, written_last, chunks_of, gold_of_corpus = {}, [], {}, {}
     for corpus in CORPORA:
         data = REPOSITORY / "data" / corpus
         chunks = read_table(data / "chunks.csv", f"{corpus}/chunks.csv", CHUNK_COLUMNS, numbers=("page", "tokens"))
         gold, unanswerable = read_gold(data / "gold.csv", chunks), read_unanswerable(data / "unanswerable.csv")
+        chunks_of[corpus], gold_of_corpus[corpus] = chunks, gold
         found[corpus] = _predictions(reader, chunks, rows_asked(gold, unanswerable, chunks, FOLDS))
         new = read_gold(data / "gold_new.csv", chunks)
         written_last += _predictions(reader, chunks, rows_asked(new, None, chunks, ["test"]))
@@ -52,6 +54,7 @@ def measure(reader: Reader, folder: Path) -> dict:
         "adapter": sha256(reader.adapter / "adapter_model.safetensors"),
         "sentences_read": READ,
         "doubt": DOUBT,
+        "share": SHARE,
         "date": datetime.now(UTC).date().isoformat(),
         "git": provenance.git_state(),
         "machine": provenance.machine(),
@@ -59,12 +62,26 @@ def measure(reader: Reader, folder: Path) -> dict:
     }
     found |= {"all": together, "new": written_last}
     content = {name: compare.summarize(about, [], rows, {}) for name, rows in found.items() if rows}
+    content["other_subjects"] = other_subjects(reader, chunks_of, gold_of_corpus)
     content["general_text"] = general_text(reader)
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{"corpus": name} | row for name, rows in found.items() for row in rows if name != "all"]
     write_lines(folder / "predictions.jsonl", rows)
     write_json(folder / "metrics.json", content)
     return content
+
+
+def other_subjects(reader: Reader, chunks: dict[str, pd.DataFrame], gold: dict[str, pd.DataFrame]) -> dict:
+    """How often a reader says so when documents are asked about what they do not speak of.
+
+    The test questions of each corpus are asked of every other one.
+    """
+    said = []
+    for corpus in chunks:
+        others = [table for name, table in gold.items() if name != corpus]
+        asked = [question for table in others for question in table[table.fold == "test"].Question]
+        said += [answer.said_not for answer in ReadingAnswerer.of(chunks[corpus], reader).answer(asked)]
+    return {"questions": len(said), "says_so": sum(said) / len(said)}
 
 
 def general_text(reader: Reader) -> dict[str, float]:

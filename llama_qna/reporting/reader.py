@@ -26,8 +26,11 @@ def reader_block(metrics: dict) -> str:
     tables = [_table(name, metrics[name]) for name in NAMES if name in metrics]
     general = metrics["general_text"]
     change = general["reader"] / general["base"] - 1
+    others = metrics["other_subjects"]
+    off = "Asked about what documents do not speak of (the questions of one corpus, asked of the other), it says so "
+    off += f"{others['says_so']:.0%} of {others['questions']} times."
     said = f"Perplexity of general text: {general['base']:.1f} of the base, {general['reader']:.1f} of the reader"
-    return "\n\n".join([*tables, f"{said} ({change:+.1%})."])
+    return "\n\n".join([*tables, off, f"{said} ({change:+.1%})."])
 
 
 def _table(name: str, metrics: dict) -> str:

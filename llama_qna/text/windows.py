@@ -65,10 +65,31 @@ class Windows:
             standing = np.bincount(sentences, minlength=count)  # (N,): how often the word stands in each sentence
             for borders, norm in zip(self._borders, self._norms, strict=True):
                 frequency = _within(standing, borders)  # (N,)
-                having = np.count_nonzero(frequency)
-                idf = math.log(1 + (count - having + 0.5) / (having + 0.5))
-                scores += times * idf * frequency / (frequency + norm)
+                scores += times * _idf(np.count_nonzero(frequency), count) * frequency / (frequency + norm)
         return scores
+
+    def share(self, question: str, n: int) -> float:
+        """How much of a question stands in a sentence's widest window: the share of the idf of its words, 0 to 1.
+
+        A word that no sentence has is the rarest of all, so that a question about another subject has a small share.
+        """
+        count, found, asked = len(self._norms[0]), 0.0, 0.0
+        first, behind = (int(borders[n]) for borders in self._borders[-1])
+        for stem in sorted(set(stems(question, self._languages))):
+            number = self._numbers.get(stem)
+            if number is None:
+                asked += _idf(0, count)
+                continue
+            sentences = self._standing[self._begins[number] : self._begins[number + 1]]
+            idf = _idf(len(np.unique(sentences)), count)
+            asked += idf
+            found += idf * bool(np.any((first <= sentences) & (sentences < behind)))
+        return found / asked if asked else 0.0
+
+
+def _idf(having: int, count: int) -> float:
+    """How rare a word is that `having` of `count` texts hold, as Lucene counts it."""
+    return math.log(1 + (count - having + 0.5) / (having + 0.5))
 
 
 def _borders(sections: np.ndarray, around: int) -> tuple[np.ndarray, np.ndarray]:
