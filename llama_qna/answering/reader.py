@@ -26,7 +26,7 @@ from llama_qna.text.right import is_taken_from
 
 READ = 5  # sentences that are read for a question; chosen on the dev questions, as DOUBT (docs/experiments.md)
 DOUBT = -0.15  # log-probability of the dash, in nats, from which the answer is that the documents do not say
-SHARE = 0.25  # of a question, below which a sentence speaks of something else; likewise
+SHARE = 0.2  # of a question, below which a sentence speaks of something else (docs/experiments.md)
 QUESTION_TOKENS = 300  # a longer question leaves no room for an answer
 NEW_TOKENS = 48  # of an answer
 BATCH = 32
