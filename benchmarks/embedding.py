@@ -71,7 +71,7 @@ def found_in(corpus: str, reader: Reader, folder: str) -> list[dict]:
         likelihood = dict(zip(read, likely, strict=True))
         for name, order in orders.items():
             best = max((int(n) for n in order[:READ]), key=likelihood.__getitem__)
-            place = next(place for place, n in enumerate(order, 1) if is_evidence[n])
+            place = next((place for place, n in enumerate(order, 1) if is_evidence[n]), len(order) + 1)
             rows.append({"way": name, "place": place, "likeliest": is_evidence[best]})
     return rows
 

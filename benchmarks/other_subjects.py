@@ -21,7 +21,7 @@ from llama_qna.text.tables import markdown
 
 RESULTS = Path(__file__).parent / "results" / "other_subjects.json"
 PAGE = REPOSITORY / "docs" / "experiments.md"
-SHARES = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)
+SHARES = (0.0, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 KINDS = {
     "answerable": "answerable",
     "unanswerable": "unanswerable, of the same subject",

@@ -4,7 +4,7 @@ For a small model that has learnt to read and to ask (`training.reading`); no tr
 asked three things, of which it can do each better than all at once: which of the sentences that share words with the
 question would make somebody ask it (Sachan et al. 2022, arXiv:2204.07496), whether that sentence with its neighbours
 tells the answer, and what the answer is, once the sentence is quoted. Whether a question is about the documents at all
-it does not know: that is told by the words that they share.
+it does not know: that is told by how many of its words stand around the sentence.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from llama_qna.text.right import is_taken_from
 
 READ = 5  # sentences that are read for a question; chosen on the dev questions, as DOUBT (docs/experiments.md)
 DOUBT = -0.15  # log-probability of the dash, in nats, from which the answer is that the documents do not say
-SHARE = 0.2  # of a question, below which a sentence speaks of something else (docs/experiments.md)
+SHARE = 0.25  # of a question's words, which have to stand around the sentence; likewise
 QUESTION_TOKENS = 300  # a longer question leaves no room for an answer
 NEW_TOKENS = 48  # of an answer
 BATCH = 32
@@ -79,7 +79,8 @@ class ReadingAnswerer:
         passages = [[self.sentences.passage(n) for n in numbers] for numbers in ranked]
 
         # --- whether the best one is about the question, and tells the answer
-        asked = [n for n, numbers in enumerate(ranked) if numbers and self._is_about(questions[n], numbers[0])]
+        best = {n: numbers[0] for n, numbers in enumerate(ranked) if numbers}
+        asked = [n for n, sentence in best.items() if self.sentences.share(questions[n], sentence) >= SHARE]
         prompt_ids = [self.prompt_ids(questions[n], passages[n][0].text) for n in asked]
         doubts = doubts_of(self.model(), self.tokenizer, prompt_ids)
         told = [n for n, doubt in zip(asked, doubts, strict=True) if doubt < DOUBT]

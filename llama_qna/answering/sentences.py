@@ -72,7 +72,7 @@ class Sentences:
         return self._index.scores(question)
 
     def share(self, question: str, n: int) -> float:
-        """How much of a question stands in a sentence and its neighbours, 0 to 1: see `text.windows.Windows.share`."""
+        """How many of a question's words stand in a sentence and three neighbours on each side: a share, 0 to 1."""
         return self._index.share(question, n)
 
 

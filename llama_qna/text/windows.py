@@ -37,7 +37,7 @@ class Windows:
     """
 
     def __init__(self, texts: Sequence[str], sections: Sequence[int], languages: Sequence[str], around: Sequence[int]):
-        self._languages = tuple(sorted(set(languages)))
+        self._language, self._languages = list(languages), tuple(sorted(set(languages)))
         self._numbers: dict[str, int] = {}  # of the stems
         words, counts = array("i"), array("i")
         for text, language in zip(texts, languages, strict=True):
@@ -65,31 +65,22 @@ class Windows:
             standing = np.bincount(sentences, minlength=count)  # (N,): how often the word stands in each sentence
             for borders, norm in zip(self._borders, self._norms, strict=True):
                 frequency = _within(standing, borders)  # (N,)
-                scores += times * _idf(np.count_nonzero(frequency), count) * frequency / (frequency + norm)
+                having = np.count_nonzero(frequency)
+                idf = math.log(1 + (count - having + 0.5) / (having + 0.5))
+                scores += times * idf * frequency / (frequency + norm)
         return scores
 
     def share(self, question: str, n: int) -> float:
-        """How much of a question stands in a sentence's widest window: the share of the idf of its words, 0 to 1.
+        """How many of a question's words stand in a sentence's widest window: a share, 0 to 1.
 
-        A word that no sentence has is the rarest of all, so that a question about another subject has a small share.
+        The words are those of the sentence's language; a question of nothing but stop words has the share 0.
         """
-        count, found, asked = len(self._norms[0]), 0.0, 0.0
         first, behind = (int(borders[n]) for borders in self._borders[-1])
-        for stem in sorted(set(stems(question, self._languages))):
-            number = self._numbers.get(stem)
-            if number is None:
-                asked += _idf(0, count)
-                continue
-            sentences = self._standing[self._begins[number] : self._begins[number + 1]]
-            idf = _idf(len(np.unique(sentences)), count)
-            asked += idf
-            found += idf * bool(np.any((first <= sentences) & (sentences < behind)))
-        return found / asked if asked else 0.0
-
-
-def _idf(having: int, count: int) -> float:
-    """How rare a word is that `having` of `count` texts hold, as Lucene counts it."""
-    return math.log(1 + (count - having + 0.5) / (having + 0.5))
+        asked = set(stems(question, (self._language[n],)))
+        numbers = [self._numbers[stem] for stem in asked if stem in self._numbers]
+        standing = [self._standing[self._begins[number] : self._begins[number + 1]] for number in numbers]
+        near = [bool(np.any((first <= sentences) & (sentences < behind))) for sentences in standing]
+        return sum(near) / len(asked) if asked else 0.0
 
 
 def _borders(sections: np.ndarray, around: int) -> tuple[np.ndarray, np.ndarray]:
