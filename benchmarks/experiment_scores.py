@@ -16,6 +16,7 @@ from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting.results import with_interval
 from llama_qna.text import scores
 from llama_qna.text.search import Search
+from llama_qna.text.tables import markdown
 
 RESULTS = Path(__file__).parent / "results" / "experiments.json"
 PAGE = REPOSITORY / "docs" / "experiments.md"
@@ -156,7 +157,7 @@ def tables(content: dict) -> str:
         for d in content["differences"]
         if tuple(d["against"]) != BAR
     ]
-    return f"{_table(head, rows)}\n\n{_table(['of', 'against', 'ROUGE-L', 'F1'], signed)}"
+    return f"{markdown(head, rows)}\n\n{markdown(['of', 'against', 'ROUGE-L', 'F1'], signed)}"
 
 
 def _said(answers: list[dict], questions: dict) -> tuple[float, int, int]:
@@ -187,7 +188,3 @@ def _gold():
 
 def _cell(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])

@@ -23,6 +23,7 @@ from llama_qna.documents.read import read_document
 from llama_qna.project import marked, provenance
 from llama_qna.project.files import write_json
 from llama_qna.project.variant import REPOSITORY
+from llama_qna.text.tables import markdown
 from tests.layouts import LAYOUTS, Case, Layout, build
 from tests.layouts.scoring import character_error_rate, heading_scores, leaks
 
@@ -184,7 +185,7 @@ def _summary_table(rows: list[dict]) -> str:
         ["headings invented", *(f"{sums[ours]['invented']:.0%}" for ours in ("ours", "ours before")), *"---"],
         ["layouts that leak what is no text", *(f"{found['leaking'] / len(rows):.0%}" for found in sums.values())],
     ]
-    return _table([f"{len(rows)} layouts", *sums], lines)
+    return markdown([f"{len(rows)} layouts", *sums], lines)
 
 
 def _finding(rows: list[dict]) -> str:
@@ -212,15 +213,11 @@ def _kind_table(rows: list[dict]) -> str:
             sums = {reader: _summary(some, reader) for reader in SHOWN}
             heads = [f"{sums['ours'][key]:.0%}" for key in ("found", "invented")]
             lines.append([kind, str(len(some)), *(f"{found['median']:.1%}" for found in sums.values()), *heads])
-    return _table(["kind", "layouts", *(f"{reader}, median" for reader in SHOWN), "found", "invented"], lines)
+    return markdown(["kind", "layouts", *(f"{reader}, median" for reader in SHOWN), "found", "invented"], lines)
 
 
 def _of_kind(rows: list[dict], kind: str) -> list[dict]:
     return [row for row in rows if kind in row["kinds"]]
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
 
 
 if __name__ == "__main__":

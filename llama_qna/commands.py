@@ -229,10 +229,8 @@ def run(options) -> None:
     argument("--memory", metavar="SIZE", help="what it may take, such as 24GiB; by default what is free"),
     argument("--device", choices=["cpu", "cuda"], help="plan for this one; by default the GPU if there is one"),
     argument("--gpu", choices=GPUS, help="forecast for this card, which need not be here"),
-    argument("--measure", action="store_true", help="measure the machine's limits for 10 s in place of 2"),
-    argument(
-        "--rehearse", action="store_true", help="try it: random weights of the true shapes, two steps, one generation"
-    ),
+    argument("--measure", action="store_true", help="measure the machine's limits for 10 s in place of 1.5"),
+    argument("--rehearse", action="store_true", help=REHEARSE),
     argument("--rows", type=int, metavar="N", help="rows of a rehearsed step in place of the recipe's"),
     argument("--length", type=int, metavar="TOKENS", help="tokens of a rehearsed row, likewise"),
 )

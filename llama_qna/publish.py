@@ -72,7 +72,7 @@ def publish(variant: Variant) -> list[Path]:
         written += _publish_figures(variant)
     for target, content in notebooks.items():
         write_json(target, content)
-    written += notebooks
+    written += [*notebooks]
     if "evaluate" in finished:
         written += [*write_pages(variant.root), write_published_card(variant.root, variant.name)]
     return written
@@ -234,7 +234,7 @@ def _notebooks(variant: Variant) -> dict[Path, dict]:
     folder, found = variant.run / "notebooks", {}
     for path in sorted(folder.glob("*.ipynb")):
         course = NOTEBOOKS / path.name
-        if course.is_file():  # and not half executed
+        if course.is_file():  # there is none for a `*.partial.ipynb`
             of_course = default_variant(course) == variant.name
             found[course if of_course else variant.folder / "notebooks" / path.name] = tidy_notebook(_read(path))
     if (folder / "record.json").is_file():

@@ -7,12 +7,14 @@ import pytest
 
 from benchmarks import study_folders
 from llama_qna import UserError
-from llama_qna.commands import GPUS
+from llama_qna.commands import EXPORTS, FORMATS, GPUS
 from llama_qna.models import cards
 from llama_qna.models.plan import Batch, step_flops
 from llama_qna.models.shapes import shapes_of
+from llama_qna.pairs import formats
 from llama_qna.project import marked
 from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.serving import exports
 
 
 @pytest.fixture(autouse=True)
@@ -20,8 +22,10 @@ def repository_root(monkeypatch):
     monkeypatch.setenv("LLAMA_QNA_ROOT", str(REPOSITORY))
 
 
-def test_terminal_takes_the_cards_of_the_table():
+def test_terminal_takes_what_the_packages_know():
     assert tuple(cards.CARDS) == GPUS
+    assert {*formats.DIALOGUES, "alpaca"} == set(FORMATS)
+    assert exports.FORMATS == EXPORTS
     assert all(card.source.startswith("https://") for card in cards.CARDS.values())
 
 

@@ -234,7 +234,7 @@ def test_saved_template_renders_our_prompts(kind, tmp_path):
 def test_modelfile_renders_our_prompts(kind):
     """Ollama's language, as far as the template uses it, is done by hand; the system message is in the first turn."""
     ours = copy.deepcopy(tokenizers()[kind])
-    ours.chat_template = exports.chat_template(ours)
+    ours.chat_template = exports.template_with_start(ours)
     text = gguf.modelfile(ours, "small.gguf", 4)
     assert text.startswith("FROM ./small.gguf\n")
     template, system = re.findall(r'"""(.*?)"""', text, re.DOTALL)
@@ -325,7 +325,7 @@ def test_llama_cpp_answers_from_the_file(trained, tmp_path):
     folder = exports.export(trained("continue"), "ollama", tmp_path / "out")
     assert {path.name for path in folder.iterdir()} == {"small-q8_0.gguf", "Modelfile", "README.md", "export.json"}
     fields = gguf.GGUFReader(folder / "small-q8_0.gguf").fields
-    assert fields["tokenizer.chat_template"].contents() == exports.chat_template(tokenizer())
+    assert fields["tokenizer.chat_template"].contents() == exports.template_with_start(tokenizer())
     (check,) = read(folder)["checks"]
     assert check["loaded"].startswith("in llama.cpp") and len(check["answers"]) == len(TESTED)
     assert all(row["exported"] for row in check["answers"])

@@ -41,8 +41,8 @@ def load(variant: Variant) -> pd.DataFrame:
     only.
 
     Returns:
-        One row a chunk with the columns of `COLUMNS`; `kind` is `body` or `reference`, `split` is `train` or `heldout`,
-        `page` counts from 1.
+        One row a chunk with the columns of `project.data.CHUNK_COLUMNS`; `kind` is `body` or `reference`, `split` is
+        `train` or `heldout`, `page` counts from 1.
 
     Raises:
         UserError: there is no document, none can be read, or the base model's tokenizer cannot be had.

@@ -84,7 +84,7 @@ class Bench:
         self.chunks = read_chunks(variant)
         self.sentences = document_sentences(self.chunks)
         self.predictions, self.published_perplexity = [], {}
-        self._asked = cache(self._asked)  # the same for every model
+        self._asked = cache(self._prompted)  # the same for every model
 
     def load(self, point: Point):
         """The model of a point, as the answerer loads it."""
@@ -147,7 +147,7 @@ class Bench:
         self.predictions += predictions
         return threshold
 
-    def _asked(self, protocol: str, context: str) -> Asked:
+    def _prompted(self, protocol: str, context: str) -> Asked:
         fold, _, unanswerable = protocol.partition(" ")
         table = self.unanswerable if unanswerable else self.questions
         if table is None:

@@ -172,7 +172,7 @@ def _ask_chosen(bench: Bench, variant: Variant, points: list[Point], chosen: dic
     if variant.learns_to_read:
         if variant.recipe.start:  # what pretraining leaves of the reading
             bench.read(f"pretrained{PASSAGES}", next(p for p in reversed(points) if p.stage == "pretraining"))
-        for system, point in reversed(chosen.items()):
+        for system, point in reversed(chosen.items()):  # in the order of the committed rows
             bench.read(f"{system}{PASSAGES}", point)
 
 

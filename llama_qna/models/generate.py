@@ -117,10 +117,10 @@ def _write(
             cache.batch_select_indices(copies)
             logits, mask, position_ids = logits[copies], mask[copies], position_ids[copies]
         tokens = choice(logits.float(), rows)  # one a row
-        nats = logits.float().log_softmax(-1) if watch is not None else logits  # (B, V)
-        for of_row, row, token in zip(nats, rows, tokens, strict=True):
+        for row, token in zip(rows, tokens, strict=True):
             new[row].append(token)
-            if watch is not None:
+        if watch is not None:
+            for of_row, row, token in zip(logits.float().log_softmax(-1), rows, tokens, strict=True):  # (V,) each
                 measured[row].append(of_row[token].item())
                 if step == 0:
                     watched[row] = of_row[watch].item()

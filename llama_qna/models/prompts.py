@@ -214,7 +214,7 @@ def answer_messages(text: str, question: str) -> list[dict[str, str]]:
 
 
 def pairs_messages(text: str, pairs: int) -> list[dict[str, str]]:
-    """The message that asks for several pairs at once, as the study asked Llama-2-7b-chat; see `pair_parser`."""
+    """The message that asks for several pairs at once, as the study asked Llama-2-7b-chat; see `pairs.parser`."""
     task = (
         f"Understand the following text and write {pairs} question and answer pairs about it. Write each as a line "
         "`Question:` and a line `Answer:`. Ask about facts, and make every question clear without the text."

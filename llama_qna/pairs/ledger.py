@@ -79,8 +79,10 @@ class Ledger(dict):
             while left:
                 left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
-        except OSError as error:
+        except BaseException as error:  # also when it is stopped: half a line would be damage
             self._file.truncate(start)
+            if not isinstance(error, OSError):
+                raise
             raise UserError(
                 f"{self.path.name} cannot be written ({error.strerror}); what is in it is kept: make room, and start "
                 "again"

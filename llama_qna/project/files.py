@@ -103,11 +103,12 @@ def locked(folder: Path, name: str, root: Path, lock: str = LOCK) -> Iterator[No
     try:
         yield
     finally:
-        if held.lock_counter == 1:
+        is_last = held.lock_counter == 1
+        if is_last:
             path.unlink(missing_ok=True)
         held.release()
         with suppress(OSError):  # not empty
-            while folder != root:
+            while is_last and folder != root:
                 folder.rmdir()
                 folder = folder.parent
 

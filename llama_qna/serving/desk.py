@@ -52,7 +52,7 @@ class Desk:
 
     Args:
         root: the folder of the variants.
-        answerer_for: makes the answerer of a variant: `answering.Answerer`, or one over a running engine.
+        answerer_for: makes the answerer of a variant: `answering.answerer.Answerer`, or one over a running engine.
         library: somebody's own documents; nothing else is asked then.
     """
 

@@ -18,7 +18,7 @@ SECONDS = 300  # that a request may take; with many clients it waits for its tur
 
 
 class EngineAnswerer(Prompter):
-    """Answers as `answering.Answerer` does, computed by an engine; many threads may ask at once.
+    """Answers as `answering.answerer.Answerer` does, computed by an engine; many threads may ask at once.
 
     Prompts are sent as token ids, so that control tokens that a document spells out stay plain text. The engine
     rounds its sums in another order than `Answerer`, so that now and then another word is the likeliest.

@@ -127,7 +127,7 @@ def _write_model(variant: Variant, adapter: Path, to: str, measured, tokenizer, 
     gguf.convert(merged, _gguf_file(variant, folder))
     shutil.rmtree(merged)
     if to == "ollama":
-        tokenizer.chat_template = chat_template(tokenizer)
+        tokenizer.chat_template = template_with_start(tokenizer)
         text = gguf.modelfile(tokenizer, _gguf_file(variant, folder).name, variant.recipe.evaluation.max_new_tokens)
         (folder / "Modelfile").write_text(text, encoding="utf-8")
 
@@ -204,11 +204,11 @@ def save_adapter(variant: Variant, adapter: Path, folder: Path) -> None:
 def save_tokenizer(tokenizer, folder: Path) -> None:
     """Save a tokenizer with the template of this package, leaving the one in memory as it is."""
     ours = copy.deepcopy(tokenizer)
-    ours.chat_template = chat_template(tokenizer)
+    ours.chat_template = template_with_start(tokenizer)
     ours.save_pretrained(folder)
 
 
-def chat_template(tokenizer) -> str:
+def template_with_start(tokenizer) -> str:
     """The template of `engine.chat_template`, with the start token where the tokenizer adds none to a template's text.
 
     For one question it renders what `prompts.question_ids` encodes, so any server that applies it asks as we do.

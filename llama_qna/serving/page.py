@@ -71,7 +71,7 @@ def serve_page(asked: Variant | Library, port: int = PORT, engine: str | None = 
 
 
 def answerer_at(url: str | None, variant: Variant) -> Answerer:
-    """The engine at an address; without one see `engine.answerer_for`.
+    """The engine at an address; without one see `engine_client.answerer_for`.
 
     Raises:
         UserError: no engine serves the variant there, or the base model cannot be had.
