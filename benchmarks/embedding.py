@@ -92,7 +92,8 @@ def measure(folder: str) -> None:
 
 def table(content: dict) -> str:
     """Where the evidence is among the sentences that are found in each way, in Markdown."""
-    head = ["sentences by", *(f"evidence among the first {n}" for n in FIRST), "the reader's likeliest of five is it"]
+    among = [f"among the first {n}" if n > 1 else "evidence first" for n in FIRST]
+    head = ["sentences by", *among, "the reader's likeliest of five is it"]
     rows = [[name, *(f"{share:.0%}" for share in shares.values())] for name, shares in content["ways"].items()]
     return markdown(head, rows)
 

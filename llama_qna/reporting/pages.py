@@ -81,7 +81,7 @@ def _said(of: dict[str, dict], unanswerable: dict[str, int]) -> str:
 
 
 def found(runs: dict[str, Run], reader: dict) -> str:
-    """Two sentences: what the reader does beside a plain search, and what training does closed book."""
+    """Up to three sentences: the reader beside a plain search, what it does when asked off the subject, and training."""
     _, systems, questions = _chosen(runs, reader)
     names = set.intersection(*(set(of) for of in systems.values())) if systems else set()
     right = {key: sum(_count(of[key], questions[corpus]) for corpus, of in systems.items()) for key in names}
@@ -91,6 +91,9 @@ def found(runs: dict[str, Run], reader: dict) -> str:
             f"The reader, trained on none of these documents, is right on {right['reader']} of "
             f"{sum(questions.values())} questions; the best sentence, printed as it is, on {right['best_sentence']}."
         )
+    if other := reader.get("other_subjects"):
+        said = round(other["says_so"] * other["questions"])
+        lines.append(f"Asked about another subject, it says so {said} of {other['questions']} times.")
     if {"base", "finetuned"} <= names:
         lines.append(_closed_book(right, systems))
     return " ".join(lines)
