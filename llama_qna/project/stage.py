@@ -210,6 +210,7 @@ def valid_record(folder: Path, stage: str) -> dict | None:
     try:
         record = files.read_json(folder / "run.json")
         whole = all(files.sha256(folder / name) == digest for name, digest in record["outputs"].items())
-        return record if record["code"] == code_hash(stage) and whole else None
+        of_stage = record["stage"] == stage and record["code"] == code_hash(stage)
+        return record if of_stage and whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
