@@ -193,7 +193,7 @@ def test_stripped(pieces, text):
 def test_a_model_trained_with_passages_answers_as_the_reader_does(small_run):
     """Both by one procedure: a fine-tuned model whose adapter is the reader's shows what the reader shows."""
     variant = replace(small_run.variant, recipe=with_passages(small_run.variant.recipe))
-    assert best_system(variant) == "finetuned+passages" and best_system(small_run.variant) == "reader"
+    assert best_system(variant) == best_system(small_run.variant) == "reader"
     answerer, questions = Answerer(variant), ["What does SkipNet leave out?", "Who paid for the moon?"]
     answerer.finetuned = Point("finetuning", reader_of(variant).adapter)
     assert [answerer.reads(system) for system in SYSTEMS] == [True, False, False, False, False, True]

@@ -12,7 +12,7 @@ from llama_qna.project.recipe import read_recipe
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.reporting import card, results
 
-PUBLISHED = ["paper_135m", "physics_books_135m"]
+PUBLISHED = ["paper_135m", "paper_reader_135m", "physics_books_135m"]
 
 
 def metrics_of(name):

@@ -45,16 +45,9 @@ class Facts:
 
 def published_card(root: Path, name: str) -> str:
     """The card of a published variant, from its committed recipe, records and metrics."""
-    folder = root / name
-    recipe = read_recipe(folder / "variant.yaml")
-    data = root / "data" / recipe.corpus
-    files = {
-        "load": data / "load.run.json",
-        "generate": data / "generate.run.json",
-        "pretrain": folder / recipe.pretraining.folder / "run.json",
-        "finetune": folder / recipe.finetuning.folder / "run.json",
-    }
-    return card(Facts(name, recipe, _records(files), read_json(folder / "metrics.json"), committed=True))
+    recipe = read_recipe(root / name / "variant.yaml")
+    records = _records(results.published_records(root, name))
+    return card(Facts(name, recipe, records, read_json(root / name / "metrics.json"), committed=True))
 
 
 def write_published_card(root: Path, name: str) -> Path:

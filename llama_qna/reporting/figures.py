@@ -10,11 +10,10 @@ from pathlib import Path
 
 from llama_qna import UserError
 from llama_qna.project.files import digest, read_json
-from llama_qna.project.recipe import read_recipe
 from llama_qna.project.stage import once
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting import plot
-from llama_qna.reporting.results import STAGES, of_stage, our_run
+from llama_qna.reporting.results import STAGES, of_stage, our_run, published_records
 from llama_qna.reporting.run_figures import FIGURES, TRAINING
 from llama_qna.reporting.study_figures import PUBLISHED_FIGURES
 
@@ -60,10 +59,7 @@ def sources_of(variant: Variant) -> dict:
 
 def committed_sources(root: Path, name: str) -> dict:
     """The same of the committed results of a variant."""
-    recipe = read_recipe(root / name / "variant.yaml")
-    records = {stage: root / "data" / recipe.corpus / f"{stage}.run.json" for stage in ("load", "generate")}
-    folders = {stage: root / name / getattr(recipe, part).folder for part, stage in TRAINING.items()}
-    return _gathered(root / name, records | {stage: folder / "run.json" for stage, folder in folders.items()})
+    return _gathered(root / name, published_records(root, name))
 
 
 def _gathered(evaluation: Path, records: dict[str, Path]) -> dict:

@@ -81,7 +81,7 @@ def _said(of: dict[str, dict], unanswerable: dict[str, int]) -> str:
 
 
 def found(runs: dict[str, Run], reader: dict) -> str:
-    """Up to three sentences: the reader beside a plain search, what it does when asked off the subject, and training."""
+    """Up to three sentences: the reader beside a plain search, the reader asked off the subject, and training."""
     _, systems, questions = _chosen(runs, reader)
     names = set.intersection(*(set(of) for of in systems.values())) if systems else set()
     right = {key: sum(_count(of[key], questions[corpus]) for corpus, of in systems.items()) for key in names}

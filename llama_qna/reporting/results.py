@@ -5,8 +5,10 @@ No number there is typed by hand: all are of the `metrics.json` files and of `da
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from llama_qna import UserError
+from llama_qna.project.recipe import read_recipe
 from llama_qna.project.systems import CEILINGS
 from llama_qna.text.tables import markdown
 
@@ -32,6 +34,21 @@ SEEDS |= {"test rougeL": "ROUGE-L, held out", "test f1": "F1, held out"}
 SEEDS |= {f"in_sample {key}": f"{name}, in-sample" for key, name in ROUGE.items()}
 SEEDS |= {f"perplexity {key}": f"perplexity, {name}" for key, name in TEXTS.items()}
 FREE = "no model"  # the context of the systems that no model stands behind
+
+
+def published_records(root: Path, name: str) -> dict[str, Path]:
+    """Where the committed record of each stage before the evaluation of a variant lies, by stage.
+
+    Pairs are those of the corpus, unless the variant has a record of its own.
+    """
+    recipe, folder = read_recipe(root / name / "variant.yaml"), root / name
+    data, own = root / "data" / recipe.corpus, folder / "generate.run.json"
+    return {
+        "load": data / "load.run.json",
+        "generate": own if own.is_file() else data / "generate.run.json",
+        "pretrain": folder / recipe.pretraining.folder / "run.json",
+        "finetune": folder / recipe.finetuning.folder / "run.json",
+    }
 
 
 @dataclass(frozen=True)
@@ -216,6 +233,7 @@ def _findings(run: dict) -> list[str]:
     best = best_of([system for system in run["systems"] if "best_sentence" in system["against"]])
     pairs = [("finetuned", other, ()) for other in ("base", "finetuned_only")]
     pairs += [("finetuned", "question", ("rougeL",)), ("base+passages", "base", ())]
+    pairs += [("finetuned+passages", other, ()) for other in ("reader", "finetuned_only+passages")]
     lines = [
         _difference(systems[name]["label"], systems[name], systems[other], more)
         for name, other, more in pairs
