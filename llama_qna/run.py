@@ -146,6 +146,7 @@ def _interruptibly(**options) -> None:
         except KeyboardInterrupt:
             for kernel in kernels():
                 kernel.kill()
+        print(file=sys.stderr)  # a bar may stand there, whose end the kernel did not live to write
         raise
 
 
