@@ -181,6 +181,8 @@ def merge_adapter(base_model: str, adapter: Path, folder: Path) -> Path:
 def name_base_in_adapter(adapter: Path, base_model: str) -> None:
     """Write the recipe's name of the base into a saved adapter, in place of the folder of this machine."""
     config = read_adapter_config(adapter) | {"base_model_name_or_path": base_model}
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"].sort()  # peft writes a set, in another order in every process
     write_json(adapter / "adapter_config.json", config)
 
 
