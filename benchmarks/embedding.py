@@ -6,20 +6,15 @@ python -m benchmarks.embedding --measure DIR  that file first; DIR holds a model
 """
 
 import argparse
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 
 from llama_qna.answering.reader import READ, ReadingAnswerer
-from llama_qna.evaluation.reading import CORPORA
-from llama_qna.models import prompts
-from llama_qna.models.likelihood import candidate_log_likelihoods
+from llama_qna.evaluation.reading import CORPORA, published
 from llama_qna.project import marked, provenance
-from llama_qna.project.data import CHUNK_COLUMNS, read_table
 from llama_qna.project.files import read_json, sha256, write_json
-from llama_qna.project.gold import read_gold
 from llama_qna.project.variant import REPOSITORY, Reader
 from llama_qna.text.right import stands_in
 from llama_qna.text.tables import markdown
@@ -47,9 +42,7 @@ def embedded(folder: str, texts: list[str]) -> np.ndarray:
 
 def found_in(corpus: str, reader: Reader, folder: str) -> list[dict]:
     """For each dev question and way of finding: where the evidence comes, and whether the likeliest of five is it."""
-    data = REPOSITORY / "data" / corpus
-    chunks = read_table(data / "chunks.csv", corpus, CHUNK_COLUMNS, numbers=("page", "tokens"))
-    gold = read_gold(data / "gold.csv", chunks)
+    chunks, gold, _ = published(corpus)
     asked = list(gold[gold.fold == "dev"].itertuples())
     answerer = ReadingAnswerer.of(chunks, reader)
     texts = [sentence.text for sentence in answerer.sentences.all]
@@ -61,16 +54,9 @@ def found_in(corpus: str, reader: Reader, folder: str) -> list[dict]:
         both = {f"BM25 + {weight} cosines": bm25 + weight * cosine for weight in WEIGHTS}
         scores = {"BM25": bm25} | both | {"cosine": cosine}
         orders = {name: np.argsort(-score, kind="stable") for name, score in scores.items()}
-        read = sorted({int(n) for order in orders.values() for n in order[:READ]})
-        question = prompts.encode_document(answerer.tokenizer, f" {row.Question}") + [answerer.tokenizer.eos_token_id]
-        writing = [
-            prompts.chat_ids(answerer.tokenizer, prompts.writing_messages(answerer.sentences.passage(n).text, texts[n]))
-            for n in read
-        ]
-        likely = candidate_log_likelihoods(answerer.model(), writing, [question] * len(read))
-        likelihood = dict(zip(read, likely, strict=True))
-        for name, order in orders.items():
-            best = max((int(n) for n in order[:READ]), key=likelihood.__getitem__)
+        firsts = [[int(n) for n in order[:READ]] for order in orders.values()]
+        ranked = answerer.ranked([row.Question] * len(firsts), firsts)
+        for (name, order), (best, *_) in zip(orders.items(), ranked, strict=True):
             place = next((place for place, n in enumerate(order, 1) if is_evidence[n]), len(order) + 1)
             rows.append({"way": name, "place": place, "likeliest": is_evidence[best]})
     return rows
@@ -84,8 +70,7 @@ def measure(folder: str) -> None:
         own = [row for row in rows if row["way"] == name]
         ways[name] = {f"of {n}": fmean(row["place"] <= n for row in own) for n in FIRST}
         ways[name]["likeliest of five"] = fmean(row["likeliest"] for row in own)
-    about = {"date": datetime.now(UTC).date().isoformat(), "git": provenance.git_state()}
-    about |= {"machine": provenance.machine(), "versions": provenance.versions()}
+    about = provenance.measured()
     about |= {"model": sha256(Path(folder) / "model.safetensors"), "questions": len(rows) // len(ways)}
     write_json(RESULTS, about | {"ways": ways})
 

@@ -1,21 +1,18 @@
-"""From which share of a question's words on a sentence is about it: on the dev questions, for docs/experiments.md.
+"""How many of a question's words make a sentence speak about it: on the dev questions, for docs/experiments.md.
 
 python -m benchmarks.other_subjects            the table from benchmarks/results/other_subjects.json, into the page
 python -m benchmarks.other_subjects --measure  that file first (some minutes on two cores)
 """
 
 import argparse
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 
-from llama_qna.answering.reader import DOUBT, ReadingAnswerer
-from llama_qna.evaluation.reading import CORPORA
+from llama_qna.answering.reader import DOUBT, READ, ReadingAnswerer
+from llama_qna.evaluation.reading import CORPORA, published
 from llama_qna.models.likelihood import doubts_of
 from llama_qna.project import marked, provenance
-from llama_qna.project.data import CHUNK_COLUMNS, read_table
 from llama_qna.project.files import read_json, write_json
-from llama_qna.project.gold import read_gold, read_unanswerable
 from llama_qna.project.variant import REPOSITORY, Reader
 from llama_qna.text.tables import markdown
 
@@ -27,50 +24,70 @@ KINDS = {
     "unanswerable": "unanswerable, of the same subject",
     "other": "about the other corpus",
 }
+BM25 = "about the other corpus, by BM25's best score alone, refusing as many of the answerable"
+
+
+def dev_questions() -> dict[str, dict[str, list[str]]]:
+    """The dev questions of each kind, by the corpus that is asked."""
+    gold, unanswerable = {}, {}
+    for corpus in CORPORA:
+        _, *tables = published(corpus)
+        gold[corpus], unanswerable[corpus] = (list(table[table.fold == "dev"].Question) for table in tables)
+    others = {corpus: [q for name in CORPORA if name != corpus for q in gold[name]] for corpus in CORPORA}
+    parts = (gold, unanswerable, others)
+    return {corpus: dict(zip(KINDS, (part[corpus] for part in parts), strict=True)) for corpus in CORPORA}
 
 
 def refusals(answerer: ReadingAnswerer, questions: list[str]) -> list[list[bool]]:
     """For each question whether it is refused, from each of `SHARES` on."""
+    ranked = answerer.ranked(questions, [answerer.sentences.find(question, READ) for question in questions])
+    best = {n: numbers[0] for n, numbers in enumerate(ranked) if numbers}
+    prompt_ids = [
+        answerer.prompt_ids(questions[n], answerer.sentences.passage(number).text) for n, number in best.items()
+    ]
+    doubts = dict(zip(best, doubts_of(answerer.model(), answerer.tokenizer, prompt_ids), strict=True))
     found = []
-    for question, ranked in zip(questions, answerer._ranked(questions), strict=True):
-        if not ranked:
-            found.append([True] * len(SHARES))
-            continue
-        prompt_ids = answerer.prompt_ids(question, answerer.sentences.passage(ranked[0]).text)
-        (doubt,) = doubts_of(answerer.model(), answerer.tokenizer, [prompt_ids])
-        share = answerer.sentences.share(question, ranked[0])
-        found.append([doubt >= DOUBT or share < needed for needed in SHARES])
+    for n, question in enumerate(questions):
+        share = answerer.sentences.share(question, best[n]) if n in best else 0.0
+        found.append([doubts.get(n, 0.0) >= DOUBT or share < needed for needed in SHARES])
     return found
 
 
-def measure() -> None:
-    reader, chunks, questions = Reader.load("reader_135m"), {}, {}
+def best_scores(kind: str) -> list[float]:
+    """BM25's best score for each dev question of a kind: what costs nothing."""
+    asked = dev_questions()
+    found = []
     for corpus in CORPORA:
-        data = REPOSITORY / "data" / corpus
-        chunks[corpus] = read_table(data / "chunks.csv", corpus, CHUNK_COLUMNS, numbers=("page", "tokens"))
-        tables = (read_gold(data / "gold.csv", chunks[corpus]), read_unanswerable(data / "unanswerable.csv"))
-        questions[corpus] = [list(table[table.fold == "dev"].Question) for table in tables]
+        sentences = ReadingAnswerer.of(published(corpus)[0], Reader.load("reader_135m")).sentences
+        found += [float(sentences.scores(question).max()) for question in asked[corpus][kind]]
+    return found
+
+
+def by_bm25(refused: list[float]) -> list[float]:
+    """The share of other questions below the best score below which these shares of the answerable ones lie."""
+    known, others = sorted(best_scores("answerable")), best_scores("other")
+    limits = [known[round(share * len(known))] for share in refused]
+    return [fmean(score < limit for score in others) for limit in limits]
+
+
+def measure() -> None:
+    reader, asked = Reader.load("reader_135m"), dev_questions()
     found = {kind: [] for kind in KINDS}
     for corpus in CORPORA:
-        answerer, (known, unknown) = ReadingAnswerer.of(chunks[corpus], reader), questions[corpus]
-        others = [question for name, (gold, _) in questions.items() if name != corpus for question in gold]
-        for kind, asked in zip(KINDS, (known, unknown, others), strict=True):
-            found[kind] += refusals(answerer, asked)
-    about = {"date": datetime.now(UTC).date().isoformat(), "git": provenance.git_state()}
-    about |= {"machine": provenance.machine(), "versions": provenance.versions()}
+        answerer = ReadingAnswerer.of(published(corpus)[0], reader)
+        for kind, questions in asked[corpus].items():
+            found[kind] += refusals(answerer, questions)
     refused = {kind: [fmean(row[n] for row in rows) for n in range(len(SHARES))] for kind, rows in found.items()}
-    counts = {kind: len(rows) for kind, rows in found.items()}
-    write_json(RESULTS, about | {"shares": SHARES, "questions": counts, "refused": refused})
+    content = {"shares": SHARES, "questions": {kind: len(rows) for kind, rows in found.items()}, "refused": refused}
+    write_json(RESULTS, provenance.measured() | content | {"bm25": by_bm25(refused["answerable"])})
 
 
 def table(content: dict) -> str:
     """The share of the questions of each kind that is refused, in Markdown."""
     head = ["dev questions", *(f"share below {share:g}" if share else "doubt alone" for share in content["shares"])]
-    rows = [
-        [f"{name} ({content['questions'][kind]})", *(f"{share:.0%}" for share in content["refused"][kind])]
-        for kind, name in KINDS.items()
-    ]
-    return markdown(head, rows)
+    named = {f"{name} ({content['questions'][kind]})": content["refused"][kind] for kind, name in KINDS.items()}
+    named[BM25] = content["bm25"]
+    return markdown(head, [[name, *(f"{share:.0%}" for share in shares)] for name, shares in named.items()])
 
 
 if __name__ == "__main__":

@@ -5,20 +5,18 @@ python -m benchmarks.reader --measure  that file first (some minutes on two core
 """
 
 import argparse
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 
 from llama_qna.answering.reader import ReadingAnswerer
-from llama_qna.evaluation.reading import CORPORA
+from llama_qna.evaluation.reading import CORPORA, published
 from llama_qna.models import prompts
 from llama_qna.models.base import load_base, load_tokenizer
 from llama_qna.models.generate import generate_texts
 from llama_qna.models.likelihood import candidate_log_likelihoods
 from llama_qna.project import marked, provenance
-from llama_qna.project.data import CHUNK_COLUMNS, read_table
 from llama_qna.project.files import read_json, write_json
-from llama_qna.project.gold import read_gold, read_unanswerable, references
+from llama_qna.project.gold import references
 from llama_qna.project.variant import REPOSITORY, Reader
 from llama_qna.text.right import is_right, stands_in
 from llama_qna.text.tables import markdown
@@ -33,9 +31,7 @@ WRONG = (0.05, 0.08, 0.1, 0.2)  # shares of answerable questions that are refuse
 
 def rows_of(corpus: str, reader: Reader) -> list[dict]:
     """What the reader finds for each dev question, answerable or not."""
-    folder = REPOSITORY / "data" / corpus
-    chunks = read_table(folder / "chunks.csv", corpus, CHUNK_COLUMNS, numbers=("page", "tokens"))
-    tables = [read_gold(folder / "gold.csv", chunks), read_unanswerable(folder / "unanswerable.csv")]
+    chunks, *tables = published(corpus)
     asked = [row for table in tables for row in table[table.fold == "dev"].itertuples()]
     answerer = ReadingAnswerer.of(chunks, reader)
     model, tokenizer, sentences = answerer.model(), answerer.tokenizer, answerer.sentences
@@ -84,9 +80,8 @@ def by_quantization(base_model: str) -> dict[str, float]:
     model, tokenizer = load_base(base_model, None), load_tokenizer(base_model)
     asked, answers = [], []
     for corpus in CORPORA:
-        folder = REPOSITORY / "data" / corpus
-        chunks = read_table(folder / "chunks.csv", corpus, CHUNK_COLUMNS, numbers=("page", "tokens"))
-        texts, gold = dict(zip(chunks.chunk_id, chunks.text, strict=True)), read_gold(folder / "gold.csv", chunks)
+        chunks, gold, _ = published(corpus)
+        texts = dict(zip(chunks.chunk_id, chunks.text, strict=True))
         for row in gold[gold.fold == "dev"].itertuples():
             asked.append(prompts.fit_chunks(tokenizer, row.Question, [texts[row.chunk_ids[0]]], 900)[0])
             answers.append(prompts.encode_document(tokenizer, row.Answer) + [tokenizer.eos_token_id])
@@ -210,10 +205,8 @@ def _share(share: float) -> str:
 def measure() -> None:
     reader = Reader.load("reader_135m")
     rows = [row for corpus in CORPORA for row in rows_of(corpus, reader)]
-    about = {"date": datetime.now(UTC).date().isoformat(), "git": provenance.git_state()}
-    about |= {"machine": provenance.machine(), "versions": provenance.versions()}
     quantized = by_quantization(reader.recipe.base_model)
-    write_json(RESULTS, about | {"summary": summary(rows), "quantized": quantized})
+    write_json(RESULTS, provenance.measured() | {"summary": summary(rows), "quantized": quantized})
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from llama_qna.models.lineage import Point, reader_of, trained
 from llama_qna.pairs.qna import generate
 from llama_qna.project.data import read_chunks
 from llama_qna.project.systems import SYSTEMS
+from llama_qna.project.variant import Variant
 from llama_qna.training.stages import finetune, pretrain
 from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture, small_run_fixture  # noqa: F401
@@ -190,10 +191,21 @@ def test_stripped(pieces, text):
 # --- systems that read -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("name", "best"), [("paper_135m", "reader"), ("paper_reader_135m", "reader"), ("paper_7b", "finetuned")]
+)
+def test_the_reader_answers_first_where_there_is_one(name, best):
+    assert best_system(Variant.load(name)) == best
+
+
+def test_a_base_without_a_reader_answers_as_it_was_trained():
+    variant = Variant.load("paper_7b")
+    assert best_system(replace(variant, recipe=with_passages(variant.recipe))) == "finetuned+passages"
+
+
 def test_a_model_trained_with_passages_answers_as_the_reader_does(small_run):
     """Both by one procedure: a fine-tuned model whose adapter is the reader's shows what the reader shows."""
     variant = replace(small_run.variant, recipe=with_passages(small_run.variant.recipe))
-    assert best_system(variant) == best_system(small_run.variant) == "reader"
     answerer, questions = Answerer(variant), ["What does SkipNet leave out?", "Who paid for the moon?"]
     answerer.finetuned = Point("finetuning", reader_of(variant).adapter)
     assert [answerer.reads(system) for system in SYSTEMS] == [True, False, False, False, False, True]

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from benchmarks import embedding, other_subjects
 from benchmarks import reader as choices
 from llama_qna import UserError
+from llama_qna.answering import reader as reading
 from llama_qna.answering.reader import ReadingAnswerer
 from llama_qna.models.lineage import READER, check_reader
 from llama_qna.models.prompts import NOT_SAID
@@ -45,6 +47,8 @@ def test_its_page_shows_its_metrics(reader):
 
 def test_the_page_of_experiments_shows_what_its_choices_rest_on():
     assert marked.read(choices.PAGE, "reader") == f"{choices.tables(read_json(choices.RESULTS))}\n"
+    for name, made in (("embedding", embedding), ("other_subjects", other_subjects)):
+        assert marked.read(choices.PAGE, name) == f"{made.table(read_json(made.RESULTS))}\n"
 
 
 def test_it_answers_as_it_was_measured(answerer, reader):
@@ -67,10 +71,13 @@ def test_what_cannot_be_asked_is_one_line(answerer, question):
         answerer.answer([question])
 
 
-def test_a_question_about_something_else_is_not_answered(answerer):
-    """Though a sentence shares a word with it, so that there is something to read."""
-    (answer,) = answerer.answer(["Which energy drink did the mayor of Lisbon order at the opera?"])
+def test_a_question_about_something_else_is_not_answered(answerer, monkeypatch):
+    """Though a sentence shares a word with it, and the doubt alone would let it pass."""
+    asked = ["What did the authors have for lunch on the day of the first experiment?"]
+    (answer,) = answerer.answer(asked)
     assert answer.said_not and answer.text == NOT_SAID and answer.sources
+    monkeypatch.setattr(reading, "SHARE", 0.0)
+    assert not answerer.answer(asked)[0].said_not
 
 
 def test_a_question_of_nothing_but_stop_words_is_not_answered(answerer):

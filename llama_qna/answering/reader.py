@@ -75,7 +75,7 @@ class ReadingAnswerer:
         from llama_qna.models.generate import generate_texts
 
         # --- which sentences
-        ranked = self._ranked(questions)
+        ranked = self.ranked(questions, [self.sentences.find(question, READ) for question in questions])
         passages = [[self.sentences.passage(n) for n in numbers] for numbers in ranked]
 
         # --- whether the best one is about the question, and tells the answer
@@ -98,9 +98,8 @@ class ReadingAnswerer:
             found[n] = Answer(said, tuple(passages[n]), Evidence(sentences[n], passages[n][0]))
         return found
 
-    def _ranked(self, questions: list[str]) -> list[list[int]]:
-        """The numbers of the sentences to read for each question, by how likely the question is after each."""
-        found = [self.sentences.find(question, READ) for question in questions]
+    def ranked(self, questions: list[str], found: list[list[int]]) -> list[list[int]]:
+        """The numbers of the sentences found for each question, by how likely the question is after each."""
         asked = [self._ids(f" {question}") + [self.tokenizer.eos_token_id] for question in questions]
         pairs = [(place, n) for place, numbers in enumerate(found) for n in numbers]
         shown = [prompts.writing_messages(self.sentences.passage(n).text, self.sentences.all[n].text) for _, n in pairs]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -39,14 +38,10 @@ def measure(reader: Reader, folder: Path) -> dict:
     Raises:
         UserError: the reader's adapter is damaged, or a question is bad.
     """
-    found, written_last, chunks_of, gold_of_corpus = {}, [], {}, {}
-    for corpus in CORPORA:
-        data = REPOSITORY / "data" / corpus
-        chunks = read_table(data / "chunks.csv", f"{corpus}/chunks.csv", CHUNK_COLUMNS, numbers=("page", "tokens"))
-        gold, unanswerable = read_gold(data / "gold.csv", chunks), read_unanswerable(data / "unanswerable.csv")
-        chunks_of[corpus], gold_of_corpus[corpus] = chunks, gold
+    found, written_last, corpora = {}, [], {corpus: published(corpus) for corpus in CORPORA}
+    for corpus, (chunks, gold, unanswerable) in corpora.items():
         found[corpus] = _predictions(reader, chunks, rows_asked(gold, unanswerable, chunks, FOLDS))
-        new = read_gold(data / "gold_new.csv", chunks)
+        new = read_gold(REPOSITORY / "data" / corpus / "gold_new.csv", chunks)
         written_last += _predictions(reader, chunks, rows_asked(new, None, chunks, ["test"]))
     together = [row for rows in found.values() for row in rows]
     about = {"variant": reader.name, "base_model": reader.recipe.base_model, "chosen": "reader"}
@@ -55,14 +50,11 @@ def measure(reader: Reader, folder: Path) -> dict:
         "sentences_read": READ,
         "doubt": DOUBT,
         "share": SHARE,
-        "date": datetime.now(UTC).date().isoformat(),
-        "git": provenance.git_state(),
-        "machine": provenance.machine(),
-        "versions": provenance.versions(),
+        **provenance.measured(),
     }
     found |= {"all": together, "new": written_last}
     content = {name: compare.summarize(about, [], rows, {}) for name, rows in found.items() if rows}
-    content["other_subjects"] = other_subjects(reader, chunks_of, gold_of_corpus)
+    content["other_subjects"] = other_subjects(reader, corpora)
     content["general_text"] = general_text(reader)
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{"corpus": name} | row for name, rows in found.items() for row in rows if name != "all"]
@@ -71,17 +63,26 @@ def measure(reader: Reader, folder: Path) -> dict:
     return content
 
 
-def other_subjects(reader: Reader, chunks: dict[str, pd.DataFrame], gold: dict[str, pd.DataFrame]) -> dict:
-    """How often a reader says so when documents are asked about what they do not speak of.
+def published(corpus: str) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The committed chunks of a corpus, its gold questions, and those that its documents do not answer."""
+    data = REPOSITORY / "data" / corpus
+    chunks = read_table(data / "chunks.csv", f"{corpus}/chunks.csv", CHUNK_COLUMNS, numbers=("page", "tokens"))
+    return chunks, read_gold(data / "gold.csv", chunks), read_unanswerable(data / "unanswerable.csv")
 
-    The test questions of each corpus are asked of every other one.
+
+def other_subjects(reader: Reader, corpora: dict[str, tuple]) -> dict:
+    """How often a reader says so when it is asked about something else: each corpus the others' test questions.
+
+    Args:
+        corpora: what `published` gives, by name.
     """
-    said = []
-    for corpus in chunks:
-        others = [table for name, table in gold.items() if name != corpus]
-        asked = [question for table in others for question in table[table.fold == "test"].Question]
-        said += [answer.said_not for answer in ReadingAnswerer.of(chunks[corpus], reader).answer(asked)]
-    return {"questions": len(said), "says_so": sum(said) / len(said)}
+    refused = []
+    for corpus, (chunks, *_) in corpora.items():
+        asked = [
+            q for name, (_, gold, _) in corpora.items() if name != corpus for q in gold[gold.fold == "test"].Question
+        ]
+        refused += [answer.said_not for answer in ReadingAnswerer.of(chunks, reader).answer(asked)]
+    return {"questions": len(refused), "says_so": sum(refused) / len(refused), "measured": provenance.measured()}
 
 
 def general_text(reader: Reader) -> dict[str, float]:

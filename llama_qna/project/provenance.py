@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 from contextlib import suppress
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -39,6 +40,12 @@ def git_state() -> dict | None:
         return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain", "-uno"))}
     except (FileNotFoundError, subprocess.CalledProcessError):
         return None
+
+
+def measured() -> dict:
+    """When, by which code, on what and with what something was measured."""
+    today = datetime.now(UTC).date().isoformat()
+    return {"date": today, "git": git_state(), "machine": machine(), "versions": versions()}
 
 
 def machine() -> dict:
