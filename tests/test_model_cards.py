@@ -8,6 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from llama_qna import publish
+from llama_qna.models import prompts
 from llama_qna.project.recipe import read_recipe
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.reporting import card, results
@@ -41,6 +42,16 @@ def test_every_published_variant_has_a_card():
         path.parent.name for path in REPOSITORY.glob("*/metrics.json") if (path.parent / "variant.yaml").is_file()
     }
     assert {path.parent.name for path in REPOSITORY.glob(f"*/{card.CARD}")} == with_metrics == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_card_shows_the_prompts_that_were_measured(name):
+    text = card.published_card(REPOSITORY, name)
+    assert prompts.SYSTEM in text
+    assert (prompts.READING in text) == (read_recipe(REPOSITORY / name / "variant.yaml").finetuning.passages is not None)
+    shown = text.split("## The prompt")[1].split("```")[1].strip()
+    asked = prompts.reading_messages("...", ["...", "..."])[-1]["content"]
+    assert shown == asked
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

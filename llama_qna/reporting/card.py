@@ -87,6 +87,7 @@ def card(facts: Facts) -> str:
         licence=base_licence(base),
         licences=data_licences(facts.recipe.corpus),
         shipped=shipped_system(facts.metrics) if facts.metrics else None,
+        asked=_asked(facts.metrics or {}),
         check_line=check_line,
         place=place,
         with_interval=results.with_interval,
@@ -97,6 +98,12 @@ def card(facts: Facts) -> str:
         **(_perplexities(facts.metrics) if facts.metrics else {}),
     )
     return str(ModelCard(f"---\n{metadata(facts).to_yaml()}\n---\n\n{text}"))
+
+
+def _asked(metrics: dict) -> list[tuple[str, dict]]:
+    """The systems of the shipped checkpoint, without passages and with them, each with its share of right answers."""
+    of_shipped = [system for system in metrics.get("systems", []) if system["name"].split("+")[0] == "finetuned"]
+    return [(system["label"], system["scores"]["right"]) for system in of_shipped]
 
 
 def _perplexities(metrics: dict) -> dict:
