@@ -10,20 +10,22 @@ import pytest
 
 from llama_qna.project.variant import REPOSITORY
 
-# What uses the fixture `small_run` shares a process, so that it is made once.
+# Files that use the fixture `small_run`, or the export `merged`, share a process, so that it is made once.
 SMALL_RUN = {"test_answering", "test_engine", "test_evaluation", "test_page_browser", "test_serving", "test_training"}
+MERGED = {"test_takeaway", "test_takeaway_places"}
 MODELS = {"small_run", "shallow_folder", "tiny_folder"}  # fixtures that train or save a model
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """A file's tests share a process, and so do the files that use the small run."""
+    """A file's tests share a process, and so do the files that use the small run, and those that use the export."""
     from xdist.scheduler import LoadFileScheduling
 
     class Shared(LoadFileScheduling):
         def _split_scope(self, nodeid):
             file = super()._split_scope(nodeid)
-            return "small run" if Path(file).stem in SMALL_RUN else file
+            stem = Path(file).stem
+            return "small run" if stem in SMALL_RUN else "merged" if stem in MERGED else file
 
     return Shared(config, log)
 
