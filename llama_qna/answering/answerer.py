@@ -144,7 +144,6 @@ class Answerer(Prompter):
                 return ReadingAnswerer(self.sentences, self.tokenizer, load).answer(questions)
         asked = [self.ask_for(question, system) for question in questions]
         options = {"max_new_tokens": self.variant.recipe.evaluation.max_new_tokens, "batch_size": self.batch_size}
-        options["done"] = lambda count: None  # no bar
         with self._lock:
             model = self._load(model_of(system))
             texts = generate_texts(model, self.tokenizer, [ids for ids, _ in asked], **options)

@@ -88,9 +88,7 @@ class ReadingAnswerer:
         # --- what it is, after the quote
         sentences = {n: self.sentences.all[ranked[n][0]].text for n in told}
         quoted = [self.prompt_ids(questions[n], sentences[n]) + self._ids(f" {sentences[n]}\n") for n in told]
-        texts = generate_texts(
-            self.model(), self.tokenizer, quoted, max_new_tokens=NEW_TOKENS, batch_size=BATCH, done=lambda count: None
-        )
+        texts = generate_texts(self.model(), self.tokenizer, quoted, max_new_tokens=NEW_TOKENS, batch_size=BATCH)
         found = [Answer(prompts.NOT_SAID, tuple(sources), said_not=True) for sources in passages]
         for n, text in zip(told, texts, strict=True):
             # who puts the words of a sentence together anew often says something else (docs/experiments.md)

@@ -214,7 +214,6 @@ class Bench:
             batch_size=self.settings.batch_size,
             temperature=temperature,
             seeds=[f"{self.recipe.seed} {row['question']}" for row, _ in asked],
-            done=lambda count: None,
         )
         sentences = [sentence.text for sentence in self.sentences]
         for (row, ids), (answer, ended, *_) in zip(asked, answers, strict=True):

@@ -80,9 +80,7 @@ def _points(variant: Variant, stage: str, questions: list[str]) -> list[dict]:
         if number < 2:  # what training began with may have an adapter of another shape than its checkpoints
             models = Models(recipe.base_model, recipe.quantization)
         model = models.load(state.weights, state.adapter)
-        said = continue_prompts(
-            model, tokenizer, asked, max_new_tokens=ANSWER_TOKENS, batch_size=len(asked), done=lambda count: None
-        )
+        said = continue_prompts(model, tokenizer, asked, max_new_tokens=ANSWER_TOKENS, batch_size=len(asked))
         losses = {name: _loss(model, tokenizer, variant, stage, split) for name, split in KINDS.items()}
         step = state.step if number else 0  # what fine-tuning begins with has a step of pretraining's
         found.append({"step": step, "answers": [text.text for text in said]} | losses)

@@ -250,7 +250,6 @@ class LocalModel:
             input_ids,
             seeds=[f"{self.seed} {seed}" for seed in seeds],
             batch_size=self.settings.batch_size,
-            done=lambda count: None,
             **options,
         )
 
