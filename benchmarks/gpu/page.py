@@ -12,7 +12,7 @@ HEAD = """\
 # On a GPU
 
 {begin} lists the checks that are ready, and what each found where it ran.
-Nothing below "Not run" is measured, so take it for intended. What each card would take by plan is computed by
+What is listed after "Not run" was not tried on any machine. What each card would take by plan is computed by
 `llama-qna plan VARIANT --gpu NAME` and stands in the READMEs of [paper_7b](../paper_7b/README.md),
 [paper_13b](../paper_13b/README.md) and
 [physics_mk_books_7b](../physics_mk_books_7b/README.md).

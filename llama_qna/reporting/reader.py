@@ -14,7 +14,7 @@ COLUMNS = {
     "copied": "copies a sentence",
 }
 NAMES = {"all": "Both corpora", "paper": "The paper", "physics_reader": "The physics books"}
-NAMES["new"] = "Both, questions written after every choice had been made"
+NAMES["new"] = "Both, questions written last"
 
 
 def reader_block(metrics: dict) -> str:
