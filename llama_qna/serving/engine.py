@@ -13,7 +13,6 @@ import json
 import os
 import secrets
 import shlex
-import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from llama_qna.models.lineage import checkpoints, trained
 from llama_qna.models.plan import loaded
 from llama_qna.models.safety import read_adapter_config
 from llama_qna.models.shapes import shapes_of
+from llama_qna.project.files import whole_folder
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.serving.lora_on_cpu import OURS
 
@@ -188,13 +188,9 @@ def measured_base(variant: Variant) -> Path:
     quantization = recipe.quantization.model_copy(update={"dequantize_once": False})
     # in main memory: the 16-bit weights of a large base do not fit the card that its 4-bit weights train on
     model = load_base(recipe.base_model, quantization, on="cpu").dequantize()
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    model.save_pretrained(partial)
-    load_tokenizer(recipe.base_model).save_pretrained(partial)
-    try:
-        partial.rename(folder)
-    except OSError:  # another process was quicker
-        shutil.rmtree(partial)
+    with whole_folder(folder) as new:
+        model.save_pretrained(new)
+        load_tokenizer(recipe.base_model).save_pretrained(new)
     return folder
 
 

@@ -21,7 +21,7 @@ from llama_qna.models.generate import generate_texts
 from llama_qna.models.lineage import checkpoints, shipped_checkpoint, start_of_finetuning
 from llama_qna.models.nf4 import dequantize
 from llama_qna.project.data import read_chunks, read_qna
-from llama_qna.project.files import read_json, sha256, write_json
+from llama_qna.project.files import read_json, sha256, whole_folder, write_json
 from llama_qna.project.gold import read_gold
 from llama_qna.project.recipe import Quantization
 from llama_qna.project.stage import valid_record
@@ -63,16 +63,8 @@ def export(variant: Variant, to: str, output: str | Path | None = None, force: b
             raise UserError(f"{folder} exists with another export: replace it with --force, or name another --output")
     if to in ("gguf", "ollama"):
         gguf.require_tools()
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        _write(variant, adapter, to, source, partial)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with whole_folder(folder) as new:
+        _write(variant, adapter, to, source, new)
     return folder
 
 
