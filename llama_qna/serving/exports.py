@@ -18,13 +18,12 @@ from llama_qna.models.adapters import delta, name_base_in_adapter, stack
 from llama_qna.models.base import load_base, load_tokenizer
 from llama_qna.models.device import compute_dtype
 from llama_qna.models.generate import generate_texts
-from llama_qna.models.lineage import checkpoints, shipped_checkpoint, start_of_finetuning
+from llama_qna.models.lineage import checkpoints, chosen_checkpoint, shipped_checkpoint, start_of_finetuning
 from llama_qna.models.nf4 import dequantize
 from llama_qna.project.data import read_chunks, read_qna
 from llama_qna.project.files import read_json, sha256, whole_folder, write_json
 from llama_qna.project.gold import read_gold
 from llama_qna.project.recipe import Quantization
-from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import Variant
 from llama_qna.reporting.card import check_line, exported_card, hub_name
 from llama_qna.serving import engine, gguf
@@ -96,9 +95,7 @@ def _write(variant: Variant, adapter: Path, to: str, source: dict, folder: Path)
     # --- what was written, loaded again: one model after the other
     again = _loaded(variant, to, folder, questions)
     compared = [_compare(loaded, questions, expected, found) for loaded, found in again]
-    shipped = f"finetuning {adapter.name}"
-    record = valid_record(variant.evaluation, "evaluate") or {"inputs": {}, "results": {}}
-    evaluated = record["inputs"].get(shipped) == source["adapter"] and record["results"].get("chosen") == shipped
+    evaluated = chosen_checkpoint(variant) == adapter
     (folder / "README.md").write_text(exported_card(variant, to, evaluated, compared), encoding="utf-8")
     files = {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
     about = {"checkpoint": adapter.name, "evaluated": evaluated, "checks": compared, "files": files}
