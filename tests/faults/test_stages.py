@@ -186,7 +186,9 @@ def test_folder_of_two_processes_is_that_of_one_and_whole(stands, tmp_path):
     with whole_folder(folder) as new:
         assert fork(lambda: make("the child's")) == 0
         (new / "weights").write_text("ours")
-    assert {path.name: path.read_text() for path in folder.iterdir()} == {"weights": "ours" if stands else "the child's"}
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        "weights": "ours" if stands else "the child's"
+    }
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
