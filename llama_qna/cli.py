@@ -94,7 +94,3 @@ class _Terminated(KeyboardInterrupt):
 
 def _terminate(*_) -> None:
     raise _Terminated
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -205,7 +205,7 @@ def summary(variant: Variant) -> str:
     lines += ["", "seconds per stage"]
     for stage, folder in variant.stage_folders.items():
         record = valid_record(folder, stage)
-        lines.append(f"  {stage:14}{record['seconds']:>8.0f}" if record else f"  {stage:14}       -")
+        lines.append(f"  {stage:14}{seconds_of(record):>8.0f}" if record else f"  {stage:14}       -")
     lines += ["", "figures"]
     lines += [f"  {path.relative_to(variant.root)}" for path in sorted(variant.figures.glob("*.png"))]
     return "\n".join([*lines, "", f"{said}."])

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from llama_qna import UserError
+from llama_qna.answering.reader import check_question
 from llama_qna.answering.retrieval import Answer, Evidence
 from llama_qna.answering.sentences import Sentences
 from llama_qna.project.recipe import EMBEDDED
 from llama_qna.serving import library
+from tests.fixtures_models import tokenizer
 
 BRIDGE = ["The bridge at Orsk is 412 metres long.", "It was built of red granite in 1841."]
 FERRY = ["A ferry crosses the sound twice a week.", "Its captain was called Brandt."]
@@ -21,19 +22,16 @@ class Quoting:
 
     def __init__(self, chunks, reader):
         self.sentences, self.asked, self.at_once = Sentences(chunks), [], threading.Semaphore()
+        self.tokenizer = tokenizer()
 
     @classmethod
     def of(cls, chunks, reader):
         return cls(chunks, reader)
 
-    def check(self, question):
-        if not question.strip():
-            raise UserError("the question is empty")
-
     def answer(self, questions):
         assert self.at_once.acquire(blocking=False), "one at a time"
         self.asked += questions
-        answers = [self._answer(question) for question in questions if self.check(question) is None]
+        answers = [self._answer(question) for question in questions if check_question(self.tokenizer, question) is None]
         self.at_once.release()
         return answers
 

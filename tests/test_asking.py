@@ -10,6 +10,7 @@ from llama_qna import UserError, cli
 from llama_qna.answering import answerer
 from llama_qna.answering.answerer import Answer, Source
 from llama_qna.project.systems import SYSTEMS, is_given_passages
+from llama_qna.project.variant import Variant
 from llama_qna.serving import terminal
 from llama_qna.serving.terminal import COLUMNS, ask_file
 
@@ -27,7 +28,7 @@ class Oracle:
     def label(self, system):
         return f"{system}, {self.computed_by}"
 
-    def check(self, question):
+    def check(self, question, system):
         if not question.strip():
             raise UserError("the question is empty")
 
@@ -155,6 +156,15 @@ def test_bad_input(files, content, reason):
     with pytest.raises(UserError, match=reason):
         ask_file(Oracle(), *files, "finetuned")
     assert not files[1].exists()
+
+
+def test_a_question_that_is_too_long_for_its_system_is_named_with_its_row(files):
+    """The reader takes fewer tokens than a prompt has; nothing is answered before all is checked."""
+    files[0].write_text(f"question\nwho\n{'why ' * 400}\n")
+    prompter = answerer.Prompter(Variant.load("paper_135m"))
+    with pytest.raises(UserError, match="in.csv, row 2: the question .* is longer than 300 tokens"):
+        ask_file(prompter, *files, "reader")
+    assert prompter.check("why " * 400, "base") is None
 
 
 def test_a_folder_that_is_not_there(files):

@@ -195,6 +195,10 @@ def test_a_file_of_answers_tells_other_documents_apart(papers, tmp_path, capsys)
     words = ["ask", str(papers), "--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")]
     assert cli.main(words) == cli.main(words) == 0
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 2, "answered once"
+    (tmp_path / "in.csv").write_text(f"question\n{QUESTION}\n{'why ' * 400}\n")
+    assert cli.main(words) == 2
+    assert "in.csv, row 2: the question 'why" in capsys.readouterr().err
+    (tmp_path / "in.csv").write_text(f"question\n{QUESTION}\n")
     (papers / "zz.txt").write_text("The well of Tarn is 90 metres deep.")
     assert cli.main(words) == 0
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 3, "the folder says more now"

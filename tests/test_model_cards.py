@@ -48,7 +48,9 @@ def test_every_published_variant_has_a_card():
 def test_card_shows_the_prompts_that_were_measured(name):
     text = card.published_card(REPOSITORY, name)
     assert prompts.SYSTEM in text
-    assert (prompts.READING in text) == (read_recipe(REPOSITORY / name / "variant.yaml").finetuning.passages is not None)
+    assert (prompts.READING in text) == (
+        read_recipe(REPOSITORY / name / "variant.yaml").finetuning.passages is not None
+    )
     shown = text.split("## The prompt")[1].split("```")[1].strip()
     asked = prompts.reading_messages("...", ["...", "..."])[-1]["content"]
     assert shown == asked
@@ -61,7 +63,8 @@ def test_metadata_are_what_the_hub_reads(name):
     assert (data.library_name, data.pipeline_tag) == ("peft", "text-generation")
     assert data.base_model_relation == "adapter"
     corpus = read_recipe(REPOSITORY / name / "variant.yaml").corpus
-    assert data.datasets == [f"llama-qna-{corpus}"] and "qlora" in data.tags
+    assert data.datasets == [f"llama-qna-{corpus}"]
+    assert ("lora" if name == "paper_reader_135m" else "qlora") in data.tags
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -96,6 +99,17 @@ def test_card_of_a_users_own_base_and_corpus_claims_no_licence(facts):
     made = ModelCard(card.card(facts("paper_135m", base_model="models/mine", corpus="my_papers")))
     assert (made.data.license, made.data.license_name) == ("other", "the-licence-of-the-base-model")
     assert "who owns them decides" in made.text and "Apache-2.0" not in made.text
+
+
+def test_card_says_what_the_base_was_measured_in_and_what_was_declined(facts):
+    text = card.card(facts("paper_135m"))
+    assert "base | NF4, computing in" in text and "of the adapter on the base in NF4. On the base in 16 bits" in text
+    assert "BitsAndBytesConfig(" in text and "not trained to decline a question, to hold" in text
+    text = card.card(facts("paper_reader_135m"))
+    assert "base | none, 16 bits," in text and "of the adapter on the base in 16 bits. On the base in NF4" in text
+    assert "BitsAndBytes" not in text and "nf4" not in text
+    assert 'SmolLM2-135M-Instruct", dtype=torch.bfloat16)' in text
+    assert "not trained to decline a question that comes without passages, to hold" in text
 
 
 def test_card_without_gold_questions_has_no_scores_of_them(facts):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from llama_qna import UserError
+from llama_qna.project.code import code_hash
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting import figures, results
 from llama_qna.reporting.tables import as_text, checkpoints_table, seconds_of, systems_table, times_table
@@ -155,7 +156,11 @@ def test_summary_shows_memory_and_heldout_scores_and_says_which_is_which(root, m
     variant = Variant.load("paper_135m")
     variant.evaluation.mkdir(parents=True)
     (variant.evaluation / "metrics.json").write_text(json.dumps(made_up.metrics()))
+    record = {"stage": "pretrain", "code": code_hash("pretrain"), "outputs": {}, "seconds": 12.0}
+    variant.pretraining.mkdir()
+    (variant.pretraining / "run.json").write_text(json.dumps(record | {"results": {"seconds_of_steps": 340.0}}))
     lines = summary(variant).splitlines()
+    assert ["pretrain", "340"] in [line.split() for line in lines], "of all its starts, and not of the last alone"
     assert [line.split() for line in lines if line.startswith("ROUGE-L,")] == [
         ["ROUGE-L,", "fine-tuning", "0.210", "0.680"]
     ]

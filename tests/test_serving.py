@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def test_the_command_of_one_variant(served, monkeypatch):
     wanted = {"--served-model-name": "base", "--max-model-len": "512", "--max-num-seqs": "7", "--host": "127.0.0.1"}
     wanted |= {"--port": "8123", "--max-loras": "2", "--max-lora-rank": "16", "--dtype": "bfloat16"}
     assert {name: option(command, name) for name in wanted} == wanted
-    assert option(command, "--model") == str(engine.measured_base(served))
+    assert option(command, "--model") == engine.measured_base(served)
     assert json.loads(option(command, "--override-generation-config")) == {"temperature": 0, "max_new_tokens": 4}
     adapters = dict(part.split("=", 1) for part in command.arguments[command.arguments.index("--lora-modules") + 1 :])
     assert adapters["pretrained"] == str(served.pretraining / "checkpoint-3")
@@ -218,7 +219,7 @@ def test_a_bare_question_gets_the_prompt_of_training(served, chat_template):
 def test_the_served_base_is_the_one_that_was_measured(served, shallow_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "EMBEDDED_FOLDER", tmp_path / "models" / "embedded")
     served = replace(served, recipe=served.recipe.model_copy(update={"base_model": str(shallow_folder)}))
-    folder = engine.measured_base(served)
+    folder = Path(engine.measured_base(served))
     assert folder.parent == tmp_path / "models" and folder.name.startswith(f"{shallow_folder.name}-nf4-")
     ids = torch.tensor([prompts.question_ids(shared.tokenizer(), QUESTION)])
     measured = load_base(str(shallow_folder), served.recipe.quantization)
@@ -227,8 +228,20 @@ def test_the_served_base_is_the_one_that_was_measured(served, shallow_folder, tm
         assert torch.equal(plain(ids).logits, measured(ids).logits)
     assert load_tokenizer(str(folder))(QUESTION) == shared.tokenizer()(QUESTION)
     made = (folder / "config.json").stat().st_mtime_ns
-    assert engine.measured_base(served) == folder and (folder / "config.json").stat().st_mtime_ns == made
+    assert engine.measured_base(served) == str(folder) and (folder / "config.json").stat().st_mtime_ns == made
     assert "quantization_config" not in json.loads((folder / "config.json").read_text())
+
+
+def test_a_base_that_was_measured_in_16_bits_is_served_as_it_is(served, monkeypatch):
+    """A stand-in for a GPU too small for 16 bits: rounding to 4 would serve a model that nobody measured."""
+    quantization = Quantization(bits=16, dequantize_once=True)
+    served = replace(served, recipe=served.recipe.model_copy(update={"quantization": quantization}))
+    assert option(engine.command([served]), "--model") == model_path(EMBEDDED)
+    monkeypatch.setattr(engine, "device", lambda: "cuda:0")
+    monkeypatch.setattr(engine, "compute_dtype", lambda quantization: torch.float16)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**20, GIB))
+    command = engine.command([served])
+    assert option(command, "--model") == model_path(EMBEDDED) and "--quantization" not in command.arguments
 
 
 # --- adapters on a CPU -----------------------------------------------------------------------------------------------

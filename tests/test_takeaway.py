@@ -3,6 +3,7 @@
 import gc
 import json
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def test_merged_model_answers_as_the_measured_one(trained, merged):
     assert [row["question"] for row in check["answers"]] == TESTED
     assert (check["same"], check["rougeL"]) == (len(TESTED), 1.0)
     assert merged == trained("continue").run / "exports" / "merged"
-    assert not merged.with_name("merged.partial").exists()
+    assert not list(merged.parent.glob("*.partial*"))
     assert record["files"] == {path.name: sha256(path) for path in merged.iterdir() if path.name != "export.json"}
 
 
@@ -87,6 +88,17 @@ def test_adapter_is_one_for_the_base_itself(stacking, trained):
     assert [check["loaded"] for check in checks] == ["on the base in NF4", "on the base in 16 bits"]
     if stacking == "continue":
         assert checks[0]["same"] == len(TESTED)
+
+
+@pytest.mark.parametrize(("to", "loaded"), [("adapter", "on the base in 16 bits"), ("merged", "loaded in 16 bits")])
+def test_a_model_that_was_measured_in_16_bits_is_called_so(to, loaded, trained, tmp_path):
+    variant = trained("continue")
+    quantization = Quantization(bits=16, dequantize_once=True)
+    variant = replace(variant, recipe=variant.recipe.model_copy(update={"quantization": quantization}))
+    folder = exports.export(variant, to, tmp_path / to)
+    (check,) = read(folder)["checks"]
+    assert (check["loaded"], check["same"]) == (loaded, len(TESTED))
+    assert check["against"] == "the model that was measured, the adapter on the base in 16 bits"
 
 
 def test_models_are_loaded_one_at_a_time_and_what_does_not_fit_is_left_out(trained, tmp_path, monkeypatch, capsys):

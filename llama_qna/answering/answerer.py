@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 
 from llama_qna import UserError
-from llama_qna.answering.reader import ReadingAnswerer
+from llama_qna.answering.reader import ReadingAnswerer, check_question
 from llama_qna.answering.retrieval import Answer, Passages, Source, fitted_prompt
 from llama_qna.answering.sentences import Sentences
 from llama_qna.models.adapters import Models
@@ -56,9 +56,12 @@ class Prompter:
             raise UserError("the question is empty")
         return fitted_prompt(self.tokenizer, question, sources)[0]
 
-    def check(self, question: str) -> None:
-        """Refuse a question that is empty or too long; see `prompt_ids`."""
-        self.prompt_ids(question)
+    def check(self, question: str, system: str) -> None:
+        """Refuse a question that is empty, or too long for a system."""
+        if self.reads(system):
+            check_question(self.tokenizer, question)
+        else:
+            self.prompt_ids(question)
 
     @property
     def name(self) -> str:

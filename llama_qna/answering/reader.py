@@ -32,6 +32,20 @@ NEW_TOKENS = 48  # of an answer
 BATCH = 32
 
 
+def check_question(tokenizer, question: str) -> None:
+    """Refuse a question that cannot be asked.
+
+    Raises:
+        UserError: it is empty or too long, or holds bytes that are no text.
+    """
+    if not question.strip():
+        raise UserError("the question is empty")
+    if question != question.encode(errors="replace").decode():
+        raise UserError("the question holds bytes that are no text in UTF-8")
+    if len(prompts.encode_document(tokenizer, question)) > QUESTION_TOKENS:
+        raise UserError(f"the question {question[:60]!r} is longer than {QUESTION_TOKENS} tokens")
+
+
 class ReadingAnswerer:
     """Answers questions about sentences with a model that has learnt to read and to ask.
 
@@ -65,7 +79,7 @@ class ReadingAnswerer:
             UserError: a question is empty or too long, or the model's adapter is damaged.
         """
         for question in questions:
-            self.check(question)
+            check_question(self.tokenizer, question)
         found = []
         for start in range(0, len(questions), BATCH):
             found += self._answer(questions[start : start + BATCH])
@@ -105,19 +119,6 @@ class ReadingAnswerer:
         likely = candidate_log_likelihoods(self.model(), prompt_ids, [asked[place] for place, _ in pairs])
         ranked = sorted(zip(likely, pairs, strict=True), reverse=True)
         return [[n for _, (at, n) in ranked if at == place] for place in range(len(questions))]
-
-    def check(self, question: str) -> None:
-        """Refuse a question that cannot be asked.
-
-        Raises:
-            UserError: it is empty or too long, or holds bytes that are no text.
-        """
-        if not question.strip():
-            raise UserError("the question is empty")
-        if question != question.encode(errors="replace").decode():
-            raise UserError("the question holds bytes that are no text in UTF-8")
-        if len(self._ids(question)) > QUESTION_TOKENS:
-            raise UserError(f"the question {question[:60]!r} is longer than {QUESTION_TOKENS} tokens")
 
     def prompt_ids(self, question: str, passage: str) -> list[int]:
         """`input_ids` of a question with a passage, (T,), ready for the quote."""

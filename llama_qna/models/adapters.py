@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 from llama_qna import UserError
@@ -11,7 +9,7 @@ from llama_qna.models.base import load_base, model_path
 from llama_qna.models.device import available_memory, device
 from llama_qna.models.nf4 import dequantize, dequantize_once, keeps_copies
 from llama_qna.models.safety import adapter_of, check_all_there, read_adapter_config
-from llama_qna.project.files import write_json
+from llama_qna.project.files import whole_folder, write_json
 from llama_qna.project.recipe import HUB_NAMES, Lora, Quantization
 
 
@@ -170,11 +168,8 @@ def merge_adapter(base_model: str, adapter: Path, folder: Path) -> Path:
     """Merge an adapter into the 16-bit base (never into 4-bit weights) and save the result as a model folder."""
     # in main memory: the 16-bit weights of 13B, 26 GB, do not fit the 24 GB card that its 4-bit weights train on
     model = attach_adapter(load_base(base_model, None, on="cpu"), adapter).merge_and_unload()
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with whole_folder(folder) as new:
+        model.save_pretrained(new)
     return folder
 
 
@@ -214,12 +209,9 @@ def stack(first: Path, second: Path, folder: Path) -> Path:
         tensors[name] = torch.cat([below[name], above[name]], along_rank)
     config = read_adapter_config(second)
     rank = read_adapter_config(first)["r"] + config["r"]
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    save_file(tensors, partial / "adapter_model.safetensors", metadata={"format": "pt"})
-    write_json(partial / "adapter_config.json", config | {"r": rank, "lora_alpha": rank})
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with whole_folder(folder) as new:
+        save_file(tensors, new / "adapter_model.safetensors", metadata={"format": "pt"})
+        write_json(new / "adapter_config.json", config | {"r": rank, "lora_alpha": rank})
     return folder
 
 

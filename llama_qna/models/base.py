@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +12,7 @@ from llama_qna.models.device import available_memory, compute_dtype, device, rel
 from llama_qna.models.nf4 import copies_fit, dequantize_once, keep_gradients_on_cpu
 from llama_qna.models.safety import from_pretrained, whole_model
 from llama_qna.project import processes
-from llama_qna.project.files import sha256
+from llama_qna.project.files import sha256, whole_folder
 from llama_qna.project.recipe import EMBEDDED, Quantization
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.text.language import main_language
@@ -93,13 +92,9 @@ def embedded_model() -> Path:
     # The file names the end of a turn as padding too; the model would then never learn to stop.
     tokenizer.pad_token = "<|endoftext|>"
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
-    partial = EMBEDDED_FOLDER.with_name(f"{EMBEDDED_FOLDER.name}.partial-{os.getpid()}")
-    tokenizer.save_pretrained(partial)
-    model.save_pretrained(partial)
-    try:
-        partial.rename(EMBEDDED_FOLDER)
-    except OSError:  # another process was quicker
-        shutil.rmtree(partial)
+    with whole_folder(EMBEDDED_FOLDER) as folder:
+        tokenizer.save_pretrained(folder)
+        model.save_pretrained(folder)
     return EMBEDDED_FOLDER
 
 

@@ -170,13 +170,17 @@ def shipped_checkpoint(variant: Variant) -> Path:
         raise UserError(
             f"{variant.name} has no trained model on this machine: run `llama-qna run {variant.name}` first"
         )
-    record = valid_record(variant.evaluation, "evaluate") or {"results": {}, "inputs": {}}
-    for adapter in found:
-        name = f"finetuning {adapter.name}"
-        seen = record["inputs"].get(name) == sha256(adapter / "adapter_model.safetensors")
-        if seen and record["results"].get("chosen") == name:
-            return adapter
-    return found[-1]
+    return chosen_checkpoint(variant) or found[-1]
+
+
+def chosen_checkpoint(variant: Variant) -> Path | None:
+    """The fine-tuning checkpoint that evaluation chose; None where it has not, or not from the weights as they are."""
+    record = valid_record(variant.evaluation, "evaluate") or {"results": {}}
+    for adapter in checkpoints(variant.finetuning):
+        name = Point("finetuning", adapter).name
+        if record["results"].get("chosen") == name:
+            return adapter if record["inputs"].get(name) == sha256(adapter / "adapter_model.safetensors") else None
+    return None
 
 
 def _pretrained(variant: Variant) -> Path:

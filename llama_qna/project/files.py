@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
 from llama_qna import UserError
@@ -78,6 +79,36 @@ def mend(folder: Path) -> None:
 
 def _old(folder: Path) -> Path:
     return folder.with_name(folder.name + ".old")
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give a new folder to write into; when it is whole it takes the name `folder`, in place of what stood there.
+
+    Of two processes that make what was not there at once, the second leaves what the first one made. What a process
+    that was killed has left goes.
+    """
+    stands = folder.exists()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.iterdir():
+        name, _, process = left.name.rpartition(".partial-")
+        if name == folder.name and process.isdecimal() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    new = partial / folder.name
+    try:
+        new.mkdir(parents=True)
+        yield new
+        if stands:
+            with suppress(FileNotFoundError):  # another process has taken it away already
+                folder.rename(partial / "before")
+        try:
+            new.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was quicker
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager

@@ -108,6 +108,11 @@ class Quantization(_Strict):
     # affordable for small models only.
     dequantize_once: bool = False
 
+    @property
+    def in_words(self) -> str:
+        """What the base is in, as in "the base in NF4"."""
+        return "NF4" if self.bits == 4 else "16 bits"
+
 
 class Lora(_Strict):
     r: int = Field(64, gt=0)

@@ -165,6 +165,7 @@ def metadata(facts: Facts) -> ModelCardData:
 
     base, corpus = hub_name(facts.recipe.base_model), f"llama-qna-{facts.recipe.corpus}"
     licence, gguf = base_licence(base), ["gguf"] if RELATIONS[facts.format] == "quantized" else []
+    method = "qlora" if facts.recipe.quantization.bits == 4 else "lora"
     return ModelCardData(
         model_name=facts.name,
         base_model=base,
@@ -175,7 +176,7 @@ def metadata(facts: Facts) -> ModelCardData:
         language="en",
         datasets=[corpus],
         pipeline_tag="text-generation",
-        tags=["llama-qna", "question-answering", "closed-book-qa", "qlora", *gguf],
+        tags=["llama-qna", "question-answering", "closed-book-qa", method, *gguf],
         metrics=["rouge", "f1", "exact_match", "perplexity"] if facts.metrics else None,
         eval_results=_eval_results(facts, corpus) or None,
     )

@@ -13,7 +13,6 @@ import json
 import os
 import secrets
 import shlex
-import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from llama_qna.models.lineage import checkpoints, trained
 from llama_qna.models.plan import loaded
 from llama_qna.models.safety import read_adapter_config
 from llama_qna.models.shapes import shapes_of
+from llama_qna.project.files import whole_folder
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.serving.lora_on_cpu import OURS
 
@@ -129,7 +129,8 @@ def command(variants: list[Variant], host: str = HOST, port: int = PORT) -> Comm
 def _weights(variant: Variant, length: int) -> dict[str, object]:
     """Options that say which weights the engine loads and how much of a GPU it may take.
 
-    In 16 bits where they fit, else in 4: the engine then rounds the base itself to NF4, as it was for training.
+    In 16 bits where they fit, or where the recipe trains on them, else in 4: the engine then rounds the base itself to
+    NF4, as it was for training.
 
     Args:
         length: tokens of a request.
@@ -144,7 +145,8 @@ def _weights(variant: Variant, length: int) -> dict[str, object]:
     options = {"--gpu-memory-utilization": share}
     shapes, _ = shapes_of(recipe.base_model)
     cache = shapes.layers * 2 * shapes.key_width * 2 * length  # bytes of one request's keys and values
-    if sum(loaded(shapes, None, "cuda").values()) + cache + GRAPHS > share * total:
+    fits = sum(loaded(shapes, None, "cuda").values()) + cache + GRAPHS <= share * total
+    if recipe.quantization.bits == 4 and not fits:
         return options | {"--model": model_path(recipe.base_model), "--quantization": "bitsandbytes"}
     return options | {"--model": measured_base(variant)}
 
@@ -167,35 +169,33 @@ def served_models(variants: list[Variant]) -> dict[str, Path | None]:
     return names
 
 
-def measured_base(variant: Variant) -> Path:
+def measured_base(variant: Variant) -> str:
     """The base that adapters were trained and measured on: its weights rounded to NF4, kept in 16 bits; written once.
 
     vLLM has no NF4 on CPUs, and with the base's own weights a small model gives other answers than those that were
-    scored. The weights are those that `models.dequantize_once` computes with, bit for bit.
+    scored. The weights are those that `nf4.dequantize_once` computes with, bit for bit.
 
     Returns:
-        A model folder below `models/`.
+        A model folder below `models/`; where the recipe trains on 16 bits the base itself, as `base.model_path`.
 
     Raises:
         UserError: the base model cannot be had.
     """
     recipe = variant.recipe
+    if recipe.quantization.bits == 16:
+        return model_path(recipe.base_model)
     rounding = recipe.quantization.model_dump(include={"double_quantization", "compute_dtype"})
     digest = hashlib.sha256(json.dumps([model_identity(recipe.base_model), rounding]).encode()).hexdigest()
     folder = EMBEDDED_FOLDER.parent / f"{Path(recipe.base_model).name}-nf4-{digest[:8]}"
     if folder.is_dir():
-        return folder
+        return str(folder)
     quantization = recipe.quantization.model_copy(update={"dequantize_once": False})
     # in main memory: the 16-bit weights of a large base do not fit the card that its 4-bit weights train on
     model = load_base(recipe.base_model, quantization, on="cpu").dequantize()
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    model.save_pretrained(partial)
-    load_tokenizer(recipe.base_model).save_pretrained(partial)
-    try:
-        partial.rename(folder)
-    except OSError:  # another process was quicker
-        shutil.rmtree(partial)
-    return folder
+    with whole_folder(folder) as new:
+        model.save_pretrained(new)
+        load_tokenizer(recipe.base_model).save_pretrained(new)
+    return str(folder)
 
 
 def model_name(variant: Variant, name: str, alone: bool) -> str:

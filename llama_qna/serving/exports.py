@@ -1,7 +1,7 @@
 """Take a trained model away: as a merged model, an adapter, a GGUF file, or with a Modelfile for Ollama.
 
 Whatever is written is loaded again and asked gold questions, and the model card says how many of its greedy answers are
-those of the model that was measured. That is the adapter on the base in NF4, so `merged` adds the adapter to the
+those of the model that was measured. Where that is the adapter on the base in NF4, `merged` adds the adapter to the
 weights that NF4 rounds the base to, not to the base's own 16-bit weights, with which the adapter was never trained.
 """
 
@@ -18,13 +18,12 @@ from llama_qna.models.adapters import delta, name_base_in_adapter, stack
 from llama_qna.models.base import load_base, load_tokenizer
 from llama_qna.models.device import compute_dtype
 from llama_qna.models.generate import generate_texts
-from llama_qna.models.lineage import checkpoints, shipped_checkpoint, start_of_finetuning
+from llama_qna.models.lineage import checkpoints, chosen_checkpoint, shipped_checkpoint, start_of_finetuning
 from llama_qna.models.nf4 import dequantize
 from llama_qna.project.data import read_chunks, read_qna
-from llama_qna.project.files import read_json, sha256, write_json
+from llama_qna.project.files import read_json, sha256, whole_folder, write_json
 from llama_qna.project.gold import read_gold
 from llama_qna.project.recipe import Quantization
-from llama_qna.project.stage import valid_record
 from llama_qna.project.variant import Variant
 from llama_qna.reporting.card import check_line, exported_card, hub_name
 from llama_qna.serving import engine, gguf
@@ -63,16 +62,8 @@ def export(variant: Variant, to: str, output: str | Path | None = None, force: b
             raise UserError(f"{folder} exists with another export: replace it with --force, or name another --output")
     if to in ("gguf", "ollama"):
         gguf.require_tools()
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        _write(variant, adapter, to, source, partial)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with whole_folder(folder) as new:
+        _write(variant, adapter, to, source, new)
     return folder
 
 
@@ -103,10 +94,9 @@ def _write(variant: Variant, adapter: Path, to: str, source: dict, folder: Path)
 
     # --- what was written, loaded again: one model after the other
     again = _loaded(variant, to, folder, questions)
-    compared = [_compare(loaded, questions, expected, found) for loaded, found in again]
-    shipped = f"finetuning {adapter.name}"
-    record = valid_record(variant.evaluation, "evaluate") or {"inputs": {}, "results": {}}
-    evaluated = record["inputs"].get(shipped) == source["adapter"] and record["results"].get("chosen") == shipped
+    against = f"the model that was measured, the adapter on the base in {recipe.quantization.in_words}"
+    compared = [_compare(loaded, against, questions, expected, found) for loaded, found in again]
+    evaluated = chosen_checkpoint(variant) == adapter
     (folder / "README.md").write_text(exported_card(variant, to, evaluated, compared), encoding="utf-8")
     files = {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
     about = {"checkpoint": adapter.name, "evaluated": evaluated, "checks": compared, "files": files}
@@ -144,7 +134,9 @@ def _loaded(variant: Variant, to: str, folder: Path, questions: list[str]) -> It
         return
     ways = {"loaded in 16 bits": None}
     if to == "adapter":
-        ways = {"on the base in NF4": variant.recipe.quantization, "on the base in 16 bits": None}
+        measured = variant.recipe.quantization
+        ways = {f"on the base in {measured.in_words}": measured}
+        ways.setdefault("on the base in 16 bits", None)
     for said, quantization in ways.items():
         if planning.fits(variant.recipe.base_model, quantization):
             yield said, _answers(variant, _load(variant, to, folder, quantization), questions)
@@ -159,18 +151,18 @@ def _load(variant: Variant, to: str, folder: Path, quantization: Quantization | 
 
 
 def merged_model(variant: Variant, measured):
-    """The measured model as plain 16-bit weights: those that NF4 stands for, plus the adapter; W + BA.
+    """The measured model in 16-bit weights: those that NF4 stands for, or the base's own, plus the adapter; W + BA.
 
-    The sum is rounded to 16 bits once, as `models` does for `dequantize_once`; there the two are bit-equal.
+    The sum is rounded to 16 bits once, as `adapters` does for `dequantize_once`; there the two are bit-equal.
 
     Args:
-        measured: the quantized base with the adapter attached.
+        measured: the base as it was measured, with the adapter attached.
     """
     from bitsandbytes.nn import Linear4bit
     from peft.tuners.lora import LoraLayer
 
     recipe = variant.recipe
-    # in main memory, as `models.merge_adapter`
+    # in main memory, as `adapters.merge_adapter`
     plain = load_base(recipe.base_model, None, weights=start_of_finetuning(variant)[0], on="cpu")
     plain = plain.to(compute_dtype(recipe.quantization))
     for name, layer in measured.get_base_model().named_modules():
@@ -179,7 +171,7 @@ def merged_model(variant: Variant, measured):
         is_nf4 = isinstance(base, Linear4bit)
         if name.endswith(".base_layer") or not (is_lora or is_nf4):
             continue
-        weight = dequantize(base) if is_nf4 else base.weight.data
+        weight = dequantize(base)
         if is_lora:
             weight = weight.float() + delta(layer)
         plain.get_submodule(name).weight.data = weight.to(device="cpu", dtype=plain.dtype)
@@ -190,7 +182,7 @@ def save_adapter(variant: Variant, adapter: Path, folder: Path) -> None:
     """Save an adapter for the base of the recipe, under the base's name on the hub.
 
     With `stacking: merge` fine-tuning began from a base with the pretraining adapter merged into it; the adapter saved
-    is then both in one (`stacking.stack`).
+    is then both in one (`adapters.stack`).
     """
     stacked = folder / "stacked"
     if start_of_finetuning(variant)[0] is not None:
@@ -239,14 +231,14 @@ def _answers(variant: Variant, model, questions: list[str]) -> list[str]:
     return generate_texts(model, tokenizer, input_ids, **limits)
 
 
-def _compare(loaded: str, questions: list[str], expected: list[str], found: list[str]) -> dict:
+def _compare(loaded: str, against: str, questions: list[str], expected: list[str], found: list[str]) -> dict:
     """How near the answers of what was written are to those of the measured model."""
     pairs = list(zip(found, expected, strict=True))
     near = [1.0 if own == reference else scores.rouge(own, reference)["rougeL"] for own, reference in pairs]
     asked = zip(questions, expected, found, strict=True)
     return {
         "loaded": loaded,
-        "against": "the model that was measured, the adapter on the base in NF4",
+        "against": against,
         "questions": len(questions),
         "same": sum(own == reference for own, reference in pairs),
         "rougeL": sum(near) / len(near),

@@ -15,7 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from llama_qna import UserError
-from llama_qna.answering.reader import READ, ReadingAnswerer
+from llama_qna.answering.reader import READ, ReadingAnswerer, check_question
 from llama_qna.answering.retrieval import Answer, Evidence, Source
 from llama_qna.documents.chunks import split
 from llama_qna.documents.extract import printable
@@ -94,9 +94,9 @@ class Library:
         """The passages that share the most words with a question."""
         return [self._answerer.sentences.passage(n) for n in self._answerer.sentences.find(question, READ)]
 
-    def check(self, question: str) -> None:
-        """See `answering.reader.ReadingAnswerer.check`."""
-        self._answerer.check(question)
+    def check(self, question: str, system: str) -> None:
+        """See `answering.reader.check_question`."""
+        check_question(self._answerer.tokenizer, question)
 
     def label(self, system: str) -> str:
         """What answers, by the hashes of its adapter and of the text: `reader 1713ce5c on 52af0c77, transformers`."""

@@ -51,7 +51,7 @@ def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int
     Raises:
         UserError: a file cannot be read or written, the target is damaged, or a question is empty or too long.
     """
-    questions = _questions(source, answerer)
+    questions = _questions(source, answerer, system)
     rows = _answered(target)
     model = answerer.label(system)
     known = {tuple(row[:3]) for row in rows}
@@ -145,7 +145,7 @@ def piped_questions(lines: Iterable[str]) -> list[str]:
     return questions
 
 
-def _questions(path: Path, answerer: Prompter) -> list[str]:
+def _questions(path: Path, answerer: Prompter, system: str) -> list[str]:
     """The questions of a CSV, each checked before any is answered."""
     table = _read_csv(path, any_delimiter=True)
     names = [name.strip().lower() for name in table[0]] if table else []
@@ -154,7 +154,7 @@ def _questions(path: Path, answerer: Prompter) -> list[str]:
     place, questions = names.index("question"), []
     for number, row in enumerate(table[1:], start=1):
         try:
-            answerer.check(row[place])
+            answerer.check(row[place], system)
         except UserError as error:
             raise UserError(f"{path}, row {number}: {error}") from None
         questions.append(row[place].strip())

@@ -11,7 +11,7 @@ import pytest
 from llama_qna import UserError, cli
 from llama_qna.documents.chunks import load
 from llama_qna.models import lineage
-from llama_qna.project.files import LOCK, locked, write_text
+from llama_qna.project.files import LOCK, locked, whole_folder, write_text
 from llama_qna.project.stage import check_output
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.training.stages import pretrain
@@ -169,6 +169,44 @@ def test_text_that_cannot_be_written_leaves_the_old_file_and_nothing_else(tmp_pa
     with pytest.raises(OSError):
         write_text(path, "new")
     assert path.read_text() == "old" and [found.name for found in tmp_path.iterdir()] == ["README.md"]
+
+
+@pytest.mark.parametrize("stands", [True, False])
+def test_folder_of_two_processes_is_that_of_one_and_whole(stands, tmp_path):
+    """What stood there before gives way to the last one; what nobody had is made by the first."""
+    folder = tmp_path / "made" / "model"
+    if stands:
+        folder.mkdir(parents=True)
+        (folder / "old").touch()
+
+    def make(name):
+        with whole_folder(folder) as new:
+            (new / "weights").write_text(name)
+
+    with whole_folder(folder) as new:
+        assert fork(lambda: make("the child's")) == 0
+        (new / "weights").write_text("ours")
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        "weights": "ours" if stands else "the child's"
+    }
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_folder_that_was_not_finished_leaves_the_old_one_and_nothing_else(tmp_path):
+    with whole_folder(tmp_path / "model") as new:
+        (new / "weights").write_text("old")
+
+    def work(end):
+        with whole_folder(tmp_path / "model") as new:
+            (new / "weights").write_text("new")
+            end()
+
+    assert fork(lambda: work(lambda: os.kill(os.getpid(), signal.SIGKILL))) == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(ZeroDivisionError):
+        work(lambda: 1 / 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / "weights").read_text() == "old"
 
 
 # --- stopped ---------------------------------------------------------------------------------------------------------
