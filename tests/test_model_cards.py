@@ -48,7 +48,9 @@ def test_every_published_variant_has_a_card():
 def test_card_shows_the_prompts_that_were_measured(name):
     text = card.published_card(REPOSITORY, name)
     assert prompts.SYSTEM in text
-    assert (prompts.READING in text) == (read_recipe(REPOSITORY / name / "variant.yaml").finetuning.passages is not None)
+    assert (prompts.READING in text) == (
+        read_recipe(REPOSITORY / name / "variant.yaml").finetuning.passages is not None
+    )
     shown = text.split("## The prompt")[1].split("```")[1].strip()
     asked = prompts.reading_messages("...", ["...", "..."])[-1]["content"]
     assert shown == asked

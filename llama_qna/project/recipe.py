@@ -245,7 +245,6 @@ class ReaderRecipe(_Strict):
     lora: Lora
     rounds: int = Field(gt=0)  # how often each example comes, each time among other passages
     finetuning: TrainingStage
-    stacking: Literal["continue"] = "continue"
 
 
 EMBEDDED = "embedded/smollm2-135m-instruct"

@@ -24,7 +24,7 @@ from llama_qna.project.data import REPLAY_TEXT, read_chunks, read_qna
 from llama_qna.project.files import sha256
 from llama_qna.project.recipe import Pretraining
 from llama_qna.project.stage import once, outputs_sha256
-from llama_qna.project.variant import Variant
+from llama_qna.project.variant import SETTINGS, Variant
 from llama_qna.training.passages import passage_rows
 from llama_qna.training.reading import LOST, READING_SET, reading_loss, rows_beside
 from llama_qna.training.rows import chunk_rows, pair_rows
@@ -137,8 +137,7 @@ def _stage(
             tokenizer.save_pretrained(folder / "merged")
         return results
 
-    known = {"base_model", "seed", "quantization", "lora", "stacking"}
-    known.add("pretraining" if stage == "pretrain" else "finetuning")
+    known = {"base_model", "seed", "quantization", "lora", "stacking", SETTINGS[stage]}
     if recipe.start:  # one that is not named is none, as before there was the key
         known.add("start")
     asked = recipe.model_dump(include=known)
