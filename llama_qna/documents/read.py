@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 
 from llama_qna import UserError
 from llama_qna.documents.clean import Document
-from llama_qna.documents.extract import OUT_OF_MEMORY, printable
+from llama_qna.documents.extract import OUT_OF_MEMORY, shown_name
 from llama_qna.documents.folder import (
     DEFAULT_LIMITS,
     SUFFIXES,
@@ -137,7 +137,7 @@ def read_document(path: Path, extractor: str = "pypdfium2", limits: ReadLimits =
     """
     outcome = refusal(path, path.parent, limits) or read_one(path, extractor, limits)
     if isinstance(outcome, str):
-        raise UserError(f"{printable(path.name)}: {outcome}")
+        raise UserError(f"{shown_name(path.name)}: {outcome}")
     return outcome
 
 

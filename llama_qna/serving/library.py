@@ -18,7 +18,7 @@ from llama_qna import UserError
 from llama_qna.answering.reader import READ, ReadingAnswerer
 from llama_qna.answering.retrieval import Answer, Evidence, Source
 from llama_qna.documents.chunks import split
-from llama_qna.documents.extract import printable
+from llama_qna.documents.extract import shown_name
 from llama_qna.documents.folder import UNREADABLE, files_not_read, named_documents
 from llama_qna.documents.pages import Place, find, picture
 from llama_qna.documents.read import each_once, read_one
@@ -54,7 +54,7 @@ class Library:
 
     def __init__(self, path: str | Path):
         self.path = Path(os.path.expanduser(path))
-        self.name = printable(self.path.resolve().name) or str(self.path)
+        self.name = shown_name(self.path.resolve().name) or str(self.path)
         self.files: dict[str, Path] = {}  # by the name of the document
         self.left_out: list[str] = []  # a line for every file that was not taken: its name, and why
         self.reader = Reader.load(READER)
@@ -107,7 +107,7 @@ class Library:
         if not documents:
             said = "there is no such file, and no folder with documents (*.pdf, *.txt, *.md)"
             others = [f"{file}: {reason}" for file, reason in files_not_read(self.path).items()]
-            raise UserError("\n".join([f"{printable(str(self.path))}: {said}", *others]))
+            raise UserError("\n".join([f"{shown_name(str(self.path))}: {said}", *others]))
         found = each_once(self.path, lambda one, content: _read(one, content, code), _text)
         bar = tqdm(found, "documents", len(documents), leave=False, unit="file", delay=2, disable=None)
         for file, name, outcome in bar:
