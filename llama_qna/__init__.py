@@ -41,6 +41,11 @@ def one_line(text: str) -> str:
     return plain if len(plain) <= 300 else f"{plain[:300]}…"
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, as `one_line` gives it, or its kind where it says nothing."""
+    return one_line(str(error).strip().partition("\n")[0]) or type(error).__name__
+
+
 def hand_out(package: str, **modules: str) -> Callable[[str], object]:
     """The `__getattr__` of a package that hands out names of its modules, each imported when it is first asked for.
 

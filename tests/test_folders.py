@@ -234,3 +234,11 @@ def test_doubles_are_one_document(make_pdf, tmp_path):
     assert set(left_out) == {"b.pdf", "c.pdf", "d.md", "d.txt", "x.pdf", "y.pdf"}
     assert all("the same" in left_out[name] and "a/b.pdf" in left_out[name] for name in ("b.pdf", "c.pdf", "d.md"))
     assert left_out["x.pdf"] == left_out["y.pdf"] == "not a PDF file"
+
+
+def test_a_text_beside_the_same_bytes_that_call_themselves_a_pdf_is_read(tmp_path):
+    for name in ("notes.pdf", "notes.txt"):
+        (tmp_path / name).write_text("The lamp is green.")
+    documents, left_out = read_folder(tmp_path)
+    assert [document.text() for document in documents] == ["The lamp is green."]
+    assert left_out == {"notes.pdf": "not a PDF file"}

@@ -12,7 +12,7 @@ import pypdfium2
 import pytest
 
 from llama_qna import UserError, cli
-from llama_qna.documents.extract import extract
+from llama_qna.documents.extract import _unreadable, extract
 from llama_qna.documents.read import read_document, read_folder
 from llama_qna.project.recipe import ReadLimits
 from llama_qna.project.variant import REPOSITORY
@@ -258,3 +258,9 @@ def test_page_without_text_is_reported_beside_others(tmp_path):
     scanned(tmp_path / "partly.pdf", "", "The second page.")
     (document,), left_out = read_folder(tmp_path)
     assert (document.report["needs_ocr"], document.report["pages"], left_out) == ([1], 2, {})
+
+
+def test_what_a_reader_says_of_a_damaged_file_cannot_steer_a_terminal():
+    """Its error may hold bytes of the file."""
+    said = str(_unreadable(ValueError("no token \x1b[2J at 7\nand more")))
+    assert said == "the PDF is damaged and cannot be read (no token ?[2J at 7)"

@@ -25,8 +25,8 @@ from tests.fixtures_library import (  # noqa: F401
 @pytest.fixture
 def read_again(monkeypatch):
     """The names of the files that were really read, in order."""
-    read, names = library.read_document, []
-    monkeypatch.setattr(library, "read_document", lambda path: names.append(path.name) or read(path))
+    read, names = library.read_one, []
+    monkeypatch.setattr(library, "read_one", lambda path: names.append(path.name) or read(path))
     return names
 
 
@@ -70,14 +70,14 @@ def test_a_place_that_cannot_be_written_does_not_keep_from_answering(papers, roo
 
 def test_stopped_in_the_middle_nothing_half_stays_and_the_rest_is_kept(papers, root, monkeypatch, capsys):
     (papers / "zz.txt").write_text("The well of Tarn is 90 metres deep.")
-    read = library.read_document
+    read = library.read_one
 
     def stop(path):
         if path.name == "zz.txt":
             raise KeyboardInterrupt
         return read(path)
 
-    monkeypatch.setattr(library, "read_document", stop)
+    monkeypatch.setattr(library, "read_one", stop)
     assert cli.main(["ask", str(papers), QUESTION]) == 130
     assert [path.suffix for path in (root / "runs" / ".library").iterdir()] == [".json"]
     assert one_line(capsys.readouterr().err)

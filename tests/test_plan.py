@@ -12,9 +12,11 @@ from llama_qna.models import adapters, cards, nf4, plan
 from llama_qna.models.base import EMBEDDED, EMBEDDED_FOLDER
 from llama_qna.models.device import GIB
 from llama_qna.models.plan import Batch, activations, plan_stage
-from llama_qna.models.shapes import KNOWN, Shapes, shapes_of
+from llama_qna.models.shapes import KNOWN, REPLAY_PIECE, Shapes, shapes_of
 from llama_qna.project.recipe import Quantization
 from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.training.loss import Replay
+from tests import fixtures_models as shared
 from tests.fixtures_models import shallow_folder_fixture, shallow_variant_fixture  # noqa: F401
 
 SMALL = Shapes(2, 64, 128, 4, 2, 16, 512, False)
@@ -190,6 +192,20 @@ def test_peak_is_predicted_within_a_tenth(name):
     from benchmarks import memory
 
     assert memory.predicted(name) == pytest.approx(memory.measured(name), rel=0.1)
+
+
+def test_the_batches_of_a_step_share_its_replayed_text():
+    """As `Replay` gives it out: each piece beside one of them, whole pieces alone, and one at least."""
+    recipe = recipe_with()
+
+    def needed(tokens, accumulation):
+        stage = recipe.pretraining.model_copy(update={"replay_tokens": tokens})
+        return plan.memory(SMALL, recipe, stage, Batch(2, 64, accumulation, False), "cpu")
+
+    for tokens in (1, 200, 512):
+        replay, accumulation = Replay(shared.tokenizer(), tokens, seed=1), 2
+        most = max(len(replay.take(accumulation)) for _ in range(accumulation))
+        assert needed(tokens, accumulation) == needed(most * REPLAY_PIECE, 1) != needed(0, 1)
 
 
 # --- what is chosen --------------------------------------------------------------------------------------------------

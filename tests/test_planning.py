@@ -77,6 +77,8 @@ def test_processes_on_one_machine_share_its_memory(monkeypatch):
     for name, value in {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     assert available_memory("cpu") == 12 * GIB
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")  # a launcher that does not say it: all are here
+    assert available_memory("cpu") == 6 * GIB
     split = plan_stage(Variant.load("paper_135m"), "pretraining", 12 * GIB, "cpu")
     assert (split.batch.rows, split.batch.accumulation, split.batch_size) == (2, 1, 8)
 

@@ -13,6 +13,7 @@ from llama_qna.models.device import GIB, device
 from llama_qna.models.shapes import KNOWN, Shapes
 from llama_qna.project.recipe import Quantization
 from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.training import rehearsal
 from llama_qna.training.rehearsal import random_model, rehearse, table
 
 SMALL = Shapes(2, 64, 128, 4, 4, 16, 512, False)
@@ -55,8 +56,11 @@ def test_no_matrix_is_kept_in_16_bits(monkeypatch):
     assert len(largest) == 14 and max(largest) <= 1
 
 
-def test_rehearsal_trains_generates_and_reports(small_13b, capsys):
+def test_rehearsal_trains_generates_and_reports(small_13b, monkeypatch, capsys):
+    written, write = [], rehearsal.continue_prompts
+    monkeypatch.setattr(rehearsal, "continue_prompts", lambda *given, **how: written.extend(write(*given, **how)))
     found = rehearse(small_13b, 4 * GIB, rows=2, length=16)
+    assert len(written) == 1 and not written[0].ended, "answers are written by what writes answers, to full length"
     assert found == json.loads((small_13b.run / "rehearsal.json").read_text())
     assert len(found["seconds_of_steps"]) == 2 and all(seconds > 0 for seconds in found["seconds_of_steps"])
     assert (found["rows"], found["length"], found["generated_tokens"]) == (2, 16, 8)

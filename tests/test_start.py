@@ -79,7 +79,7 @@ def reader(skill, monkeypatch):
 
 def variant_with(reader, **changed):
     recipe = Variant.load("paper_135m").recipe.model_copy(update={"start": "skill"} | changed)
-    return Variant("mine", reader.root, recipe)
+    return Variant("mine", reader.home, recipe)
 
 
 def test_a_start_on_another_quantization_or_base_is_refused(reader):

@@ -1,9 +1,12 @@
 """Tests of llama_qna/project/variant.py and recipe.py: what a recipe may say, and what a bad one is told."""
 
+from dataclasses import replace
+
 import pytest
 
-from llama_qna import UserError
-from llama_qna.project.variant import REPOSITORY, Variant, variant_names
+from llama_qna import UserError, cli
+from llama_qna.project.files import locked
+from llama_qna.project.variant import REPOSITORY, Reader, Variant, variant_names
 
 SHIPPED = ["paper_135m", "paper_13b", "paper_7b", "paper_reader_135m", "physics_books_135m", "physics_mk_books_7b"]
 
@@ -51,13 +54,35 @@ def test_a_run_never_writes_into_the_committed_folder(toy_root):
     assert variant.run == toy_root / "runs" / "paper_135m"
 
 
+def test_a_reader_runs_below_the_root_in_use_and_leaves_nothing_empty_there(tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    root.mkdir()
+    monkeypatch.setenv("LLAMA_QNA_ROOT", str(root))
+    reader = Reader.load("reader_135m")
+    with locked(reader.run, reader.name, reader.root):
+        assert reader.run.is_relative_to(root)
+    assert root.is_dir() and not list(root.iterdir())
+
+
+def test_the_command_that_does_a_stage_again_is_one_that_there_is():
+    """Of a reader, of a variant, and of one that repeats it with another seed."""
+    variant = Variant.load("paper_135m")
+    seed = replace(variant, recipe=variant.recipe.model_copy(update={"seed": 43}), repeats_another=True)
+    said = [Reader.load("reader_135m").again("read"), variant.again("finetune_only"), seed.again("pretrain")]
+    parsed = [vars(cli._options(command.split()[1:])) for command in said]
+    assert [found["verb"] for found in parsed] == ["reader", "finetune", "repeat"]
+    assert parsed[0]["reader"] == "reader_135m"
+    assert parsed[1]["variant"] == "paper_135m" and parsed[1]["without_pretraining"]
+    assert parsed[2]["variant"] == "paper_135m" and parsed[2]["seeds"] == [43]
+
+
 @pytest.mark.parametrize(
     "old, new, key, nearest",
     [
         ("corpus:", "corpsu:", "corpsu", "corpus"),
         ("chunk_size:", "chunk_sise:", "chunking.chunk_sise", "chunk_size"),
         ("dequantize_once:", "dequantise_once:", "quantization.dequantise_once", "dequantize_once"),
-        ("save_steps: 27", "save_step: 27", "pretraining.save_step", "save_steps"),
+        ("save_steps: 20", "save_step: 20", "pretraining.save_step", "save_steps"),
         ("  window:", "  windows:", "evaluation.windows", "window"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from llama_qna.documents.hyphens import Vocabulary, join_lines
+from llama_qna.documents.hyphens import PlacedLine, Vocabulary, join_lines
 from llama_qna.text.titles import INITIALS, SURNAME
 
 NAMES = (  # what a list of references is called
@@ -35,7 +35,6 @@ NUMBERED = (r"[\[［〔](\d{1,3})[\]］〕]\s*", r"\((\d{1,3})\)\s+", r"(\d{1,3}
 AUTHOR = re.compile(rf"{SURNAME},\s+(?:{INITIALS}|[^\W\d_a-z]\w+)|{INITIALS}\s+{SURNAME}[,. ]")
 ENTRY_END = re.compile(r"[.。\]](?:[”\")])?$|https?://\S+$")
 ABBREVIATION_END = re.compile(r"\b(?:[^\W\d_a-z]|(?i:al|eds?|vol|no|pp|proc|conf|int|trans|univ|st|jr))\.$")
-Line = tuple[str, int]  # text and page
 
 
 def is_list_end(line: str, before: str) -> bool:
@@ -43,7 +42,9 @@ def is_list_end(line: str, before: str) -> bool:
     return before.endswith((".", "]", "。")) and len(line) <= 80 and bool(LIST_END.fullmatch(line))
 
 
-def parse(lines: list[Line], vocabulary: Vocabulary, report: Counter) -> tuple[list[Line], list[tuple[int, str, int]]]:
+def parse(
+    lines: list[PlacedLine], vocabulary: Vocabulary, repairs: Counter
+) -> tuple[list[PlacedLine], list[tuple[int, str, int]]]:
     """Part the lines of a reference list into its entries.
 
     An entry begins at the next number in the style of the first one: `[1]`, `(1)` or `1.`. Where there are no numbers
@@ -53,8 +54,8 @@ def parse(lines: list[Line], vocabulary: Vocabulary, report: Counter) -> tuple[l
         The lines before the first entry, and (number, entry without its number, page) for every entry.
     """
     style = next((style for style in NUMBERED if any(_number(style, line) == 1 for line, _ in lines[:5])), None)
-    lead: list[Line] = []
-    entries: list[list[Line]] = []
+    lead: list[PlacedLine] = []
+    entries: list[list[PlacedLine]] = []
     for line, page in lines:
         if style:
             begins = _number(style, line) == len(entries) + 1
@@ -67,7 +68,7 @@ def parse(lines: list[Line], vocabulary: Vocabulary, report: Counter) -> tuple[l
             entries.append([(line, page)])
         else:
             (entries[-1] if entries else lead).append((line, page))
-    joined = [join_lines(entry, vocabulary, report)[0].strip() for entry in entries]
+    joined = [join_lines(entry, vocabulary, repairs)[0].strip() for entry in entries]
     return lead, [(n, text, entry[0][1]) for n, (text, entry) in enumerate(zip(joined, entries, strict=True), start=1)]
 
 

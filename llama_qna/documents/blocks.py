@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from llama_qna.documents.lines import CJK, LEVEL, RAISED, Line
+from llama_qna.documents.lines import BULLETS, CJK, LEVEL, RAISED, Line
 
-ITEM = re.compile(r"(?:[•‣◦▪●○■□➢✓∙·–—*-]|\(?\d{1,2}[.)]|\([a-z]\))\s", re.IGNORECASE)
+ITEM = re.compile(rf"(?:[{''.join(BULLETS)}–—*-]|\(?\d{{1,2}}[.)]|\([a-z]\))\s", re.IGNORECASE)
 SENTENCE_END = re.compile(r"[.!?:;。！？：；…][\"'”’»」』）)\]]*$")
 NOTE_START = re.compile(rf"{RAISED}([^{LEVEL}]+){LEVEL}")
 SAME_SIZE = 0.022  # of the size; sizes that differ by less are one

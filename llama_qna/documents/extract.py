@@ -15,7 +15,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from llama_qna import UserError
+from llama_qna import UserError, first_line
 from llama_qna.documents.clean import Document, clean
 from llama_qna.documents.quality import needs_ocr
 from llama_qna.documents.runs import Page, read_pdfium
@@ -38,9 +38,9 @@ def extract(path: Path, extractor: str) -> Document:
         raise UserError("the file is empty")
     is_pdf = path.suffix.lower() == ".pdf"
     pages, document = _read_pdf(path, extractor) if is_pdf else read_text(path)
-    document.name = printable(path.stem)
+    document.name = shown_name(path.stem)
     facts = {
-        "file": printable(path.name),
+        "file": shown_name(path.name),
         "pages": len(pages),
         "characters": (characters := sum(map(len, pages))),
         "sections": len({paragraph.section for paragraph in document.paragraphs}),
@@ -52,7 +52,7 @@ def extract(path: Path, extractor: str) -> Document:
     return document
 
 
-def printable(name: str) -> str:
+def shown_name(name: str) -> str:
     """A file's name that fits on a line and into a file of text, whatever the name is; different for every name."""
     return "".join(c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in name)
 
@@ -96,8 +96,7 @@ def _unreadable(error: Exception) -> UserError:
     kind = f"{type(error).__name__} {error}".lower()
     if "password" in kind or "encrypt" in kind:
         return UserError("the PDF is encrypted; save a copy without a password")
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return UserError(f"the PDF is damaged and cannot be read ({reason})")
+    return UserError(f"the PDF is damaged and cannot be read ({first_line(error)})")
 
 
 def _main(path: str, extractor: str, seconds: str, memory_gb: str) -> None:

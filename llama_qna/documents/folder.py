@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from llama_qna.documents.extract import printable
+from llama_qna.documents.extract import shown_name
 from llama_qna.project.files import sha256
 from llama_qna.project.recipe import ReadLimits
 
@@ -29,7 +29,7 @@ HIDDEN = (".", "~$", "Thumbs.db", "desktop.ini", "__MACOSX")  # what office prog
 
 def file_name(path: Path, folder: Path) -> str:
     """A file's name as messages and records give it: its path inside the corpus."""
-    return printable(path.relative_to(folder).as_posix())
+    return shown_name(path.relative_to(folder).as_posix())
 
 
 def document_paths(folder: Path) -> list[Path]:
@@ -43,8 +43,11 @@ def named_documents(path: Path) -> dict[str, Path]:
 
     A document's name does not depend on whether another one can be read.
     """
-    folder, paths = (path, document_paths(path)) if path.is_dir() else (path.parent, [path] * path.is_file())
-    names = {}
+    folder, paths, names = path.parent, [], {}
+    if path.is_dir():
+        folder, paths = path, document_paths(path)
+    elif path.is_file():
+        paths = [path]
     for one in paths:
         file = file_name(one, folder)
         suffix = Path(file).suffix
@@ -96,7 +99,7 @@ def _other_kind(path: Path) -> str:
     if suffix in SUFFIXES:
         return ""
     advice = ADVICE_BY_SUFFIX.get(suffix, "save it as PDF, text (.txt) or Markdown (.md)")
-    return f"{printable(suffix) or 'a file without a suffix'} is not read: {advice}"
+    return f"{shown_name(suffix) or 'a file without a suffix'} is not read: {advice}"
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -13,6 +13,7 @@ from llama_qna.text.words import dictionary
 
 HYPHEN = "\ufffe"  # how a hyphen at a line's end is marked until `join_lines` decides what it was
 PAGE_BREAK = "\f"  # stands before the first line of a page while lines are joined
+PlacedLine = tuple[str, int]  # text and page
 _HEAD = rf"(?<!\w)(\w++)(?:{HYPHEN}(\s*)|-(\n\s*))"
 BROKEN_WORD = re.compile(rf"{_HEAD}(?=(\w+))")  # the tail may be broken itself
 WHOLE_BROKEN_WORD = re.compile(rf"{_HEAD}\w+")
@@ -128,7 +129,7 @@ class Vocabulary:
         return frequency or (50 if self.counts[word] else 0)
 
 
-def join_lines(lines: list[tuple[str, int]], vocabulary: Vocabulary, report: Counter) -> tuple[str, list]:
+def join_lines(lines: list[PlacedLine], vocabulary: Vocabulary, repairs: Counter) -> tuple[str, list]:
     """Join lines to running text, and the halves of a word that was broken at a line's end.
 
     Args:
@@ -141,7 +142,7 @@ def join_lines(lines: list[tuple[str, int]], vocabulary: Vocabulary, report: Cou
     def join(match):
         head, letters = match[1], re.match(r"[^\W\d_]*", match[4]).group()  # a footnote's mark may hang on the tail
         is_word = vocabulary.joins(head, letters)
-        report["line-end hyphens joined" if is_word else "line-end hyphens kept"] += 1
+        repairs["line-end hyphens joined" if is_word else "line-end hyphens kept"] += 1
         page_break = PAGE_BREAK if PAGE_BREAK in (match[2] or match[3] or "") else ""
         if letters in SUSPENDED.get(vocabulary.language, ()) and not match.string.startswith("-", match.end(4)):
             return f"{head}- {page_break}"
@@ -161,7 +162,7 @@ def join_lines(lines: list[tuple[str, int]], vocabulary: Vocabulary, report: Cou
     return "".join(parts), list(zip(starts, pages, strict=True))
 
 
-def close_up_capitals(line: str, vocabulary: Vocabulary, report: Counter) -> str:
+def close_up_capitals(line: str, vocabulary: Vocabulary, repairs: Counter) -> str:
     """Make words of capitals that are set apart by spaces ("C H A P T E R  O N E").
 
     The wider gaps part the words where there are any. Else the letters are parted into known words; letters that spell
@@ -179,7 +180,7 @@ def close_up_capitals(line: str, vocabulary: Vocabulary, report: Counter) -> str
             groups = vocabulary.segment("".join(groups))
         if not groups:
             return run
-        report["spaced-out capitals"] += 1
+        repairs["spaced-out capitals"] += 1
         return " ".join(groups)
 
     return SPACED_CAPITALS.sub(close_up, line)

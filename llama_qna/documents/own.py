@@ -25,8 +25,8 @@ PAIRS_SEEN = 1500  # in fine-tuning, about as in both published runs
 MOST_EPOCHS = 13
 MOST_STEPS_LOST = 200  # by a killed run, which goes on at its last checkpoint
 PAPER = 40  # pages of one document; the notebooks for a paper show its columns and references
-LOADERS = {True: "02_coaxnn_paper_loader", False: "01_Physics_book_loader"}
-GENERATORS = {True: "05_QnA_GPT_Generator-coaxnn-paper", False: "04_QnA_PhysX_Generator"}
+PAPER_NOTEBOOKS = "02_coaxnn_paper_loader", "05_QnA_GPT_Generator-coaxnn-paper"  # to load, and to generate
+BOOK_NOTEBOOKS = "01_Physics_book_loader", "04_QnA_PhysX_Generator"
 OTHER_NOTEBOOKS = ["06_pretraining", "07_finetuning", "08_evaluation", "09_figures", "10_ask"]
 HEADER = """\
 # {description}; written by `llama-qna new`.
@@ -54,10 +54,8 @@ class Size:
         return round(PAIRS_PER_CHUNK * self.chunks)
 
     def __str__(self) -> str:
-        return (
-            f"{self.documents} document{'s' * (self.documents != 1)}, {self.pages} pages, about {self.tokens:,} tokens "
-            f"in {self.chunks} chunks"
-        )
+        documents = "1 document" if self.documents == 1 else f"{self.documents} documents"
+        return f"{documents}, {self.pages} pages, about {self.tokens:,} tokens in {self.chunks} chunks"
 
 
 def measure(folder: Path, recipe: Recipe) -> Size:
@@ -127,8 +125,9 @@ def fitted(known: Recipe, name: str, size: Size | None, heldout: float) -> dict:
     content = known.model_dump(exclude_unset=True)
     size = size or Size(1, 8, 83, 35, READ_ALL_OVER[1], 0.0)  # the paper of paper_135m
     is_paper = size.documents == 1 and size.pages <= PAPER
+    loader, *others = [*(PAPER_NOTEBOOKS if is_paper else BOOK_NOTEBOOKS), *OTHER_NOTEBOOKS]
     content |= {"description": f"{known.base_model} on {name}", "corpus": name}
-    content["notebooks"] = [LOADERS[is_paper]] * bool(size.pdfs) + [GENERATORS[is_paper], *OTHER_NOTEBOOKS]
+    content["notebooks"] = [loader, *others] if size.pdfs else others
     content["heldout"] = {"fraction": heldout, "seed": known.seed}
     content.pop("extractor", None)  # pypdfium2, the quick one
     content["generation"] = content["generation"] | {"reference_questions": size.references > 0}

@@ -13,7 +13,7 @@ from llama_qna.documents.sections import heading_key, numbered_heading
 EDGE = 3  # so many rows at the top and at the bottom of a page may be furniture
 NEAR = 3.0  # points; the same place on another page
 _ROMAN = r"(?=[ivxlc])c{0,3}(?:xc|xl|l?x{0,3})(?:ix|iv|v?i{0,3})"
-NUMBER = re.compile(rf"\d+|\b{_ROMAN}\b", re.IGNORECASE)
+NUMERAL = re.compile(rf"\d+|\b{_ROMAN}\b", re.IGNORECASE)
 PAGE_NUMBER = re.compile(
     rf"[-–—\s\[(|]*(?:(?:pages?|p\.|seite|s\.|página|pág\.|стр\.|str\.|strona)\s*)?(?:\d{{1,4}}|{_ROMAN})(?:\s*(?:/|of|von|sur|de|из|z)\s*\d{{1,4}})?[-–—\s\])|.]*",
     re.IGNORECASE,
@@ -212,7 +212,7 @@ def _repeated(edges: list[list[_Row]], size: float) -> set[_Row]:
                 continue  # a heading, or the title of a slide
             text, form = row.text, _form(row.text)
             if SENTENCE.fullmatch(text):  # its numbers must be the same, or count the pages
-                numbers = [int(number) for number in NUMBER.findall(text) if number.isdigit()]
+                numbers = [int(number) for number in NUMERAL.findall(text) if number.isdigit()]
                 found["same", text].append((n, row))
                 found["words", form, *(number - n for number in numbers)].append((n, row))
             elif len(LETTERS.findall(form)) > 2:
@@ -235,4 +235,4 @@ def _repeated(edges: list[list[_Row]], size: float) -> set[_Row]:
 
 def _form(text: str) -> str:
     """What is left of a row without its numbers, its case and its marks: "46 BETA DECAY" is "Beta Decay 47"."""
-    return " ".join(re.findall(r"[^\W\d_]+", NUMBER.sub(" ", text))).casefold()
+    return " ".join(re.findall(r"[^\W\d_]+", NUMERAL.sub(" ", text))).casefold()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pypdfium2
 import pypdfium2.raw as pdfium
 
-from llama_qna import UserError
+from llama_qna import UserError, first_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -102,7 +102,7 @@ def find(pdf_path: Path, sentence: str, page: int | None = None) -> list[Place]:
 
     Returns:
         All places where the sentence stands, in the order of pages; one that goes on overleaf has a place on each page.
-        None for a sentence that is not there, and for a file that is no PDF.
+        None at all of a sentence that is not there, and in a file that is no PDF: an empty list.
 
     Raises:
         UserError: the PDF cannot be read.
@@ -156,7 +156,7 @@ def _opened(path: Path) -> Iterator[pypdfium2.PdfDocument]:
         try:
             pdf = pypdfium2.PdfDocument(path)
         except (pypdfium2.PdfiumError, OSError) as error:
-            raise UserError(f"{path.name}: the PDF cannot be read ({' '.join(str(error).split())})") from None
+            raise UserError(f"{path.name}: the PDF cannot be read ({first_line(error)})") from None
         with pdf:
             yield pdf
 

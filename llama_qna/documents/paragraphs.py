@@ -10,7 +10,7 @@ from llama_qna.documents import bibliography
 from llama_qna.documents.blocks import ITEM, NOTE_START, Block
 from llama_qna.documents.hyphens import Vocabulary, join_lines
 from llama_qna.documents.lines import LEVEL, RAISED
-from llama_qna.documents.sections import NUMBER
+from llama_qna.documents.sections import TITLE_NUMBER
 
 SUPERSCRIPTS = str.maketrans("0123456789-−+", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁻⁺")
 RAISED_TEXT = re.compile(rf"\s?{RAISED}([^{LEVEL}]*){LEVEL}")
@@ -60,7 +60,7 @@ class Flow:
         """Close what is open and begin a section."""
         self.close()
         has_text = self.paragraphs and self.paragraphs[-1].section == self.section
-        if self.headings and NUMBER.fullmatch(self.headings[-1][0]) and not has_text:
+        if self.headings and TITLE_NUMBER.fullmatch(self.headings[-1][0]) and not has_text:
             title, page = f"{self.headings[-1][0]} {title}", self.headings.pop()[1]  # "Chapter One", below it its words
         self.section = title
         self.headings.append((title, page))
@@ -143,8 +143,8 @@ def split_run_in(blocks: list[Block]) -> list[Block]:
     Where other headings have numbers, bold words without one are no heading.
     """
     found = [n for n, block in enumerate(blocks) if _run_in(block)]
-    if any(NUMBER.match(block.text) for block in blocks if block.kind == "heading"):
-        found = [n for n in found if NUMBER.match(blocks[n].text)]
+    if any(TITLE_NUMBER.match(block.text) for block in blocks if block.kind == "heading"):
+        found = [n for n in found if TITLE_NUMBER.match(blocks[n].text)]
     if len(found) < 2:
         return blocks
     done: list[Block] = []

@@ -12,14 +12,15 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import TypeAdapter
 
 from llama_qna import UserError
 from llama_qna.documents.clean import Document
-from llama_qna.documents.extract import OUT_OF_MEMORY, printable
+from llama_qna.documents.extract import OUT_OF_MEMORY, shown_name
 from llama_qna.documents.folder import (
     DEFAULT_LIMITS,
     SUFFIXES,
@@ -36,6 +37,7 @@ from llama_qna.text.language import language_of
 
 MOST_REASONS = 5  # that a message names
 ANSWER = TypeAdapter(Document | str)  # of the child
+T = TypeVar("T")
 
 
 def read_folder(
@@ -79,29 +81,47 @@ def read_each(
     Raises:
         UserError: no folder, or no document in it.
     """
-    folder, documents = path if path.is_dir() else path.parent, named_documents(path)
-    others = files_not_read(path)
-    if not documents:
-        where = "/".join(path.parts[-3:])
+    if not named_documents(path):
+        where, others = "/".join(path.parts[-3:]), files_not_read(path)
         reasons = "".join(f"; {file}: {reason}" for file, reason in list(others.items())[:MOST_REASONS])
         raise UserError(f"no document (*.pdf, *.txt, *.md) in {where}/: put the documents there and run again{reasons}")
-    doubles: dict[str, str] = {}  # by the hash of a file, why another one with the same content is left out
-    texts: dict[str, str] = {}  # by the hash of a text, the file that it was read from
-    for name, one in documents.items():
-        file, digest = file_name(one, folder), content_hash(one, folder, limits)
-        outcome = doubles.get(digest) or refusal(one, folder, limits) or _read(one, extractor, limits)
+    for file, name, outcome in each_once(path, lambda one, _: read_one(one, extractor, limits), Document.text, limits):
         if isinstance(outcome, Document):
-            doubles[digest] = f"the same content as {file}, which is read"
-            text = outcome.text()
-            same = texts.setdefault(hashlib.sha256(text.encode("utf-8", "replace")).hexdigest(), file)
             outcome.name = name
-            outcome.report |= {"file": file, "language": language_of(text)}
+            outcome.report |= {"file": file, "language": language_of(outcome.text())}
+        yield file, outcome
+
+
+def each_once(
+    path: Path, read: Callable[[Path, str], T | str], text_of: Callable[[T], str], limits: ReadLimits = DEFAULT_LIMITS
+) -> Iterator[tuple[str, str, T | str]]:
+    """Read the documents of a folder, or one file; what has the content or the text of another one is left out.
+
+    Args:
+        read: gets a file and the hash of its content; returns what was read of it, or why it cannot be read.
+        text_of: the text of what was read.
+
+    Yields:
+        The file's path in the folder, the name of its document, and what was read or the reason why it is left out;
+        then the files that are no documents.
+    """
+    folder = path if path.is_dir() else path.parent
+    doubles: dict[tuple, str] = {}  # by content and kind of a file, why another such one is left out
+    texts: dict[str, str] = {}  # by the hash of a text, the file that it was read from
+    for name, one in named_documents(path).items():
+        file, content = file_name(one, folder), content_hash(one, folder, limits)
+        kind = content, one.suffix.lower()
+        outcome = doubles.get(kind) or refusal(one, folder, limits) or read(one, content)
+        if content != UNREADABLE:
+            doubles[kind] = outcome if isinstance(outcome, str) else f"the same content as {file}, which is read"
+        if not isinstance(outcome, str):
+            text = text_of(outcome).encode("utf-8", "replace")
+            same = texts.setdefault(hashlib.sha256(text).hexdigest(), file)
             if same != file:
                 outcome = f"the same text as {same}, which is read"
-        elif digest != UNREADABLE:
-            doubles[digest] = outcome
-        yield file, outcome
-    yield from others.items()
+        yield file, name, outcome
+    for file, reason in files_not_read(path).items():
+        yield file, "", reason
 
 
 def read_document(path: Path, extractor: str = "pypdfium2", limits: ReadLimits = DEFAULT_LIMITS) -> Document:
@@ -115,13 +135,13 @@ def read_document(path: Path, extractor: str = "pypdfium2", limits: ReadLimits =
         UserError: the file's name and why it cannot be read: not what its suffix says, damaged, encrypted, empty,
             without text (scanned pages), or too costly.
     """
-    outcome = refusal(path, path.parent, limits) or _read(path, extractor, limits)
+    outcome = refusal(path, path.parent, limits) or read_one(path, extractor, limits)
     if isinstance(outcome, str):
-        raise UserError(f"{printable(path.name)}: {outcome}")
+        raise UserError(f"{shown_name(path.name)}: {outcome}")
     return outcome
 
 
-def _read(path: Path, extractor: str, limits: ReadLimits) -> Document | str:
+def read_one(path: Path, extractor: str = "pypdfium2", limits: ReadLimits = DEFAULT_LIMITS) -> Document | str:
     """The document, or the reason why there is none. However this ends, `subprocess.run` leaves no child behind."""
     command = [sys.executable, "-m", "llama_qna.documents.extract"]
     command += [str(path.absolute()), extractor, str(limits.seconds), str(limits.memory_gb)]

@@ -22,7 +22,7 @@ _CHAPTER = (
     "|глава|часть"
 )
 _HAN = "〇一二三四五六七八九十百"
-NUMBER = re.compile(
+TITLE_NUMBER = re.compile(
     rf"(?:(?:{_CHAPTER})\s+(?:\d+|[ivxlc]+|[a-z]|\w+)\b[.:]?"
     rf"|§\s*\d+(?:\.\d+)*|\d{{1,2}}(?:\.\d{{1,2}}){{0,3}}[.)]?(?=\s)|[IVXLC]+\.(?=\s)|[A-Za-z][.)](?=\s)"
     rf"|第[{_HAN}\d]+[章节節回部編编条]|[{_HAN}]+、|[（(][{_HAN}]+[）)])\s*",
@@ -31,8 +31,9 @@ NUMBER = re.compile(
 NUMBERED = re.compile(r"(\d{1,2}(?:\.\d{1,2}){0,2})\.?\s+([^\W\d_a-z][^.!?]{2,80}\??)")
 NAMED = re.compile(r"abstract|introduction|conclusions?|acknowledge?ments?", re.IGNORECASE)
 MOST_WORDS, MOST_LETTERS, MOST_LINES = 24, 180, 6
-SENTENCE_END = re.compile(r"[.;,。；，、…][\"'”’»）)\]]*$")
+NO_TITLES_END = re.compile(r"[.;,。；，、…][\"'”’»）)\]]*$")
 MONOSPACED = re.compile(r"mono|courier|typewriter|consol|code|menlo|cmtt|\btt\b|tt\d", re.IGNORECASE)
+ITEM_MARKS = tuple("•‣◦▪●–—")  # a square is no such mark: it may adorn a title, as in "■ INTRODUCTION"
 FORMULA = re.compile("[=<>≤≥∈∑∫√±×→≈@]|://")
 LETTER = re.compile(r"[^\W\d_]")
 
@@ -51,7 +52,7 @@ class Style(NamedTuple):
 def heading_key(title: str) -> str:
     """A heading without its number and with plain quotes, spaces and case: outline and page differ in all of them."""
     plain = " ".join(title.replace("’", "'").split())
-    return re.sub(r"\s", "", NUMBER.sub("", plain, count=1)).casefold() or plain.casefold()
+    return re.sub(r"\s", "", TITLE_NUMBER.sub("", plain, count=1)).casefold() or plain.casefold()
 
 
 def numbered_heading(line: str) -> tuple[int, ...]:
@@ -133,7 +134,7 @@ def _may_be(block: Block, look: Look) -> bool:
         return False  # a formula, a list item, or code
     if style.size < (0.85 if style.capitals else 0.97) * look.size:
         return False
-    if SENTENCE_END.search(text) and (style.size <= 1.15 * look.size or text.endswith((";", ","))):
+    if NO_TITLES_END.search(text) and (style.size <= 1.15 * look.size or text.endswith((";", ","))):
         return False
     if style.bold or style.ruled or style.size >= 1.045 * look.size:
         return block.gap > 1.02 or style.size >= 1.1 * look.size
@@ -143,8 +144,8 @@ def _may_be(block: Block, look: Look) -> bool:
 
 def _is_worded(block: Block) -> bool:
     """Whether a text is words, and neither a formula nor an item or a note with its mark."""
-    words = NUMBER.sub("", block.text, count=1) or block.text
-    if FORMULA.search(words) or NOTE_START.match(block.first.text) or words[:1] in "•‣◦▪●–—":
+    words = TITLE_NUMBER.sub("", block.text, count=1) or block.text
+    if FORMULA.search(words) or NOTE_START.match(block.first.text) or words.startswith(ITEM_MARKS):
         return False
     return len(LETTER.findall(words)) >= max(1, 0.6 * len(words.replace(" ", "")))
 
@@ -175,11 +176,11 @@ def _is_heading(n: int, blocks: list[Block], styles: dict[Style, list[int]], loo
     later = [m for other in alike for m in styles[other] if m >= start]
     if n >= start:
         strong = style.bold or style.ruled or style.size >= 1.045 * look.size or style.capitals
-        return strong or len(later) > 1 or bool(NUMBER.match(block.text))
+        return strong or len(later) > 1 or bool(TITLE_NUMBER.match(block.text))
     if not all(blocks[m].kind != "note" and _may_be(blocks[m], look) for m in range(n, start)):
         return False
     first = 0 < n == start - 1 and (style.bold or style.ruled) and len(block.text.split()) < 4
-    return bool(later or first or NUMBER.match(block.text))
+    return bool(later or first or TITLE_NUMBER.match(block.text))
 
 
 def _follows_number(blocks: list[Block], n: int, number: tuple[int, ...]) -> bool:

@@ -15,14 +15,13 @@ from llama_qna.project.data import read_chunks, read_qna
 from llama_qna.project.files import digest, read_json, write_json
 from llama_qna.project.gold import read_gold
 from llama_qna.project.stage import valid_record
-from llama_qna.project.variant import Variant
+from llama_qna.project.variant import SETTINGS, Variant
 
 FILE = "progress.json"  # in the folder of the stage
 SAMPLE = 8  # chunks or pairs of each kind
 WINDOW = 512  # tokens of text that the model reads at once
 ANSWER_TOKENS = 48
 KINDS = {"trained_loss": "train", "heldout_loss": "heldout"}  # each loss, and the split that it is measured on
-LAST_OF = {"pretrain": "pretraining", "finetune": "finetuning"}
 
 
 def dev_questions(variant: Variant, count: int = 3) -> list[str]:
@@ -94,7 +93,7 @@ def _states(variant: Variant, stage: str) -> list[Point]:
     else:
         weights, begin = start_of_finetuning(variant)
     trained = checkpoints(variant.stage_folders[stage])
-    return [Point("start", begin, weights), *(Point(LAST_OF[stage], adapter, weights) for adapter in trained)]
+    return [Point("start", begin, weights), *(Point(SETTINGS[stage], adapter, weights) for adapter in trained)]
 
 
 def _loss(model, tokenizer, variant: Variant, stage: str, split: str) -> float | None:

@@ -91,8 +91,7 @@ def give_back_freed(above: int) -> None:
 def available_memory(device: str) -> int:
     """Bytes this process may train in: of its GPU what no tensor is in, else its share of main memory."""
     if device == "cpu":
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if processes.count() > 1 else 1
-        return main_memory() // here
+        return main_memory() // processes.here()
     import torch
 
     unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # what PyTorch keeps for its next tensor

@@ -36,8 +36,6 @@ def step_of(checkpoint: Path) -> int:
 
 
 READER = "reader_135m"
-# of the terminal, to make the checkpoints of a stage again
-VERBS = {"pretraining": "pretrain", "finetuning": "finetune", "finetuning_only": "finetune --without-pretraining"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def start_of_finetuning(variant: Variant) -> tuple[Path | None, Path | None]:
     adapter = _pretrained(variant)
     if variant.recipe.stacking == "continue":
         return None, adapter
-    check_output(variant.pretraining, VERBS["pretraining"], "merged/model.safetensors")
+    check_output(variant, "pretrain", "merged/model.safetensors")
     return variant.pretraining / "merged", None
 
 
@@ -149,13 +147,13 @@ def points_of(variant: Variant) -> list[Point]:
     points += [Point("finetuning_only", adapter) for adapter in _trained_alone(variant)]
     points += [Point("finetuning", adapter, weights) for adapter in checkpoints(variant.finetuning)]
     if points[-1].stage != "finetuning":
-        raise UserError(f"no fine-tuned model yet for {variant.name}: run `llama-qna finetune {variant.name}` first")
+        raise UserError(f"no fine-tuned model yet for {variant.name}: run `{variant.again('finetune')}` first")
     _check_order(variant)
     for point in points[1:]:
         base = read_adapter_config(point.adapter)["base_model_name_or_path"]
         if base != variant.recipe.base_model:
             raise UserError(f"{point.name} was trained on {base}, but the recipe's base is {variant.recipe.base_model}")
-        _check_adapter(point.stage, point.adapter)
+        _check_adapter(variant, point.adapter)
     return points
 
 
@@ -187,14 +185,15 @@ def _pretrained(variant: Variant) -> Path:
     """The last checkpoint of pretraining, whole."""
     found = checkpoints(variant.pretraining)
     if not found:
-        raise UserError(f"no pretrained model yet for {variant.name}: run `llama-qna pretrain {variant.name}` first")
-    _check_adapter("pretraining", found[-1])
+        raise UserError(f"no pretrained model yet for {variant.name}: run `{variant.again('pretrain')}` first")
+    _check_adapter(variant, found[-1])
     return found[-1]
 
 
-def _check_adapter(stage: str, adapter: Path) -> None:
+def _check_adapter(variant: Variant, adapter: Path) -> None:
     """Refuse weights of an adapter that are not those which its stage wrote."""
-    check_output(adapter.parent, VERBS[stage], f"{adapter.name}/adapter_model.safetensors")
+    stage = next(stage for stage, folder in variant.stage_folders.items() if folder == adapter.parent)
+    check_output(variant, stage, f"{adapter.name}/adapter_model.safetensors")
 
 
 def _trained_alone(variant: Variant) -> list[Path]:
@@ -213,5 +212,5 @@ def _check_order(variant: Variant) -> None:
     if stale or record["recipe"]["stacking"] != variant.recipe.stacking:
         raise UserError(
             f"{variant.name}: pretraining or `stacking` has changed since fine-tuning: "
-            f"run `llama-qna finetune {variant.name}` first"
+            f"run `{variant.again('finetune')}` first"
         )

@@ -12,7 +12,15 @@ from itertools import product
 
 from llama_qna import UserError
 from llama_qna.models.device import GIB, bfloat16_is_fast
-from llama_qna.models.shapes import ATTENTION_QUERIES, HEAD_TILE, LONGEST_ROW, REPLAY_PIECE, Shapes, shapes_of
+from llama_qna.models.shapes import (
+    ATTENTION_QUERIES,
+    HEAD_TILE,
+    LONGEST_ROW,
+    REPLAY_PIECE,
+    Shapes,
+    replay_pieces,
+    shapes_of,
+)
 from llama_qna.project import processes
 from llama_qna.project.recipe import Lora, Quantization, Recipe, TrainingStage
 from llama_qna.project.variant import Variant
@@ -146,7 +154,7 @@ def memory(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batch, d
     adapter = 4 * weights if device == "cuda" else value * weights  # on a GPU float32, with its optimizer
     together = [batch]  # what passes through the model in one go: the rows, and pieces of general text beside them
     if stage.replay_tokens:
-        pieces = math.ceil(stage.replay_tokens / REPLAY_PIECE)
+        pieces = math.ceil(replay_pieces(stage.replay_tokens) / batch.accumulation)  # a step's batches share them
         together.append(Batch(pieces, REPLAY_PIECE, 1, batch.checkpointing))
     layer = sum(activations(shapes, recipe.lora, each, device) for each in together)  # of one layer
     if batch.checkpointing:  # the input of each layer, and all of the one that is computed again
@@ -247,11 +255,8 @@ def step_flops(shapes: Shapes, recipe: Recipe, stage: TrainingStage, batch: Batc
     token = 2 * passes * shapes.linear_weights + 2 * (passes + 1) * adapters
     token += shapes.layers * shapes.query_width * batch.length * 2 * (passes + 0.5)
     token += (4 if device == "cpu" else 6) * head
-    flops = token * batch.tokens * batch.accumulation
-    if stage.replay_tokens:
-        tokens = max(1, stage.replay_tokens // REPLAY_PIECE) * REPLAY_PIECE
-        flops += tokens * 6 * (shapes.linear_weights + adapters + head)
-    return flops
+    replayed = replay_pieces(stage.replay_tokens) * REPLAY_PIECE * 6 * (shapes.linear_weights + adapters + head)
+    return token * batch.tokens * batch.accumulation + replayed
 
 
 def choose(

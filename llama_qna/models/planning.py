@@ -25,21 +25,25 @@ def for_stage(variant: Variant, name: str, rows: list[dict]) -> Batch:
     """
     recipe: Recipe = variant.recipe
     stage: TrainingStage = getattr(recipe, name)
-    try:
-        shapes_of(recipe.base_model)
-        if processes.sharded():
-            raise UserError("the model is split over the processes (FSDP)")
-    except UserError as error:
-        print(f"no plan: {error}")
+    if unplanned := _unplanned(recipe.base_model):
+        print(f"no plan: {unplanned}")
         return Batch(processes.rows_each(stage.batch_size), stage.max_length, 1, stage.gradient_checkpointing)
     kind = kind_of_device()
     release()
     found = plan_stage(variant, name, available_memory(kind), kind, [len(row["input_ids"]) for row in rows])
     print(found.line())
-    refused = merging_refused(recipe, main_memory(), kind)
-    if name == "pretraining" and refused:
+    if name == "pretraining" and (refused := merging_refused(recipe, main_memory(), kind)):
         raise UserError(refused)
     return processes.from_main(found.batch)  # the same in every process, whatever each found free
+
+
+def _unplanned(base_model: str) -> str:
+    """Why the training of a model is not planned; empty where it is."""
+    try:
+        shapes_of(base_model)
+    except UserError as error:
+        return str(error)
+    return "the model is split over the processes (FSDP)" if processes.sharded() else ""
 
 
 def fits(base_model: str, quantization: Quantization | None) -> bool:

@@ -11,7 +11,7 @@ import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
-from llama_qna import UserError, one_line
+from llama_qna import UserError, first_line, one_line
 from llama_qna.models.device import is_out_of_memory
 from llama_qna.project.recipe import EMBEDDED
 
@@ -54,7 +54,7 @@ def _what_is_wrong(error: Exception, base_model: str, name: str) -> str:
             "transformers"
         )
     if Path(name).exists() or not isinstance(error, (OSError, HfHubHTTPError, ValueError)):
-        return f": no model could be loaded from this folder ({_first_line(error)})"
+        return f": no model could be loaded from this folder ({first_line(error)})"
     return f" cannot be reached: check the name and the network, or set base_model to {EMBEDDED} or to a local folder"
 
 
@@ -102,7 +102,7 @@ def adapter_of(adapter: Path, *bases: str | None):
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise UserError(f"adapter {shown}: it is damaged, or of another base ({_first_line(error)})") from None
+        raise UserError(f"adapter {shown}: it is damaged, or of another base ({first_line(error)})") from None
 
 
 def read_adapter_config(adapter: Path) -> dict:
@@ -131,7 +131,3 @@ def check_all_there(model, adapter: Path) -> None:
         odd = set(file.keys()) ^ set(get_peft_model_state_dict(model, save_embedding_layers=False))
     if odd:
         raise ValueError(f"{len(odd)} tensors are missing or of no use, such as {min(odd)}")
-
-
-def _first_line(error: Exception) -> str:
-    return one_line(str(error).strip().partition("\n")[0]) or type(error).__name__

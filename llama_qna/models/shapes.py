@@ -19,6 +19,11 @@ LONGEST_ROW = 512  # tokens; for longer rows PyTorch's own attention is quicker,
 REPLAY_PIECE = 128  # tokens of a piece of general text (`training.loss.Replay`)
 
 
+def replay_pieces(tokens: int) -> int:
+    """Pieces of general text that stand beside a step, of so many tokens at most but one at least; none without any."""
+    return max(1, tokens // REPLAY_PIECE) if tokens else 0
+
+
 @dataclass(frozen=True)
 class Shapes:
     layers: int

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from llama_qna import UserError, one_line
+from llama_qna import UserError, first_line, one_line
 from llama_qna.project.files import read_json
 from llama_qna.project.variant import REPOSITORY, Variant
 
@@ -82,9 +82,8 @@ def read_table(path: Path, shown: str, columns: list[str], numbers: tuple[str, .
     try:
         table = pd.read_csv(path, keep_default_na=False, dtype=str, **form).fillna("")
     except (ValueError, OSError, OverflowError) as error:  # pandas' own errors are ValueErrors
-        reason = one_line((str(error).strip().splitlines() or [type(error).__name__])[0])
         advice = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
-        raise UserError(f"{shown}: not readable as CSV ({reason}{advice})") from None
+        raise UserError(f"{shown}: not readable as CSV ({first_line(error)}{advice})") from None
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first fields for names of rows
         raise UserError(f"{shown}: not readable as CSV (the rows have more fields than the header has names)")
     check_columns(table, columns, shown)

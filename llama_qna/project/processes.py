@@ -31,6 +31,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0)) if count() > 1 else 0
 
 
+def here() -> int:
+    """How many of them are on this machine; all of them unless the launcher said otherwise."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", count())) if count() > 1 else 1
+
+
 def is_main() -> bool:
     """Whether this process is the one that writes and prints."""
     return rank() == 0
@@ -55,9 +60,8 @@ def start() -> None:
     import torch
 
     gpus = torch.cuda.device_count()
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", count()))
-    if gpus and here > gpus:
-        raise UserError(f"{here} processes on a machine with {gpus} GPUs: start at most {gpus} (--nproc_per_node)")
+    if gpus and here() > gpus:
+        raise UserError(f"{here()} processes on a machine with {gpus} GPUs: start at most {gpus} (--nproc_per_node)")
     if gpus:
         torch.cuda.set_device(local_rank())
 

@@ -142,9 +142,11 @@ class TrainingStage(_Strict):
     @property
     def rounds(self) -> int:
         """Of how many epochs the rows are that training is given: of one, unless epochs differ."""
-        # reading rows and passages, which some stages have, are drawn anew for each epoch
-        differ = getattr(self, "reading_rows", 0) or getattr(self, "passages", None)
-        return math.ceil(self.epochs) if differ else 1
+        return math.ceil(self.epochs) if self.rows_differ() else 1
+
+    def rows_differ(self) -> bool:
+        """Whether rows are drawn anew for each epoch."""
+        return False
 
     @property
     def passes(self) -> float:
@@ -155,6 +157,9 @@ class TrainingStage(_Strict):
 class Pretraining(TrainingStage):
     # rows of the reading set (data/reading) for each row of the stage's own: they hold a reader to its skill
     reading_rows: float = Field(0.0, ge=0)
+
+    def rows_differ(self) -> bool:
+        return self.reading_rows > 0
 
 
 class Passages(_Strict):
@@ -175,6 +180,9 @@ class Passages(_Strict):
 
 class Finetuning(Pretraining):
     passages: Passages | None = None  # None: every row closed book
+
+    def rows_differ(self) -> bool:
+        return super().rows_differ() or self.passages is not None
 
 
 class Evaluation(_Strict):
@@ -250,7 +258,6 @@ class ReaderRecipe(_Strict):
     lora: Lora
     rounds: int = Field(gt=0)  # how often each example comes, each time among other passages
     finetuning: TrainingStage
-    stacking: Literal["continue"] = "continue"
 
 
 EMBEDDED = "embedded/smollm2-135m-instruct"

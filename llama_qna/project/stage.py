@@ -183,15 +183,13 @@ def outputs_sha256(folder: Path) -> str:
     return files.digest(files.read_json(folder / "run.json")["outputs"])
 
 
-def check_output(folder: Path, verb: str, name: str) -> None:
+def check_output(variant: Variant, stage: str, name: str) -> None:
     """Refuse a file of a finished stage that is no longer what the stage wrote.
-
-    Args:
-        verb: makes the stage again, in the terminal.
 
     Raises:
         UserError: with the file's name.
     """
+    folder = variant.stage_folders[stage]
     path, record = folder / name, folder / "run.json"
     if path.is_file() and not record.exists():  # a person put it there, and nothing tells what it was
         return
@@ -200,9 +198,7 @@ def check_output(folder: Path, verb: str, name: str) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
     if not whole:
-        raise UserError(
-            f"{folder.name}/{name} is damaged or missing: run `llama-qna {verb} {folder.parent.name}` again"
-        )
+        raise UserError(f"{folder.name}/{name} is damaged or missing: run `{variant.again(stage)}` again")
 
 
 def valid_record(folder: Path, stage: str) -> dict | None:

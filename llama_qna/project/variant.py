@@ -15,6 +15,8 @@ from llama_qna import UserError
 from llama_qna.project.recipe import ReaderRecipe, Recipe, read_recipe
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+# of each training, the part of the recipe that it follows
+SETTINGS = {"read": "finetuning", "pretrain": "pretraining", "finetune": "finetuning", "finetune_only": "finetuning"}
 
 
 @dataclass
@@ -74,13 +76,19 @@ class Variant:
             "figures": self.figures,
         }
 
+    def again(self, stage: str) -> str:
+        """The command that does a stage, or goes on with one that was stopped."""
+        if self.repeats_another:
+            return f"llama-qna repeat {self.name} --seeds {self.recipe.seed}"
+        return f"llama-qna {stage.replace('finetune_only', 'finetune --without-pretraining')} {self.name}"
+
 
 @dataclass
 class Reader:
     """A base model's skill of reading: a recipe, its place, and the adapter that it made, which is committed."""
 
     name: str
-    root: Path
+    home: Path  # the repository, where it is committed
     recipe: ReaderRecipe
 
     @classmethod
@@ -96,11 +104,16 @@ class Reader:
         return cls(name, REPOSITORY, read_recipe(path, ReaderRecipe))
 
     def __post_init__(self):
-        self.folder = self.root / self.name  # committed: recipe, adapter and what it was measured to do
+        self.folder = self.home / self.name  # committed: recipe, adapter and what it was measured to do
         self.adapter = self.folder / "adapter"
-        self.examples = self.root / "data" / "reading"
-        self.run = root_in_use() / "runs" / self.name
+        self.examples = self.home / "data" / "reading"
+        self.root = root_in_use()
+        self.run = self.root / "runs" / self.name
         self.stage_folders = {"read": self.run / self.recipe.finetuning.folder}
+
+    def again(self, stage: str) -> str:
+        """As that of `Variant`."""
+        return f"llama-qna reader {self.name}"
 
 
 def root_in_use() -> Path:

@@ -136,10 +136,12 @@ def _label_marks(axis, marks: dict[str, float]) -> None:
 
 def _draw_bars(axis, panel: dict) -> None:
     """A group of bars a name, each with its value beside it; the last bar of a group stands out."""
-    names, height = panel["names"], 0.8 / len(panel["bars"])
-    for n, (label, values) in enumerate(panel["bars"].items(), start=-len(panel["bars"])):
-        places = [row + 0.4 + (n + 0.5) * height for row in range(len(names))]
-        bars = axis.barh(places, values, 0.9 * height, label=label, color=("#999999", LOOKS[0][0])[n])
+    names, groups = panel["names"], panel["bars"]
+    height, last = 0.8 / len(groups), list(groups)[-1]
+    for n, (label, values) in enumerate(groups.items()):
+        places = [row - 0.4 + (n + 0.5) * height for row in range(len(names))]
+        colour = LOOKS[0][0] if label == last else "#999999"
+        bars = axis.barh(places, values, 0.9 * height, label=label, color=colour)
         axis.bar_label(bars, fmt="%.3g", padding=3)
     axis.margins(x=0.15)
     _finish_rows(axis, panel, names)

@@ -108,7 +108,7 @@ def _systems(run: dict) -> dict | None:
     """What each system does with the questions that the documents answer, and with those that they do not."""
     if not (systems := run.get("systems")):
         return None
-    panels = [_right_or_wrong(systems, "Questions that the documents answer")]
+    panels, widths = [_right_or_wrong(systems, "Questions that the documents answer")], [2]
     if any(system["says_so"] for system in systems):
         rows = []
         for system in systems:
@@ -119,7 +119,8 @@ def _systems(run: dict) -> dict | None:
                 rows[-1] |= {"low": right["low"], "high": right["high"]}
         title = f"Unanswerable questions ({run['unanswerable']})"
         panels.append({"title": title, "x": SHARE, "shares": rows, "beside": True})
-    return {"title": _best(run), "note": _asked(run), "panels": panels, "widths": [2, 1][: len(panels)]}
+        widths.append(1)
+    return {"title": _best(run), "note": _asked(run), "panels": panels, "widths": widths}
 
 
 def _rouge_and_right(run: dict) -> dict | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llama_qna import UserError
+from llama_qna import UserError, one_line
 
 
 def require_access(repository: str) -> None:
@@ -20,7 +20,7 @@ def require_access(repository: str) -> None:
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
-        raise UserError(f"--push {repository}: {_one_line(error)}") from None
+        raise UserError(f"--push {repository}: {_said(error)}") from None
     if not get_token():
         raise UserError("--push needs an account of the hub: run `hf auth login`, or set HF_TOKEN")
 
@@ -47,10 +47,10 @@ def push(folder: Path, repository: str) -> str:
     except HfHubHTTPError as error:
         reason = {401: "the hub does not know this token", 403: "this account may not write there"}
         status = error.response.status_code
-        raise UserError(f"--push {repository}: {reason.get(status, _one_line(error))} ({status})") from None
+        raise UserError(f"--push {repository}: {reason.get(status, _said(error))} ({status})") from None
     except (httpx.HTTPError, OSError) as error:
-        raise UserError(f"--push {repository}: the hub cannot be reached ({_one_line(error)})") from None
+        raise UserError(f"--push {repository}: the hub cannot be reached ({_said(error)})") from None
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def _said(error: Exception) -> str:
+    return one_line(str(error)) or type(error).__name__

@@ -18,17 +18,10 @@ from llama_qna import UserError
 from llama_qna.answering.reader import READ, ReadingAnswerer, check_question
 from llama_qna.answering.retrieval import Answer, Evidence, Source
 from llama_qna.documents.chunks import split
-from llama_qna.documents.extract import printable
-from llama_qna.documents.folder import (
-    DEFAULT_LIMITS,
-    UNREADABLE,
-    content_hash,
-    file_name,
-    files_not_read,
-    named_documents,
-)
+from llama_qna.documents.extract import shown_name
+from llama_qna.documents.folder import UNREADABLE, files_not_read, named_documents
 from llama_qna.documents.pages import Place, find, picture
-from llama_qna.documents.read import read_document
+from llama_qna.documents.read import each_once, read_one
 from llama_qna.models.base import knows_not
 from llama_qna.models.lineage import READER, check_reader
 from llama_qna.project.code import code_hash
@@ -61,7 +54,7 @@ class Library:
 
     def __init__(self, path: str | Path):
         self.path = Path(os.path.expanduser(path))
-        self.name = printable(self.path.resolve().name) or str(self.path)
+        self.name = shown_name(self.path.resolve().name) or str(self.path)
         self.files: dict[str, Path] = {}  # by the name of the document
         self.left_out: list[str] = []  # a line for every file that was not taken: its name, and why
         self.reader = Reader.load(READER)
@@ -110,27 +103,19 @@ class Library:
         return [f"left out: {line}" for line in self.left_out] + ([self.foreign] if self.foreign else [])
 
     def _chunks(self) -> pd.DataFrame:
-        documents = named_documents(self.path)
-        folder = self.path if self.path.is_dir() else self.path.parent
-        if folder == self.path:
-            self.left_out += [f"{file}: {reason}" for file, reason in files_not_read(folder).items()]
+        documents, code, rows = named_documents(self.path), code_hash("load"), []
         if not documents:
             said = "there is no such file, and no folder with documents (*.pdf, *.txt, *.md)"
-            raise UserError("\n".join([f"{printable(str(self.path))}: {said}", *self.left_out]))
-        rows, code, names = [], code_hash("load"), {}  # by the hash of a text: the file that has it
-        for name, path in tqdm(documents.items(), "documents", leave=False, unit="file", delay=2, disable=None):
-            shown = file_name(path, folder)
-            try:
-                found = _read(path, folder, code)
-            except UserError as error:
-                self.left_out.append(f"{shown}: {str(error).removeprefix(f'{printable(path.name)}: ')}")
+            others = [f"{file}: {reason}" for file, reason in files_not_read(self.path).items()]
+            raise UserError("\n".join([f"{shown_name(str(self.path))}: {said}", *others]))
+        found = each_once(self.path, lambda one, content: _read(one, content, code), _text)
+        bar = tqdm(found, "documents", len(documents), leave=False, unit="file", delay=2, disable=None)
+        for file, name, outcome in bar:
+            if isinstance(outcome, str):
+                self.left_out.append(f"{file}: {outcome}")
                 continue
-            same = names.setdefault(digest({"text": [row["text"] for row in found]}), shown)
-            if same != shown:
-                self.left_out.append(f"{shown}: it says what {same} says")
-                continue
-            self.files[name] = path
-            rows += [row | {"document": name, "chunk_id": f"{name}-{n:04d}"} for n, row in enumerate(found)]
+            self.files[name] = documents[name]
+            rows += [row | {"document": name, "chunk_id": f"{name}-{n:04d}"} for n, row in enumerate(outcome)]
         if not rows and len(documents) == len(self.left_out) == 1:
             raise UserError(self.left_out[0])
         if not rows:
@@ -217,33 +202,34 @@ def _foreign(reader: Reader, chunks: pd.DataFrame) -> str:
     return "; ".join(said)
 
 
-def _read(path: Path, folder: Path, code: str) -> list[dict]:
-    """The chunks of a document, from an earlier reading of the same content where there was one.
+def _read(path: Path, content: str, code: str) -> list[dict] | str:
+    """The chunks of a document, from an earlier reading of the same content where there was one; or why it has none.
 
     Nothing depends on what is kept: it is read again where it is damaged, and left where it cannot be written.
 
     Args:
-        folder: that it may not lead out of.
+        content: its hash.
         code: the hash of the code that reads.
-
-    Raises:
-        UserError: the document cannot be read, or has no text.
     """
-    content, suffix = content_hash(path, folder, DEFAULT_LIMITS), path.suffix.lower()
-    kept = root_in_use() / KEPT / f"{digest({'content': content, 'suffix': suffix, 'code': code})}.json"
-    keeps = content != UNREADABLE  # one that is not to be opened, such as a pipe or a link, has no content
+    kept = root_in_use() / KEPT / f"{digest({'content': content, 'suffix': path.suffix.lower(), 'code': code})}.json"
+    keeps = content != UNREADABLE  # one that is not to be opened, such as a pipe, has no content
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = read_json(kept) if keeps else {}
         if found["sha256"] == digest({"rows": found["rows"]}):
             return found["rows"]
-    rows = split(read_document(path), Chunking())
-    if not rows:
-        raise UserError("there is no text in the file")
-    if keeps:
+    document = read_one(path)
+    if isinstance(document, str):
+        return document
+    rows = split(document, Chunking())
+    if rows and keeps:
         with suppress(OSError):  # no room, no right to write, or another process was quicker
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_json(kept, {"sha256": digest({"rows": rows}), "rows": rows})
-    return rows
+    return rows or "there is no text in the file"
+
+
+def _text(rows: list[dict]) -> str:
+    return "\n".join(row["text"] for row in rows)
 
 
 def _only(system: str) -> None:

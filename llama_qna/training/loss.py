@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from trl import SFTTrainer
 
 from llama_qna.models import prompts
-from llama_qna.models.shapes import REPLAY_PIECE
+from llama_qna.models.shapes import REPLAY_PIECE, replay_pieces
 from llama_qna.project import processes
 from llama_qna.project.data import REPLAY_TEXT
 from llama_qna.training.cpu import kernels, layers
@@ -31,7 +31,7 @@ class Replay:
     def __init__(self, tokenizer, tokens: int, seed: int):
         text = prompts.encode_document(tokenizer, REPLAY_TEXT.read_text(encoding="utf-8"))
         self.pieces = [text[start : start + REPLAY_PIECE] for start in range(0, len(text) - REPLAY_PIECE, REPLAY_PIECE)]
-        self.rows, self.random = max(1, tokens // REPLAY_PIECE), random.Random(seed + processes.rank())
+        self.rows, self.random = replay_pieces(tokens), random.Random(seed + processes.rank())
         self.waiting = []  # pieces that no batch has had since they were last drawn
         self.due = []  # pieces of the step, a list for each of its batches
         self.expected = {}  # by the tokens of a piece: what its base makes of it, (128, D); the base does not change

@@ -12,7 +12,6 @@ import resource
 import tempfile
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -25,11 +24,12 @@ from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
 from llama_qna.models.base import nf4_config, ready
 from llama_qna.models.device import GIB, available_memory, compute_dtype, device, kind_of_device, measure
-from llama_qna.models.plan import Batch, plan_stage
+from llama_qna.models.generate import continue_prompts
+from llama_qna.models.plan import Batch, Plan, plan_stage
 from llama_qna.models.shapes import Shapes, shapes_of
 from llama_qna.project import provenance
 from llama_qna.project.files import write_json
-from llama_qna.project.recipe import Quantization
+from llama_qna.project.recipe import Quantization, TrainingStage
 from llama_qna.project.stage import add_to_note
 from llama_qna.project.variant import Variant
 from llama_qna.text.tables import aligned
@@ -56,43 +56,71 @@ def rehearse(variant: Variant, budget: int | None = None, rows: int | None = Non
     Raises:
         UserError: it does not fit, or the shapes are not known.
     """
-    recipe, (shapes, source) = variant.recipe, shapes_of(variant.recipe.base_model)
-    kind, wanted = kind_of_device(), recipe.pretraining
-    there = available_memory(kind)
-    budget = min(budget or there, there)
-    if kind == "cuda":
-        torch.cuda.set_per_process_memory_fraction(min(1.0, budget / torch.cuda.mem_get_info()[1]))
-    default = CPU_STEP if kind == "cpu" else (wanted.batch_size, wanted.max_length)
-    rows, length = rows or default[0], length or default[1]
-    stage = wanted.model_copy(
-        update={"batch_size": rows, "max_length": length, "packing": False, "max_steps": STEPS, "warmup_steps": 0}
-        | {"logging_steps": 1, "save_steps": STEPS, "replay_tokens": 0}
-    )
-    # nothing is merged, so no room on the disk is asked for it
-    short = replace(variant, recipe=recipe.model_copy(update={"pretraining": stage, "stacking": "continue"}))
-    chosen = plan_stage(short, "pretraining", budget, kind, [length] * rows)
+    # --- plan
+    recipe, (shapes, source), kind = variant.recipe, shapes_of(variant.recipe.base_model), kind_of_device()
+    budget = _held_to(budget, kind)
+    default = CPU_STEP if kind == "cpu" else (recipe.pretraining.batch_size, recipe.pretraining.max_length)
+    short = _shortened(variant, rows or default[0], length or default[1])
+    stage = short.recipe.pretraining
+    chosen = plan_stage(short, "pretraining", budget, kind, [stage.max_length] * stage.batch_size)
     chosen.parts.pop("mapped weights file", None)  # there is none
     print(f"{chosen.line()}\nrandom weights, by {source}", flush=True)
 
+    # --- build, train, generate
+    found = _asked(variant, stage, chosen, budget)
     started = time.perf_counter()
     model = random_model(shapes, recipe.quantization)
     building = round(time.perf_counter() - started, 1)
     print(f"built in {building} s", flush=True)
-    found = {"variant": variant.name, "base_model": recipe.base_model, "random_weights": True, "device": kind}
-    found |= {"rows": rows, "length": length, "lora_r": recipe.lora.r, "batch": vars(chosen.batch), "budget": budget}
-    found |= {"recipe_rows": wanted.batch_size, "recipe_length": wanted.max_length}
     found |= {"seconds_building": building, "peak_building": peak(kind)}
     found |= _train(short, model, chosen.batch, shapes) | {"peak_training": peak(kind)}
     found |= _generate(model, shapes, kind) | {"peak": peak(kind)}
-    found |= {"parts": chosen.parts, "planned_peak": chosen.peak, "flops_per_step": chosen.flops}
+
+    # --- compare with what the machine can do, and save
     limit = measure(tuple(shapes.linears.values()), min(4096, chosen.batch.tokens))
-    flops_per_second = chosen.flops / rows / length * found["tokens_per_second"]
-    found |= {"limit": limit, "share_of_limit": round(flops_per_second / limit["matmul"], 3)}
-    found |= {"date": datetime.now(UTC).date().isoformat(), "git": provenance.git_state()}
-    found |= {"machine": provenance.machine(), "versions": provenance.versions()}
+    share = chosen.flops / stage.batch_size / stage.max_length * found["tokens_per_second"] / limit["matmul"]
+    found |= {"limit": limit, "share_of_limit": round(share, 3)} | provenance.measured()
     variant.run.mkdir(parents=True, exist_ok=True)
     write_json(variant.run / "rehearsal.json", found)
     return found
+
+
+def _held_to(budget: int | None, kind: str) -> int:
+    """The bytes that the rehearsal may take, of those that there are; PyTorch refuses more on a GPU."""
+    there = available_memory(kind)
+    budget = min(budget or there, there)
+    if kind == "cuda":
+        torch.cuda.set_per_process_memory_fraction(min(1.0, budget / torch.cuda.mem_get_info()[1]))
+    return budget
+
+
+def _shortened(variant: Variant, rows: int, length: int) -> Variant:
+    """The variant with a pretraining of two steps; nothing is merged, so no room on the disk is asked for it."""
+    short = {"batch_size": rows, "max_length": length, "packing": False, "max_steps": STEPS, "warmup_steps": 0}
+    short |= {"logging_steps": 1, "save_steps": STEPS, "replay_tokens": 0}
+    stage = variant.recipe.pretraining.model_copy(update=short)
+    return replace(variant, recipe=variant.recipe.model_copy(update={"pretraining": stage, "stacking": "continue"}))
+
+
+def _asked(variant: Variant, stage: TrainingStage, chosen: Plan, budget: int) -> dict:
+    """What is rehearsed, what of the recipe was shortened for it, and what it is expected to take."""
+    recipe = variant.recipe
+    return {
+        "variant": variant.name,
+        "base_model": recipe.base_model,
+        "random_weights": True,
+        "device": chosen.device,
+        "rows": stage.batch_size,
+        "length": stage.max_length,
+        "recipe_rows": recipe.pretraining.batch_size,
+        "recipe_length": recipe.pretraining.max_length,
+        "lora_r": recipe.lora.r,
+        "batch": vars(chosen.batch),
+        "budget": budget,
+        "parts": chosen.parts,
+        "planned_peak": chosen.peak,
+        "flops_per_step": chosen.flops,
+    }
 
 
 def random_model(shapes: Shapes, quantization: Quantization):
@@ -146,7 +174,8 @@ class Clock(TrainerCallback):
         self.started = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
-        _synchronize()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.seconds.append(time.perf_counter() - self.started)
 
 
@@ -171,29 +200,22 @@ def any_tokenizer():
 
 
 def _generate(model, shapes: Shapes, kind: str) -> dict:
-    """One greedy batch of full length: on a CPU one short answer, on a GPU 32."""
-    rows, answer = ANSWERS[kind]
-    model.eval()
-    prompts = torch.randint(3, shapes.vocabulary, (rows, PROMPT), device=model.device)
+    """One greedy batch, written as answers are: on a CPU one short answer, on a GPU 32."""
+    (rows, answer), draw, tokenizer = ANSWERS[kind], random.Random(0), any_tokenizer()
+    tokenizer.eos_token = None  # no end of text: random weights would draw one by chance
+    prompts = [draw.choices(range(3, shapes.vocabulary), k=PROMPT) for _ in range(rows)]
     started = time.perf_counter()
-    with torch.inference_mode():
-        # no end of text: random weights would draw one by chance
-        written = model.generate(
-            prompts, max_new_tokens=answer, min_new_tokens=answer, do_sample=False, eos_token_id=None, pad_token_id=0
-        )
-    _synchronize()
-    seconds, tokens = time.perf_counter() - started, rows * (written.shape[1] - PROMPT)
-    found = {"generated_tokens": tokens, "seconds_of_generation": round(seconds, 2)}
+    continue_prompts(model.eval(), tokenizer, prompts, max_new_tokens=answer, batch_size=rows)
+    seconds = time.perf_counter() - started
+    found = {"generated_tokens": rows * answer, "seconds_of_generation": round(seconds, 2)}
     return found | {"answers_per_second": round(rows / seconds, 3)}
 
 
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
 def peak(device: str) -> int:
-    """Bytes: the most that this process held so far in main memory, or that PyTorch reserved on the GPU."""
+    """Bytes: the most that this process held so far in main memory, or that PyTorch reserved on the GPU.
+
+    The reserve is what a budget caps; what tensors took of it is told by `provenance.peak_memory_gb`.
+    """
     if device == "cuda":
         return torch.cuda.max_memory_reserved()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
-from llama_qna import Stopped, UserError
+from llama_qna import Stopped, UserError, first_line
 from llama_qna.models import lineage
 from llama_qna.models.device import is_out_of_memory, release
 from llama_qna.models.plan import Batch
@@ -216,7 +216,7 @@ def train(trainer, start: Path | None, folder: Path, what: str, command: str):
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise OutOfMemory(next(iter(str(error).strip().splitlines()), "out of memory")) from None
+            raise OutOfMemory(first_line(error)) from None
     if signals.number:
         step = f"step {trainer.state.global_step} of {trainer.state.max_steps}"
         raise Stopped(f"{what}: stopped at {step}; its checkpoint is kept: `{command}` goes on there", signals.number)

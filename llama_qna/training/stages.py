@@ -1,9 +1,9 @@
 """The two training stages: domain pretraining on chunks, then fine-tuning on question-answer pairs.
 
-Both train a LoRA adapter on a base in NF4 (QLoRA, arXiv:2305.14314) with TRL's `SFTTrainer`. With `stacking: merge` the
-first adapter is merged into the 16-bit base in between and the result is quantized again, the study's order; with
-`stacking: continue` the same adapter goes on. What begins with a reader (`start`) tells in its record what became of
-the reading: `reading_loss`, before and after.
+Both train a LoRA adapter with TRL's `SFTTrainer`, on a base in NF4 (QLoRA, arXiv:2305.14314) or in its own 16 bits.
+With `stacking: merge` the first adapter is merged into the 16-bit base in between, and in NF4 the result is quantized
+again, the study's order; with `stacking: continue` the same adapter goes on. What begins with a reader (`start`) tells
+in its record what became of the reading: `reading_loss`, before and after.
 
 `pretrain` and `finetune` say what a stage reads, `_stage` is the training: rows, tokenizer, model, train, save. Around
 it stand `once` (done before) and `trainer.train` (resume, and fewer rows at once where memory runs out).
@@ -24,7 +24,7 @@ from llama_qna.project.data import REPLAY_TEXT, read_chunks, read_qna
 from llama_qna.project.files import sha256
 from llama_qna.project.recipe import Pretraining
 from llama_qna.project.stage import once, outputs_sha256
-from llama_qna.project.variant import Variant
+from llama_qna.project.variant import SETTINGS, Variant
 from llama_qna.training.passages import passage_rows
 from llama_qna.training.reading import LOST, READING_SET, reading_loss, rows_beside
 from llama_qna.training.rows import chunk_rows, pair_rows
@@ -110,12 +110,12 @@ def _stage(
     """
     recipe, what = variant.recipe, f"{variant.name} {settings.folder}"
     _check_processes(variant.name, settings)
+    skill = None if weights or adapter else start_of_training(variant)
 
     def load():
         model = load_base(recipe.base_model, recipe.quantization, weights=weights)
         if adapter:
             return attach_adapter(model, adapter, trainable=True)
-        skill = None if weights else start_of_training(variant)
         return adapter_from(model, skill, recipe.lora, recipe.seed) if skill else model
 
     def work(folder: Path) -> dict:
@@ -129,7 +129,8 @@ def _stage(
         # --- model, trainer, train: again with fewer rows at once where memory runs out
         results = train(variant, stage, load, tokenizer, rows, folder)
         if recipe.start and processes.is_main():
-            results |= {"reading_loss": _reading_kept(variant, weights, adapter, folder)}
+            trained = checkpoints(folder)[-1]
+            results |= {"reading_loss": _reading_kept(variant, what, tokenizer, weights, adapter or skill, trained)}
 
         # --- save what fine-tuning begins on; else the last checkpoint is what is saved
         if stage == "pretrain" and recipe.stacking == "merge" and processes.is_main():
@@ -137,33 +138,31 @@ def _stage(
             tokenizer.save_pretrained(folder / "merged")
         return results
 
-    known = {"base_model", "seed", "quantization", "lora", "stacking"}
-    known.add("pretraining" if stage == "pretrain" else "finetuning")
+    known = {"base_model", "seed", "quantization", "lora", "stacking", SETTINGS[stage]}
     if recipe.start:  # one that is not named is none, as before there was the key
         known.add("start")
     asked = recipe.model_dump(include=known)
     return once(variant, stage, asked, inputs | _read_beside(variant, settings), work, resumes=True)
 
 
-def _reading_kept(variant: Variant, weights: Path | None, adapter: Path | None, folder: Path) -> dict[str, float]:
+def _reading_kept(
+    variant: Variant, what: str, tokenizer, weights: Path | None, begun: Path | None, trained: Path
+) -> dict[str, float]:
     """What a training that began with a reader made of its reading; said where it is worse by much.
 
     Args:
-        weights, adapter: what it began on, see `_stage`.
+        what: the variant and the stage, as messages name them.
+        weights, begun: what it began on: weights in place of the base's, and an adapter.
+        trained: the adapter that it made.
     """
-    recipe = variant.recipe
-    tokenizer = load_tokenizer(recipe.base_model)
-    if weights is None and adapter is None:
-        adapter = start_of_training(variant)
 
-    def loss(of: Path | None) -> float:
+    def loss(adapter: Path | None) -> float:
         release()
-        model = load_base(recipe.base_model, recipe.quantization, weights=weights)
-        return round(reading_loss(attach_adapter(model, of) if of else model, tokenizer), 4)
+        model = load_base(variant.recipe.base_model, variant.recipe.quantization, weights=weights)
+        return round(reading_loss(attach_adapter(model, adapter) if adapter else model, tokenizer), 4)
 
-    before, after = loss(adapter), loss(checkpoints(folder)[-1])
+    before, after = loss(begun), loss(trained)
     if after > before + LOST:
-        what = f"{variant.name} {folder.name.removesuffix('.partial')}"
         print(f"{what}: the reading is undone, its loss rose from {before:.2f} to {after:.2f} nats (reading_rows)")
     return {"before": before, "after": after}
 

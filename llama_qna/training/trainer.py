@@ -31,7 +31,7 @@ from llama_qna.project import processes
 from llama_qna.project.files import write_json
 from llama_qna.project.recipe import TrainingStage
 from llama_qna.project.stage import add_to_note, note
-from llama_qna.project.variant import Variant
+from llama_qna.project.variant import SETTINGS, Reader, Variant
 from llama_qna.training import resume
 from llama_qna.training.checkpoints import results_of_training, strip
 from llama_qna.training.loss import OwnLoss, QuickLoss, Replay
@@ -39,7 +39,7 @@ from llama_qna.training.loss import OwnLoss, QuickLoss, Replay
 LOGGED = ("step", "epoch", "loss", "learning_rate", "grad_norm")
 
 
-def train(variant: Variant, stage: str, load: Callable, tokenizer, rows: list[dict], folder: Path) -> dict:
+def train(variant: Variant | Reader, stage: str, load: Callable, tokenizer, rows: list[dict], folder: Path) -> dict:
     """Train an adapter on rows of `input_ids` and `labels` and write its checkpoints and its log into `folder`.
 
     All that surrounds a training stands here: it is not done again where it came to its end before, its plan is printed
@@ -47,14 +47,14 @@ def train(variant: Variant, stage: str, load: Callable, tokenizer, rows: list[di
     once.
 
     Args:
-        stage: `pretrain`, `finetune` or `finetune_only`.
+        stage: `pretrain`, `finetune` or `finetune_only`; of a reader `read`.
         load: loads the model; if it has an adapter already, training goes on with that.
     """
     results = results_of_training(folder, note(folder)["key"])
     if results is None:
         settings = settings_of(variant, stage)
         _check_gpu()
-        batch = planning.for_stage(variant, "pretraining" if stage == "pretrain" else "finetuning", rows)
+        batch = planning.for_stage(variant, SETTINGS[stage], rows)
 
         def attempt(start: Path | None, fitting: Batch) -> dict:
             return train_once(variant, stage, load(), tokenizer, rows, folder, fitting, start)
@@ -70,7 +70,7 @@ def train(variant: Variant, stage: str, load: Callable, tokenizer, rows: list[di
 
 
 def train_once(
-    variant: Variant,
+    variant: Variant | Reader,
     stage: str,
     model,
     tokenizer,
@@ -115,9 +115,8 @@ def train_once(
     steps = math.ceil(settings.passes * len(trainer.train_dataset) / settings.batch_size)
     saves = math.ceil((settings.max_steps if settings.max_steps > 0 else steps) / settings.save_steps)
     processes.first(lambda: resume.check_disk(trainer.model, folder, what, saves, merged))
-    command = f"llama-qna {stage.replace('finetune_only', 'finetune --without-pretraining')} {variant.name}"
     with closing:  # the bar ends its line before what is said of an error
-        outcome = resume.train(trainer, start, folder, what, command)
+        outcome = resume.train(trainer, start, folder, what, variant.again(stage))
 
     # --- save
     if not processes.is_main():
@@ -173,8 +172,8 @@ def _check_gpu() -> None:
         print(f"no {' and no '.join(missing)}: the loss is computed uncompiled, more slowly; mend it with {packages}")
 
 
-def settings_of(variant: Variant, stage: str) -> TrainingStage:
-    return variant.recipe.pretraining if stage == "pretrain" else variant.recipe.finetuning
+def settings_of(variant: Variant | Reader, stage: str) -> TrainingStage:
+    return getattr(variant.recipe, SETTINGS[stage])
 
 
 def sft_config(variant: Variant, settings: TrainingStage, folder: Path, batch: Batch) -> SFTConfig:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -336,12 +337,15 @@ def test_flipped_bit_in_finished_weights_is_never_loaded(name, commands_then, ag
     assert results(finished) == wanted
 
 
-def test_output_that_is_missing_or_of_no_record_is_refused(tmp_path):
-    folder = tmp_path / "paper" / "finetuning"
+@pytest.mark.parametrize(("seed", "again"), [(42, "finetune small"), (43, "repeat small --seeds 43")])
+def test_output_that_is_missing_or_of_no_record_is_refused(seed, again, variant):
+    recipe = variant.recipe.model_copy(update={"seed": seed})
+    found = replace(variant, recipe=recipe, repeats_another=seed != variant.recipe.seed)
+    folder = found.finetuning
     folder.mkdir(parents=True)
-    said = "finetuning/checkpoint-3/a is damaged or missing: run `llama-qna finetune paper` again"
+    said = f"{folder.name}/checkpoint-3/a is damaged or missing: run `llama-qna {again}` again"
     for record in (None, "{}", "[]", '{"outputs": {}}', "torn", '{"outputs": {"checkpoint-3/a": "hash"}}'):
         if record:
             (folder / "run.json").write_text(record)
         with pytest.raises(UserError, match=said):
-            check_output(folder, "finetune", "checkpoint-3/a")
+            check_output(found, "finetune", "checkpoint-3/a")
