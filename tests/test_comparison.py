@@ -1,6 +1,5 @@
 """From answers with scores to `metrics.json`, on rows made by hand; and the committed numbers from their answers."""
 
-import json
 import math
 from statistics import fmean
 
@@ -9,6 +8,7 @@ import pytest
 from llama_qna import UserError
 from llama_qna.evaluation.compare import AGAINST, COMPARED, SCORES, best_on_dev, summarize
 from llama_qna.evaluation.intervals import interval
+from llama_qna.project.files import read_json, read_lines
 from llama_qna.project.systems import LABELS
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.text.scores import ROUGE_NAMES
@@ -277,9 +277,8 @@ def test_score_that_is_no_number(protocol):
 
 @pytest.mark.parametrize("name", ["paper_135m", "physics_books_135m"])
 def test_committed_metrics_are_what_the_committed_predictions_make(name):
-    metrics = json.loads((REPOSITORY / name / "metrics.json").read_text(encoding="utf-8"))
-    lines = (REPOSITORY / name / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    predictions = [json.loads(line) for line in lines]
+    metrics = read_json(REPOSITORY / name / "metrics.json")
+    predictions = read_lines(REPOSITORY / name / "predictions.jsonl")
     about = {key: metrics[key] for key in ("variant", "base_model", "chosen", "bm25_threshold", "protocols")}
     about["questions"] = {key: metrics["questions"][key] for key in ("source", "count") if key in metrics["questions"]}
     keys = ("name", "stage", "step", "perplexity", "whole", "sample")

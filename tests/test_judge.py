@@ -1,12 +1,11 @@
 """Another model as judge: its replies read, its verdicts kept, on a server of this machine that stands in for one."""
 
 import dataclasses
-import json
 
 import pytest
 
 from llama_qna.evaluation import judge
-from llama_qna.project.files import read_json, write_json, write_lines
+from llama_qna.project.files import read_json, read_lines, write_json, write_lines
 from llama_qna.project.recipe import Endpoint
 from llama_qna.project.stage import once, valid_record
 from tests import fixtures_models as shared
@@ -37,7 +36,8 @@ def row(system, said, protocol="test"):
 
 
 ROWS = [
-    row("base", "Nine."), row("base", "Two."), row("reader", "Nine."), row("reader", ""), row("base", "Nine.", "dev"),
+    row("base", "Nine."), row("base", "Two."), row("reader", "Nine."), row("reader", ""),
+    row("base", "What parts\u2028a text\x85is no end of a row.", "dev"),
 ]  # fmt: skip
 
 
@@ -58,8 +58,7 @@ def judged(tmp_path, monkeypatch):
         recipe = variant.recipe.model_copy(update={"evaluation": settings})
         judge.judge(dataclasses.replace(variant, recipe=recipe))
         assert valid_record(variant.evaluation, "evaluate")
-        lines = (variant.evaluation / "predictions.jsonl").read_text().splitlines()
-        return read_json(variant.evaluation / "metrics.json"), [json.loads(line) for line in lines]
+        return read_json(variant.evaluation / "metrics.json"), read_lines(variant.evaluation / "predictions.jsonl")
 
     return run
 

@@ -7,13 +7,12 @@ another judge needs no answer again.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 
 from llama_qna import UserError
 from llama_qna.models.server import complete_all
 from llama_qna.project.data import read_metrics
-from llama_qna.project.files import write_json, write_lines
+from llama_qna.project.files import read_lines, write_json, write_lines
 from llama_qna.project.stage import amend
 from llama_qna.project.variant import Variant
 
@@ -47,7 +46,7 @@ def judge(variant: Variant) -> None:
     if about.items() <= metrics.get("judge", {}).items():
         return
     path = variant.evaluation / "predictions.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = read_lines(path)
     asked = [row for row in rows if row["protocol"] == "test"]
     try:
         verdicts = _verdicts(endpoint, [_prompt(row) for row in asked], variant.recipe.seed)
