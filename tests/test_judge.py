@@ -18,6 +18,7 @@ REPLIES = [
     ("Not correct.", "wrong"),
     ('{"verdict": "partly"}', "partly"),
     ("<think>Is it right, or wrong? Wrong.</think>\nRight", "right"),
+    ("<think>Two is wrong. So is it wrong", "unclear"),
     ("The reference says nine, so this is incorrect", "wrong"),
     ("It may be right or wrong.", "unclear"),
     ("I cannot tell.", "unclear"),
@@ -86,6 +87,12 @@ def test_verdicts_of_every_test_answer_and_their_shares(judged):
     }  # fmt: skip
     assert [row["judged"]["verdict"] for row in rows[:4]] == ["right", "unclear", "right", "wrong"]
     assert rows[0]["judged"]["prompt_sha256"] == metrics["judge"]["prompt_sha256"] and "judged" not in rows[4]
+
+
+def test_a_reply_that_was_cut_off_is_unclear(judged):
+    with serving(lambda body, attempt: answer("The answer looks right, but", "length")) as server:
+        _, rows = judged(server.url)
+    assert {row["judged"]["verdict"] for row in rows[:4]} == {"unclear"}
 
 
 def test_a_server_that_is_gone_leaves_the_evaluation_as_it_was(judged, capsys):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from llama_qna import UserError
 from llama_qna.models import prompts
+from llama_qna.models.server import AnswerFormat, Completion, complete_all, without_thoughts
 from llama_qna.pairs import parser
 from llama_qna.pairs.evidence import evidence_of, worth
 from llama_qna.project.recipe import EMBEDDED, Generation
@@ -254,8 +255,6 @@ class LocalModel:
         )
 
     def texts(self, requests: list[list[dict]], seeds: list[str], one_line: bool = False) -> list:
-        from llama_qna.models.server import Completion
-
         found = self.generate([self.ids(messages) for messages in requests], seeds, stop_at_newline=one_line)
         return [Completion(index, text, tokens=self.count(text)) for index, (text, *_) in enumerate(found)]
 
@@ -267,8 +266,6 @@ class Server:
     """An OpenAI-compatible server that has a model."""
 
     def __init__(self, settings: Generation, seed: int):
-        from llama_qna.models.server import AnswerFormat
-
         self.settings, self.seed = settings, seed
         self.format, self.thinks = AnswerFormat(PAIRS_SCHEMA), False
 
@@ -291,8 +288,6 @@ class Server:
         return texts
 
     def _complete(self, requests: list[list[dict]], seeds: list[str], **options) -> list:
-        from llama_qna.models.server import complete_all
-
         answers = complete_all(
             self.settings.endpoint,
             requests,
@@ -305,5 +300,5 @@ class Server:
 
 
 def _first_line(completion):
-    lines = parser.without_thoughts(completion.text).strip().splitlines()
+    lines = without_thoughts(completion.text).strip().splitlines()
     return replace(completion, text=lines[0].strip() if lines else "")
