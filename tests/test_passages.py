@@ -87,19 +87,22 @@ def test_a_quote_stands_in_the_passage_and_the_answer_follows(pairs, chunks):
         quote, answer = said.split("\n")
         passages = passages_of(asked)
         assert sum(quote in passage for passage in passages) == 1
-        assert answer == answers[question] and content_words(quote) & content_words(answer)
+        assert answer == answers[question] and content_words(quote, "en") & content_words(answer, "en")
         counts[len(passages)] += 1
     assert set(counts) == {1, 2, 3} and counts[1] > counts[2] + counts[3]
 
 
 def test_a_passage_that_does_not_tell_is_answered_by_saying_so(pairs, chunks):
-    told = {pair.Question: content_words(pair.Answer) - content_words(pair.Question) for pair in pairs.itertuples()}
+    told = {
+        pair.Question: content_words(pair.Answer, "en") - content_words(pair.Question, "en")
+        for pair in pairs.itertuples()
+    }
     for asked, said in conversations(rows_of(pairs[:12], chunks, only("others_only"))):
         assert said == f"{prompts.NOTHING}\n{prompts.NOT_SAID}"
         question = asked.split("Question: ")[1].split(tokenizer().eos_token)[0]
         passages = passages_of(asked)
-        assert passages and all(not told[question] <= content_words(passage) for passage in passages)
-        assert any(content_words(question) & content_words(passage) for passage in passages)
+        assert passages and all(not told[question] <= content_words(passage, "en") for passage in passages)
+        assert any(content_words(question, "en") & content_words(passage, "en") for passage in passages)
 
 
 def test_a_question_is_written_about_a_sentence_of_its_passage(pairs, chunks):

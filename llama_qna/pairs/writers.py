@@ -18,6 +18,7 @@ from llama_qna.pairs import parser
 from llama_qna.pairs.evidence import evidence_of, worth
 from llama_qna.project.recipe import EMBEDDED, Generation
 from llama_qna.project.variant import Reader, Variant
+from llama_qna.text.language import language_of
 from llama_qna.text.words import CITATION, content_words
 
 _TEXTS = {"type": "object", "properties": {"question": {"type": "string"}, "answer": {"type": "string"}}}
@@ -132,6 +133,7 @@ class Reading:
     def __call__(self, passages: list[Passage], attempt: int) -> list[Written]:
         # --- which sentences
         texts = [" ".join(CITATION.sub("", passage.text).split()) for passage in passages]
+        languages = [language_of(text) or "en" for text in texts]
         count = self.settings.pairs_per_chunk + SPARE
         asked = [
             Asked(index, sentence, around, wider, f"{attempt} {passage.chunk_id} {sentence}")
@@ -157,7 +159,7 @@ class Reading:
         for n, (question, _, score, _) in different.values():
             about = asked[n]
             tokens[about.index] += self.engine.count(question)
-            rank = score + worth(question, about.sentence, texts[about.index])
+            rank = score + worth(question, about.sentence, texts[about.index], languages[about.index])
             ranked[n].append((rank, question, round(score, 3)))
         best = [max(of_one)[1:] for of_one in ranked]
 
@@ -170,18 +172,19 @@ class Reading:
         said = self.engine.generate(reading, [about.seed for about in asked], **options)
         found: list[list[Candidate]] = [[] for _ in passages]
         for about, (question, score), text in zip(asked, best, said, strict=True):
-            found[about.index].append(_read(question, about.sentence, text.text, score, text.watched))
+            language = languages[about.index]
+            found[about.index].append(_read(question, about.sentence, text.text, language, score, text.watched))
             tokens[about.index] += self.engine.count(text.text)
         return [Written(candidates, tokens[index]) for index, candidates in enumerate(found)]
 
 
-def _read(question: str, sentence: str, text: str, score: float, doubt: float) -> Candidate:
+def _read(question: str, sentence: str, text: str, language: str, score: float, doubt: float) -> Candidate:
     """A candidate from what the reader said: a quote and the answer on two lines, or a dash for none.
 
     A bare yes or no says nothing by itself; the sentence is then the answer.
     """
     quote, _, answer = (part.strip() for part in text.partition("\n"))
-    if not content_words(answer) and answer:
+    if not content_words(answer, language) and answer:
         answer = sentence
     return Candidate(question, "" if quote == prompts.NOTHING else answer, quote, sentence, score, round(doubt, 3))
 
