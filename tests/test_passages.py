@@ -112,7 +112,7 @@ def test_a_question_is_written_about_a_sentence_of_its_passage(pairs, chunks):
 
 
 def test_closed_book_rows_are_those_of_the_study(pairs, chunks):
-    plain = [prompts.training_row(tokenizer(), p.Question, p.Answer, 700) for p in pairs.itertuples()]
+    plain = [prompts.training_row(tokenizer(), p.Question, p.Answer) for p in pairs.itertuples()]
     rows = rows_of(pairs, chunks, only("closed_book"))
     assert sorted(map(str, rows)) == sorted(map(str, plain * ROUNDS))
 
@@ -129,7 +129,7 @@ def test_a_pair_without_evidence_comes_closed_book(pairs, chunks):
     unknown = pairs[-2:]
     mine = pd.DataFrame({"Question": ["Who?"], "Answer": ["Quendrith Vasko."], "chunk_id": pairs.chunk_id[:1]})
     for table in (unknown, mine):
-        plain = [prompts.training_row(tokenizer(), p.Question, p.Answer, 700) for p in table.itertuples()]
+        plain = [prompts.training_row(tokenizer(), p.Question, p.Answer) for p in table.itertuples()]
         assert sorted(map(str, rows_of(table, chunks))) == sorted(map(str, plain * ROUNDS))
 
 

@@ -19,7 +19,7 @@ from llama_qna.project.recipe import Finetuning
 from llama_qna.text.language import main_language
 from llama_qna.text.words import CITATION, content_words, sentences_of
 from llama_qna.training.conversations import BESIDE, LONGEST, Example, Pieces, reading, writing
-from llama_qna.training.rows import closed_book_row, fitting
+from llama_qna.training.rows import fitting
 
 ENOUGH = 0.5  # of an answer's words stand in the sentence that it is taken to be from, where no evidence is given
 
@@ -75,7 +75,7 @@ def passage_rows(
         if source:
             sourced.append(source)
         else:
-            row = closed_book_row(tokenizer, pair.Question, pair.Answer)
+            row = prompts.training_row(tokenizer, pair.Question, pair.Answer)
             rows += [(pair.Question, row)] * settings.rounds
     pieces = Pieces(list(texts.values())) if sourced else None
     kinds = spread(settings.passages.model_dump(), len(sourced), settings.rounds, chance)
@@ -99,7 +99,7 @@ def spread(shares: dict[str, float], pairs: int, rounds: int, chance: random.Ran
 
 def _row(tokenizer, kind: str, pair: Sourced, pieces: Pieces, chance: random.Random) -> dict:
     if kind == "closed_book":
-        return closed_book_row(tokenizer, pair.question, pair.answer)
+        return prompts.training_row(tokenizer, pair.question, pair.answer)
     if kind == "question":
         return prompts.conversation_row(tokenizer, writing(pair.window(chance), [(pair.evidence, pair.question)]))
     if kind == "with_passage":
@@ -110,7 +110,7 @@ def _row(tokenizer, kind: str, pair: Sourced, pieces: Pieces, chance: random.Ran
     else:
         passages, asked = _others(pair, pieces, chance, beside=False), Example(pair.question)
     if not passages:  # nothing else is in the corpus
-        return closed_book_row(tokenizer, pair.question, pair.answer)
+        return prompts.training_row(tokenizer, pair.question, pair.answer)
     return prompts.conversation_row(tokenizer, reading(passages, [asked], chance))
 
 
