@@ -15,7 +15,7 @@ from llama_qna.models.lineage import checkpoints
 from llama_qna.project.files import sha256, write_json
 from llama_qna.project.recipe import Finetuning, Passages, Recipe
 from llama_qna.project.variant import REPOSITORY, Reader, Variant
-from llama_qna.text.words import CITATION, content_words
+from llama_qna.text.words import content_words, without_marks
 from llama_qna.training import reading, stages
 from llama_qna.training.passages import passage_rows, spread
 from tests import fixtures_models as shared
@@ -120,14 +120,14 @@ def test_closed_book_rows_are_those_of_the_study(pairs, chunks):
 def test_the_named_evidence_is_quoted(pairs, chunks):
     pair = pairs[:1]
     text = chunks.set_index("chunk_id").text[pair.chunk_id.iloc[0]]
-    sentence = " ".join(CITATION.sub("", text).split()).split(". ")[1] + "."
+    sentence = without_marks(text).split(". ")[1] + "."
     named = rows_of(pair.assign(evidence=sentence), chunks, only("with_passage"))
     assert {said.split("\n")[0] for _, said in conversations(named)} == {sentence}
 
 
 def test_a_pair_without_evidence_comes_closed_book(pairs, chunks):
     unknown = pairs[-2:]
-    mine = pd.DataFrame({"Question": ["Who?"], "Answer": ["Quendrith Vasko."], "chunk_id": pairs.chunk_id[:1]})
+    mine = pairs[:1].assign(Question="Who?", Answer="Quendrith Vasko.", evidence="")
     for table in (unknown, mine):
         plain = [prompts.training_row(tokenizer(), p.Question, p.Answer) for p in table.itertuples()]
         assert sorted(map(str, rows_of(table, chunks))) == sorted(map(str, plain * ROUNDS))

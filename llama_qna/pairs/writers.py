@@ -19,7 +19,7 @@ from llama_qna.pairs.evidence import evidence_of, worth
 from llama_qna.project.recipe import EMBEDDED, Generation
 from llama_qna.project.variant import Reader, Variant
 from llama_qna.text.language import language_of
-from llama_qna.text.words import CITATION, content_words
+from llama_qna.text.words import content_words, without_marks
 
 _TEXTS = {"type": "object", "properties": {"question": {"type": "string"}, "answer": {"type": "string"}}}
 _PAIRS = {"pairs": {"type": "array", "items": _TEXTS | {"required": ["question", "answer"]}}}
@@ -132,7 +132,7 @@ class Reading:
 
     def __call__(self, passages: list[Passage], attempt: int) -> list[Written]:
         # --- which sentences
-        texts = [" ".join(CITATION.sub("", passage.text).split()) for passage in passages]
+        texts = [without_marks(passage.text) for passage in passages]
         languages = [language_of(text) or "en" for text in texts]
         count = self.settings.pairs_per_chunk + SPARE
         asked = [

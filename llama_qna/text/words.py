@@ -103,10 +103,14 @@ def _stemmer(language: str):
     return SnowballStemmer(name) if name in SnowballStemmer.languages else None
 
 
+def without_marks(text: str) -> str:
+    """A text without citation marks, and with single spaces for gaps and line breaks."""
+    return " ".join(CITATION.sub("", text).split())
+
+
 def sentences_of(text: str) -> list[str]:
-    """The sentences of a text, without citation marks and line breaks."""
-    language = language_of(text) or "en"
-    text = " ".join(CITATION.sub("", text).split())
+    """The sentences of a text, as parts of the text `without_marks`."""
+    language, text = language_of(text) or "en", without_marks(text)
     ends = [match.end() for match in FULL_STOP.finditer(text) if _is_end(text, match, language)]
     return [text[start:end].rstrip() for start, end in pairwise([0, *ends, len(text)])]
 
