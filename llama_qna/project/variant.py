@@ -98,7 +98,6 @@ class Reader:
     def __post_init__(self):
         self.folder = self.root / self.name  # committed: recipe, adapter and what it was measured to do
         self.adapter = self.folder / "adapter"
-        self.examples = self.root / "data" / "reading"
         self.run = root_in_use() / "runs" / self.name
         self.stage_folders = {"read": self.run / self.recipe.finetuning.folder}
 

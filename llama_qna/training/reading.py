@@ -43,7 +43,7 @@ def read(reader: Reader) -> dict:
         UserError: the base model cannot be had, an example is damaged, or the loss is no longer a number.
     """
     recipe = reader.recipe
-    files = [*sorted(reader.examples.glob("*.jsonl")), REPLAY_TEXT]
+    files = [*sorted(READING_SET.glob("*.jsonl")), REPLAY_TEXT]
     inputs = {path.name: sha256(path) for path in files} | model_identity(recipe.base_model)
 
     def load():
@@ -53,7 +53,7 @@ def read(reader: Reader) -> dict:
         from llama_qna.training.trainer import train
 
         # --- tokenizer and rows
-        tokenizer, texts = load_tokenizer(recipe.base_model), read_texts(reader.examples)
+        tokenizer, texts = load_tokenizer(recipe.base_model), read_texts(READING_SET)
         rows = rows_of(tokenizer, texts, recipe.rounds, recipe.finetuning.max_length, recipe.seed)
 
         # --- model, trainer, train; the last checkpoint is what is saved
