@@ -83,7 +83,7 @@ def our_run(metrics: dict, sampled: bool = False) -> dict:
     checkpoints = []
     for checkpoint in found:
         flat = {key: checkpoint[key] for key in ("name", "stage", "step")}
-        if sampled and "sample" in checkpoint:
+        if sampled:
             flat |= checkpoint["sample"]["perplexity"] | checkpoint["sample"]["rouge"]
         else:
             flat |= {text: measured["perplexity"] for text, measured in checkpoint["perplexity"].items()}
