@@ -41,8 +41,8 @@ def export(pairs: pd.DataFrame, format: str, path: Path) -> int:
     return len(rows)
 
 
-def _page(page: str) -> int | str:
-    """A column with gaps holds its numbers as floats; a user's own file may say `iv`."""
+def _page(page: int | str) -> int | str:
+    """A column with gaps holds its numbers as text, `3` or `3.0`; a user's own file may say `iv`."""
     try:
         return int(float(page))
     except ValueError:
