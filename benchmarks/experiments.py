@@ -67,7 +67,7 @@ class Setting(NamedTuple):
 
 def pair_epochs(tokenizer, pairs: pd.DataFrame, body: pd.DataFrame, setting: Setting) -> list[list[dict]]:
     """The rows of every epoch of fine-tuning: every pair once, and with its chunk if wanted."""
-    rows = [prompts.training_row(tokenizer, pair.Question, pair.Answer, 256) for pair in pairs.itertuples()]
+    rows = [prompts.training_row(tokenizer, pair.Question, pair.Answer) for pair in pairs.itertuples()]
     epochs = []
     for epoch in range(setting.pairs):
         with_chunks = setting.contexts and epoch % 2 == 0
@@ -84,7 +84,7 @@ def recall_rows(tokenizer, chunks: list[str], seed: int) -> list[dict]:
     chance = random.Random(seed)
     found = dict.fromkeys(sentence for chunk in chunks for sentence in sentences_of(chunk))
     whole = [s for s in found if s[:1].isupper() and s[-1:] in ".!?" and WORDS[0] <= len(s.split()) <= WORDS[1]]
-    return [prompts.training_row(tokenizer, recall_question(sentence, chance), sentence, 256) for sentence in whole]
+    return [prompts.training_row(tokenizer, recall_question(sentence, chance), sentence) for sentence in whole]
 
 
 def recall_question(sentence: str, chance: random.Random) -> str:
@@ -196,7 +196,7 @@ def run(setting: Setting, steps: int | None = None) -> dict:
     if first:
         seconds[experiment_scores.FIRST] = train(model, tokenizer, asked[:first], BATCH, steps)
     recall = [recall_rows(tokenizer, list(body.text), SEED + epoch) for epoch in range(setting.recall)]
-    read = [prompts.text_row(tokenizer, text, 512) for text in trained.text]
+    read = [row for text in trained.text for row in prompts.text_rows(tokenizer, text, 512)]
     if epochs := [read] * setting.text + recall:
         seconds["pretraining"] = train(model, tokenizer, epochs, RECALL_BATCH if recall else BATCH, steps)
         points[PRETRAINED] = scores.likelihood() | scores.asked()

@@ -10,12 +10,12 @@ a table of docs/results.md comes of it.
 from __future__ import annotations
 
 import hashlib
-import json
 from statistics import fmean
 
 import pandas as pd
 
 from llama_qna.project import marked
+from llama_qna.project.files import read_lines
 from llama_qna.project.systems import LABELS
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.text.right import is_right
@@ -44,8 +44,8 @@ def judged(corpus: str) -> pd.DataFrame:
         KeyError: an answer was not judged.
     """
     verdicts = pd.read_csv(REPOSITORY / "data" / corpus / "answers_audit.csv", index_col="sha256")
-    lines = (REPOSITORY / "reader_135m" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [row for row in map(json.loads, lines) if (row["corpus"], row["protocol"]) == (corpus, "test")]
+    known = read_lines(REPOSITORY / "reader_135m" / "predictions.jsonl")
+    rows = [row for row in known if (row["corpus"], row["protocol"]) == (corpus, "test")]
     answers = [row for row in rows if row["system"] in SYSTEMS]
     answers += [row | {"system": SHOWN, "answer": row["evidence"] or row["answer"]} for row in rows if _reads(row)]
     found = pd.DataFrame(answers)[["system", "question", "answer", "variants", "reference"]]

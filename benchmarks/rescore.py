@@ -6,7 +6,6 @@ Answers, prompts, perplexities, likelihoods and the chosen checkpoint stay; the 
 no model stands behind, the metrics, figures, model cards and the README's tables are made from them again.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from llama_qna.evaluation.bench import RECALLED, asked_of, gold_of
 from llama_qna.evaluation.free_rows import document_sentences, free_predictions
 from llama_qna.evaluation.scoring import Said, scored
 from llama_qna.project import gold
-from llama_qna.project.files import read_json, sha256, write_json, write_lines
+from llama_qna.project.files import read_json, read_lines, sha256, write_json, write_lines
 from llama_qna.project.recipe import read_recipe
 from llama_qna.project.systems import FREE
 from llama_qna.project.variant import REPOSITORY
@@ -81,7 +80,7 @@ def rescore(name: str) -> None:
     corpus, old = Corpus(folder), read_json(folder / "metrics.json")
 
     # --- answers
-    answers = [row for row in lines_of(folder / "predictions.jsonl") if row["system"] not in FREE]
+    answers = [row for row in read_lines(folder / "predictions.jsonl") if row["system"] not in FREE]
     answers = [corpus.rescored(row) for row in answers]
     free, threshold = corpus.free()
     write_lines(folder / "predictions.jsonl", free + answers)
@@ -99,7 +98,7 @@ def rescore(name: str) -> None:
 
     # --- other seeds
     if (folder / "seeds.json").is_file():
-        rows = [corpus.rescored(row) for row in lines_of(folder / "seeds.predictions.jsonl")]
+        rows = [corpus.rescored(row) for row in read_lines(folder / "seeds.predictions.jsonl")]
         perplexity = {int(seed): texts for seed, texts in read_json(folder / "seeds.json")["perplexity"].items()}
         write_lines(folder / "seeds.predictions.jsonl", rows)
         write_json(folder / "seeds.json", repeat.summarize(name, perplexity, rows))
@@ -115,10 +114,6 @@ def rescore(name: str) -> None:
     for figure, content in figures.numbers(sources, corpus.recipe.description).items():
         plot.save(REPOSITORY / "figs" / name, figure, content)
     write_published_card(REPOSITORY, name)
-
-
-def lines_of(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 if __name__ == "__main__":

@@ -85,7 +85,8 @@ def profile(variant: Variant) -> dict:
         model.get_decoder().register_forward_pre_hook(
             lambda module, args, options: tokens.append(options["input_ids"].numel()), with_kwargs=True
         )
-        rows = [prompts.text_row(tokenizer, text, recipe.pretraining.max_length) for text in table.text]
+        length = recipe.pretraining.max_length
+        rows = [row for text in table.text for row in prompts.text_rows(tokenizer, text, length)]
         batch = planning.for_stage(changed, "pretraining", rows)
         attempt = Path(folder) / "attempt"
         attempt.mkdir()

@@ -107,14 +107,13 @@ def load(options) -> None:
 def generate(options) -> None:
     """2. make question-answer pairs from the chunks"""
     from llama_qna.pairs import formats, qna
-    from llama_qna.project.data import read_chunks
 
     variant = _variant(options)
     pairs = qna.generate(variant)
     print(f"{len(pairs)} pairs in {_shown(variant.qna)}")
     if options.export:
         path = variant.run / f"qna_{options.export}.jsonl"
-        print(f"{formats.export(pairs, read_chunks(variant), options.export, path)} pairs in {_shown(path)}")
+        print(f"{formats.export(pairs, options.export, path)} pairs in {_shown(path)}")
 
 
 @verb(VARIANT, argument("--count", metavar="N", type=int, default=30, help="at most so many; by default 30"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from llama_qna import UserError
 from llama_qna.models.lineage import READER, checkpoints
 from llama_qna.project import marked
-from llama_qna.project.files import read_json, sha256, write_bytes, write_json
+from llama_qna.project.files import read_json, read_lines, sha256, write_bytes, write_json
 from llama_qna.project.provenance import place
 from llama_qna.project.recipe import read_recipe
 from llama_qna.project.stage import valid_record
@@ -219,9 +218,7 @@ def _published_seconds(root: Path) -> dict[str, dict[str, float]]:
 def _read(path: Path):
     """The content of a published file of JSON, or of JSON Lines; UserError where it is missing or damaged."""
     try:
-        if path.suffix == ".json":
-            return read_json(path)
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return read_json(path) if path.suffix == ".json" else read_lines(path)
     except (OSError, ValueError):
         raise UserError(f"{path.parent.name}/{path.name} is missing or damaged: it cannot be read as JSON") from None
 

@@ -79,8 +79,8 @@ def summarize(variant: str, perplexities: dict[int, dict], predictions: list[dic
 
     Returns:
         `variant`, `questions` (how many in each protocol), `perplexity` as given, and `scores`: score -> `seeds`
-        (seed -> value), `mean` and `standard_deviation` (of the sample, n - 1). The scores are ROUGE-L and F1 on the
-        gold fold `test`, the ROUGEs in-sample, and the perplexity of each text.
+        (seed -> value), `mean` and `standard_deviation` (of the sample, n - 1). The scores are `compare.COMPARED` on
+        the gold fold `test`, the ROUGEs in-sample, and the perplexity of each text.
 
     Raises:
         UserError: a score is no finite number.

@@ -50,6 +50,7 @@ def checkpoint(stage, step, domain, heldout, general, rouge1, rouge2, rougeL, de
             text: {"perplexity": value, "nll": 1.0, "tokens": 10, "bits_per_byte": 0.5} for text, value in texts.items()
         },
         "rouge": {"rouge1": rouge1, "rouge2": rouge2, "rougeL": rougeL},
+        "sample": {"perplexity": texts, "rouge": {"rouge1": rouge1, "rouge2": rouge2, "rougeL": rougeL}},
         "dev": {"rougeL": dev_rougeL, "f1": dev_f1, "right": 0.1, "new_words_f1": 0.2},
         "dev_interval": {
             score: {"low": mean - 0.03, "high": mean + 0.04} for score, mean in (("rougeL", dev_rougeL), ("f1", dev_f1))
@@ -129,6 +130,7 @@ def without_gold(variant="paper_135m"):
             found.pop("dev_interval"),
             found.pop("dev_against_base", None),
             found["perplexity"].pop("heldout"),
+            found["sample"]["perplexity"].pop("heldout"),
         )
     del content["systems"], content["published"]
     return content

@@ -1,6 +1,5 @@
 """From answers with scores to `metrics.json`, on rows made by hand; and the committed numbers from their answers."""
 
-import json
 import math
 from statistics import fmean
 
@@ -9,6 +8,7 @@ import pytest
 from llama_qna import UserError
 from llama_qna.evaluation.compare import AGAINST, COMPARED, SCORES, best_on_dev, summarize
 from llama_qna.evaluation.intervals import interval
+from llama_qna.project.files import read_json, read_lines
 from llama_qna.project.systems import LABELS
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.text.scores import ROUGE_NAMES
@@ -30,7 +30,7 @@ def rows_of(protocol, system, scores, **more):
     return [
         {"protocol": protocol, "system": system, "checkpoint": "base", "context": "none", "section": SECTIONS[n],
          "split": "heldout" if n > 3 else "train", "kind": "name" if n % 2 else "cause",
-         "chunk_ids": ["c"], "shown": [], **dict.fromkeys(SCORES, score), **more}
+         "chunk_ids": ["c"], "shown": [], "sample": not n, **dict.fromkeys(SCORES, score), **more}
         for n, score in enumerate(scores)
     ]  # fmt: skip
 
@@ -40,7 +40,8 @@ def plus(gain):
 
 
 def point(stage, step, nats=2.0):
-    texts = {text: {"perplexity": math.exp(nats), "nll": 5 * nats, "tokens": 5} for text in ("domain", "general")}
+    found = {"perplexity": math.exp(nats), "nll": 5 * nats, "tokens": 5}
+    texts = {text: found | {"sample": found} for text in ("domain", "general")}
     return {"name": name_of(stage, step), "stage": stage, "step": step, "perplexity": texts}
 
 
@@ -76,6 +77,7 @@ def test_checkpoints_keep_their_perplexity_and_get_their_means():
     assert found["checkpoints"][3]["perplexity"] == point("finetuning", 1)["perplexity"]
     for entry in found["checkpoints"]:
         assert entry["rouge"] == pytest.approx(dict.fromkeys(ROUGE_NAMES, 0.2))
+        assert entry["sample"]["rouge"] == dict.fromkeys(ROUGE_NAMES, BASE[0])
     base, pretrained, *others = found["checkpoints"]
     assert base["dev"] == pytest.approx(dict.fromkeys(COMPARED, 0.2)) and "dev_against_base" not in base
     assert pretrained["dev"] == pytest.approx(dict.fromkeys(COMPARED, 0.3))
@@ -277,13 +279,12 @@ def test_score_that_is_no_number(protocol):
 
 @pytest.mark.parametrize("name", ["paper_135m", "physics_books_135m"])
 def test_committed_metrics_are_what_the_committed_predictions_make(name):
-    metrics = json.loads((REPOSITORY / name / "metrics.json").read_text(encoding="utf-8"))
-    lines = (REPOSITORY / name / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    predictions = [json.loads(line) for line in lines]
+    metrics = read_json(REPOSITORY / name / "metrics.json")
+    predictions = read_lines(REPOSITORY / name / "predictions.jsonl")
     about = {key: metrics[key] for key in ("variant", "base_model", "chosen", "bm25_threshold", "protocols")}
     about["questions"] = {key: metrics["questions"][key] for key in ("source", "count") if key in metrics["questions"]}
-    keys = ("name", "stage", "step", "perplexity", "whole", "sample")
-    checkpoints = [{key: checkpoint[key] for key in keys if key in checkpoint} for checkpoint in metrics["checkpoints"]]
+    keys = ("name", "stage", "step", "perplexity", "whole")
+    checkpoints = [{key: checkpoint[key] for key in keys} for checkpoint in metrics["checkpoints"]]
     published = {entry["name"]: entry["perplexity"] for entry in metrics["published"]}
     assert summarize(about, checkpoints, predictions, published) == metrics
     assert metrics["chosen"] in {row["system"] for row in predictions if row["protocol"] == "dev"}

@@ -93,7 +93,7 @@ def test_every_checkpoint_scores_the_same_tokens(small_run):
     text = (small_run.variant.chunks / "text.txt").read_text()
     assert (small_run.variant.chunks / "heldout.txt").read_text() == ""  # so that there is nothing to score
     wanted = {
-        kind: len(prompts.text_row(shared.tokenizer(), text, 10**6)["input_ids"]) - 1
+        kind: len(prompts.text_ids(shared.tokenizer(), text)) - 1
         for kind, text in (("domain", text), ("general", shared.GENERAL))
     }
     sampled = [found["perplexity"]["domain"]["sample"]["tokens"] for found in small_run.metrics["checkpoints"]]

@@ -207,7 +207,7 @@ def test_figures_are_drawn_once_and_again_when_a_number_changes(variant, capsys)
     assert "nothing has changed" in capsys.readouterr().out
 
     content = made_up.metrics()
-    content["checkpoints"][-1]["rouge"]["rougeL"] = 0.8
+    content["checkpoints"][-1]["sample"]["rouge"]["rougeL"] = 0.8
     measured(variant, content)
     figures.draw(variant)
     assert read(variant.figures, "memory")["panels"][0]["curves"][0]["value"][-1] == 0.8

@@ -59,6 +59,14 @@ def test_a_pair_without_evidence_has_the_nearest_sentence_of_its_chunk(chunks):
     assert "small door in a large gate" in found.evidence[0] and found.kind[0] == "why"
 
 
+def test_the_nearest_sentence_is_found_by_the_words_of_its_language(chunks):
+    text = "Im Jahr 1884 kamen Brücken hinzu. Der Lauf der Ilse ist dort kurz und gerade."
+    chunk = chunks[chunks.kind == "body"][:1].assign(text=text)
+    pair = {"Question": "Was kam?", "Answer": "Der Bau der Brücke.", "evidence": "", "split": "heldout"}
+    found = generated_questions(pd.DataFrame([pair | {"chunk_id": chunk.chunk_id.iloc[0]}]), chunk)
+    assert found.evidence[0] == "Im Jahr 1884 kamen Brücken hinzu."
+
+
 @pytest.mark.parametrize(
     ("question", "answer", "part"),
     [

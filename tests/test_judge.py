@@ -1,12 +1,11 @@
 """Another model as judge: its replies read, its verdicts kept, on a server of this machine that stands in for one."""
 
 import dataclasses
-import json
 
 import pytest
 
 from llama_qna.evaluation import judge
-from llama_qna.project.files import read_json, write_json, write_lines
+from llama_qna.project.files import read_json, read_lines, write_json, write_lines
 from llama_qna.project.recipe import Endpoint
 from llama_qna.project.stage import once, valid_record
 from tests import fixtures_models as shared
@@ -19,6 +18,7 @@ REPLIES = [
     ("Not correct.", "wrong"),
     ('{"verdict": "partly"}', "partly"),
     ("<think>Is it right, or wrong? Wrong.</think>\nRight", "right"),
+    ("<think>Two is wrong. So is it wrong", "unclear"),
     ("The reference says nine, so this is incorrect", "wrong"),
     ("It may be right or wrong.", "unclear"),
     ("I cannot tell.", "unclear"),
@@ -37,7 +37,8 @@ def row(system, said, protocol="test"):
 
 
 ROWS = [
-    row("base", "Nine."), row("base", "Two."), row("reader", "Nine."), row("reader", ""), row("base", "Nine.", "dev"),
+    row("base", "Nine."), row("base", "Two."), row("reader", "Nine."), row("reader", ""),
+    row("base", "What parts\u2028a text\x85is no end of a row.", "dev"),
 ]  # fmt: skip
 
 
@@ -58,8 +59,7 @@ def judged(tmp_path, monkeypatch):
         recipe = variant.recipe.model_copy(update={"evaluation": settings})
         judge.judge(dataclasses.replace(variant, recipe=recipe))
         assert valid_record(variant.evaluation, "evaluate")
-        lines = (variant.evaluation / "predictions.jsonl").read_text().splitlines()
-        return read_json(variant.evaluation / "metrics.json"), [json.loads(line) for line in lines]
+        return read_json(variant.evaluation / "metrics.json"), read_lines(variant.evaluation / "predictions.jsonl")
 
     return run
 
@@ -87,6 +87,12 @@ def test_verdicts_of_every_test_answer_and_their_shares(judged):
     }  # fmt: skip
     assert [row["judged"]["verdict"] for row in rows[:4]] == ["right", "unclear", "right", "wrong"]
     assert rows[0]["judged"]["prompt_sha256"] == metrics["judge"]["prompt_sha256"] and "judged" not in rows[4]
+
+
+def test_a_reply_that_was_cut_off_is_unclear(judged):
+    with serving(lambda body, attempt: answer("The answer looks right, but", "length")) as server:
+        _, rows = judged(server.url)
+    assert {row["judged"]["verdict"] for row in rows[:4]} == {"unclear"}
 
 
 def test_a_server_that_is_gone_leaves_the_evaluation_as_it_was(judged, capsys):

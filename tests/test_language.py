@@ -164,7 +164,7 @@ def test_words_are_stems_of_their_language():
     assert content_words("les maisons vertes", "fr") == content_words("maison verte", "fr")
     assert content_words("в старых гаванях", "ru") == content_words("старая гавань", "ru")
     assert content_words("船身", "zh") <= content_words("渡船的船身漆成绿色", "zh")
-    assert content_words("नौका") and len(content_words("नौका")) == 1  # a vowel mark parts no word
+    assert content_words("नौका", "hi") and len(content_words("नौका", "hi")) == 1  # a vowel mark parts no word
 
 
 def test_numbers_are_claims_beside_chinese_letters_and_german_nouns_are_no_names():

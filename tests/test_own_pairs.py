@@ -192,8 +192,7 @@ TABLE = pd.DataFrame(
 
 @pytest.mark.parametrize("form", ["messages", "alpaca", "sharegpt"])
 def test_what_is_exported_comes_in_again(form, tmp_path):
-    nothing = pd.DataFrame(columns=["chunk_id", "document", "page", "split"])
-    formats.export(TABLE, nothing, form, tmp_path / "mine.jsonl")
+    formats.export(TABLE, form, tmp_path / "mine.jsonl")
     pd.testing.assert_frame_equal(read_qna_file(tmp_path / "mine.jsonl"), TABLE.astype(str))
 
 

@@ -116,8 +116,8 @@ def test_every_reason_is_in_the_list_and_the_first_one_counts(filters):
 
 def test_name_and_number_at_the_start_of_a_sentence_or_with_a_comma(filters):
     """A capital at the start of a sentence makes no name; a number is its digits, however its sentence goes on."""
-    assert words.claims("Then the board of Ilse Brandt drew 1,984.5 watts, 64.") == content_words(
-        "Ilse Brandt 1,984.5 64"
+    assert words.claims("Then the board of Ilse Brandt drew 1,984.5 watts, 64.", "en") == content_words(
+        "Ilse Brandt 1,984.5 64", "en"
     )
     assert reason(filters, HOW_MUCH, "Exactly 64, as the runtime Latchkey takes 64 KB of flash.") == ""
 
@@ -181,13 +181,15 @@ def test_nothing_is_in_an_empty_set():
 
 
 def test_content_words_are_stems_without_the_words_that_carry_no_meaning():
-    assert content_words("The stages of Wicketfold's networks") == content_words("stage, Wicketfold, network")
-    assert content_words("What is it of which they have the most?") == frozenset()
-    assert "1,984.5" in content_words("It was 1,984.5 watts.")
+    assert content_words("The stages of Wicketfold's networks", "en") == content_words(
+        "stage, Wicketfold, network", "en"
+    )
+    assert content_words("What is it of which they have the most?", "en") == frozenset()
+    assert "1,984.5" in content_words("It was 1,984.5 watts.", "en")
 
 
 def test_similarity_of_answers():
-    assert similarity(FLASH, FLASH) == 1
-    assert similarity(FLASH, TRAFFIC) == 0
-    assert 0 < similarity(FLASH, "Latchkey takes 12 KB of memory.") < 1
-    assert similarity("", "") == 0
+    assert similarity(FLASH, FLASH, "en") == 1
+    assert similarity(FLASH, TRAFFIC, "en") == 0
+    assert 0 < similarity(FLASH, "Latchkey takes 12 KB of memory.", "en") < 1
+    assert similarity("", "", "en") == 0

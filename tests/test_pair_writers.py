@@ -262,11 +262,20 @@ def test_evidence_is_spread_over_the_chunk():
 
 
 def test_made_up_question_is_worth_less():
+    def of(question, sentence):
+        return worth(question, sentence, f"{cause} {plain}", "en")
+
     cause, plain = list(FACTS)[3], list(FACTS)[2]
-    text = f"{cause} {plain}"
-    assert worth("Why did the northern sluice fail?", cause, text) > worth("When did the sluice fail?", cause, text)
-    assert worth("When did the sluice fail?", cause, text) > worth("When did the wizard fail?", cause, text)
-    assert worth("How heavy is the lid?", plain, text) > worth("Why is the lid of the kiln lifted?", plain, text)
+    assert of("Why did the northern sluice fail?", cause) > of("When did the sluice fail?", cause)
+    assert of("When did the sluice fail?", cause) > of("When did the wizard fail?", cause)
+    assert of("How heavy is the lid?", plain) > of("Why is the lid of the kiln lifted?", plain)
+
+
+@pytest.mark.parametrize("question", ["Welche Brücke wurde gebaut?", "Was wurde im Jahr 1884 gebaut?"])
+def test_the_words_of_a_question_count_in_the_language_of_the_text(question):
+    """No word of it is strange, and "Was" asks no English question, which would be worth more."""
+    sentence = "Die Brücken über den Fluss wurden im Jahr 1884 gebaut."
+    assert worth(question, sentence, f"Die grünen Schiffe liegen im alten Hafen. {sentence}", "de") == 0
 
 
 # --- text ------------------------------------------------------------------------------------------------------------

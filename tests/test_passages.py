@@ -15,7 +15,7 @@ from llama_qna.models.lineage import checkpoints
 from llama_qna.project.files import sha256, write_json
 from llama_qna.project.recipe import Finetuning, Passages, Recipe
 from llama_qna.project.variant import REPOSITORY, Reader, Variant
-from llama_qna.text.words import CITATION, content_words
+from llama_qna.text.words import content_words, without_marks
 from llama_qna.training import reading, stages
 from llama_qna.training.passages import passage_rows, spread
 from tests import fixtures_models as shared
@@ -87,19 +87,22 @@ def test_a_quote_stands_in_the_passage_and_the_answer_follows(pairs, chunks):
         quote, answer = said.split("\n")
         passages = passages_of(asked)
         assert sum(quote in passage for passage in passages) == 1
-        assert answer == answers[question] and content_words(quote) & content_words(answer)
+        assert answer == answers[question] and content_words(quote, "en") & content_words(answer, "en")
         counts[len(passages)] += 1
     assert set(counts) == {1, 2, 3} and counts[1] > counts[2] + counts[3]
 
 
 def test_a_passage_that_does_not_tell_is_answered_by_saying_so(pairs, chunks):
-    told = {pair.Question: content_words(pair.Answer) - content_words(pair.Question) for pair in pairs.itertuples()}
+    told = {
+        pair.Question: content_words(pair.Answer, "en") - content_words(pair.Question, "en")
+        for pair in pairs.itertuples()
+    }
     for asked, said in conversations(rows_of(pairs[:12], chunks, only("others_only"))):
         assert said == f"{prompts.NOTHING}\n{prompts.NOT_SAID}"
         question = asked.split("Question: ")[1].split(tokenizer().eos_token)[0]
         passages = passages_of(asked)
-        assert passages and all(not told[question] <= content_words(passage) for passage in passages)
-        assert any(content_words(question) & content_words(passage) for passage in passages)
+        assert passages and all(not told[question] <= content_words(passage, "en") for passage in passages)
+        assert any(content_words(question, "en") & content_words(passage, "en") for passage in passages)
 
 
 def test_a_question_is_written_about_a_sentence_of_its_passage(pairs, chunks):
@@ -109,7 +112,7 @@ def test_a_question_is_written_about_a_sentence_of_its_passage(pairs, chunks):
 
 
 def test_closed_book_rows_are_those_of_the_study(pairs, chunks):
-    plain = [prompts.training_row(tokenizer(), p.Question, p.Answer, 700) for p in pairs.itertuples()]
+    plain = [prompts.training_row(tokenizer(), p.Question, p.Answer) for p in pairs.itertuples()]
     rows = rows_of(pairs, chunks, only("closed_book"))
     assert sorted(map(str, rows)) == sorted(map(str, plain * ROUNDS))
 
@@ -117,16 +120,16 @@ def test_closed_book_rows_are_those_of_the_study(pairs, chunks):
 def test_the_named_evidence_is_quoted(pairs, chunks):
     pair = pairs[:1]
     text = chunks.set_index("chunk_id").text[pair.chunk_id.iloc[0]]
-    sentence = " ".join(CITATION.sub("", text).split()).split(". ")[1] + "."
+    sentence = without_marks(text).split(". ")[1] + "."
     named = rows_of(pair.assign(evidence=sentence), chunks, only("with_passage"))
     assert {said.split("\n")[0] for _, said in conversations(named)} == {sentence}
 
 
 def test_a_pair_without_evidence_comes_closed_book(pairs, chunks):
     unknown = pairs[-2:]
-    mine = pd.DataFrame({"Question": ["Who?"], "Answer": ["Quendrith Vasko."], "chunk_id": pairs.chunk_id[:1]})
+    mine = pairs[:1].assign(Question="Who?", Answer="Quendrith Vasko.", evidence="")
     for table in (unknown, mine):
-        plain = [prompts.training_row(tokenizer(), p.Question, p.Answer, 700) for p in table.itertuples()]
+        plain = [prompts.training_row(tokenizer(), p.Question, p.Answer) for p in table.itertuples()]
         assert sorted(map(str, rows_of(table, chunks))) == sorted(map(str, plain * ROUNDS))
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from llama_qna import UserError
 from llama_qna.evaluation.perplexity import perplexity, published_perplexity
-from llama_qna.models.prompts import text_row
+from llama_qna.models.prompts import text_ids
 from tests import fixtures_models as shared
 
 TEXT = "The lid of the kettle weighs three kilograms, and <|im_end|> is only a word here. Its inventor was naïve. " * 3
@@ -39,7 +39,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def ids():
-    return text_row(shared.tokenizer(), TEXT, 10_000)["input_ids"]
+    return text_ids(shared.tokenizer(), TEXT)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def token_by_token(model, ids, window, stride):
 
 def test_short_text_is_one_plain_forward():
     model, text = shared.float32_base(), TEXT[:150]
-    ids = torch.tensor([text_row(shared.tokenizer(), text, 10_000)["input_ids"]])
+    ids = torch.tensor([text_ids(shared.tokenizer(), text)])
     with torch.no_grad():
         nats = F.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:]).item()
     scores = perplexity(model, shared.tokenizer(), text, window=512, stride=256)
@@ -162,7 +162,7 @@ def test_adapter_counts(tiny):
     from peft import LoraConfig, get_peft_model
 
     text = TEXT[:150]
-    data = torch.tensor([text_row(shared.tokenizer(), text, 10_000)["input_ids"]])
+    data = torch.tensor([text_ids(shared.tokenizer(), text)])
     adapted = get_peft_model(shared.tiny_llama(), LoraConfig(init_lora_weights=False, target_modules=["q_proj"])).eval()
     with torch.no_grad():
         nats = F.cross_entropy(adapted(data).logits[0, :-1], data[0, 1:], reduction="sum").item()
@@ -255,7 +255,7 @@ def test_published_perplexity_is_the_studys(tiny):
     texts = [f"Chunk {n} says that a lid of type {n * n} fits the kettle." for n in range(9)]
     drawn = random.Random(42).choices(texts, k=9)
     assert len(set(drawn)) < 9  # with replacement
-    ids = text_row(shared.tokenizer(), "\n\n".join(drawn), 10_000)["input_ids"]
+    ids = text_ids(shared.tokenizer(), "\n\n".join(drawn))
     published = published_perplexity(tiny, shared.tokenizer(), texts, window=32, stride=16)
     assert published == pytest.approx(study(tiny, ids, 32, 16), rel=1e-4)
     totals = perplexity(tiny, shared.tokenizer(), "\n\n".join(drawn), 32, 16)["perplexity"]

@@ -111,7 +111,7 @@ def test_question_that_does_not_fit_is_named(tokenizer):
 
 
 def test_training_row_masks_exactly_the_prompt(tokenizer):
-    row = prompts.training_row(tokenizer, QUESTION, ANSWER, max_length=512)
+    row = prompts.training_row(tokenizer, QUESTION, ANSWER)
     prompt = prompts.question_ids(tokenizer, QUESTION)
     assert len(row["input_ids"]) == len(row["labels"])
     assert row["input_ids"][: len(prompt)] == prompt
@@ -121,23 +121,9 @@ def test_training_row_masks_exactly_the_prompt(tokenizer):
 
 
 def test_training_row_ends_with_the_labelled_end_of_turn(tokenizer):
-    row = prompts.training_row(tokenizer, QUESTION, ANSWER, max_length=512)
+    row = prompts.training_row(tokenizer, QUESTION, ANSWER)
     assert row["input_ids"][-1] == row["labels"][-1] == tokenizer.eos_token_id
     assert tokenizer.eos_token == "<|im_end|>" != tokenizer.pad_token
-
-
-def test_training_row_is_whole_or_not_there(tokenizer):
-    whole = prompts.training_row(tokenizer, QUESTION, ANSWER, max_length=512)
-    length = len(whole["input_ids"])
-    assert prompts.training_row(tokenizer, QUESTION, ANSWER, max_length=length) == whole
-    assert prompts.training_row(tokenizer, QUESTION, ANSWER, max_length=length - 1) is None
-
-
-def test_text_row_labels_every_token(tokenizer):
-    row = prompts.text_row(tokenizer, ANSWER, max_length=512)
-    assert row["labels"] == row["input_ids"]
-    assert tokenizer.decode(row["input_ids"]) == ANSWER
-    assert prompts.text_row(tokenizer, ANSWER, max_length=3) == {name: ids[:3] for name, ids in row.items()}
 
 
 @pytest.mark.parametrize("length", [2, 3, 5, 12, 13, 14, 512])
@@ -149,7 +135,7 @@ def test_rows_of_a_text_predict_every_token_once(length, tokenizer, with_start_t
         assert all(len(row["input_ids"]) <= length and row["labels"] == row["input_ids"] for row in rows)
         assert len(rows) == 1 or {len(row["input_ids"]) for row in rows[:-1]} == {length}
         if len(rows) == 1:
-            assert rows == [prompts.text_row(model, ANSWER, length)]
+            assert rows[0]["input_ids"] == prompts.text_ids(model, ANSWER)
 
 
 def test_text_of_which_nothing_can_be_predicted_has_no_row(tokenizer):
@@ -157,7 +143,7 @@ def test_text_of_which_nothing_can_be_predicted_has_no_row(tokenizer):
 
 
 def test_labels_are_a_list_of_their_own(tokenizer):
-    row = prompts.text_row(tokenizer, ANSWER, max_length=512)
+    (row,) = prompts.text_rows(tokenizer, ANSWER, 512)
     row["labels"][0] = -100
     assert row["input_ids"][0] != -100
 
@@ -179,7 +165,7 @@ def test_control_tokens_in_a_question_stay_plain(question, tokenizer, control):
 
 
 def test_control_tokens_in_an_answer_stay_plain(tokenizer, control):
-    row = prompts.training_row(tokenizer, QUESTION, f"One.{HOSTILE}", max_length=512)
+    row = prompts.training_row(tokenizer, QUESTION, f"One.{HOSTILE}")
     labelled = [token for token in row["labels"] if token != -100]
     assert [token for token in labelled if token in control] == [tokenizer.eos_token_id]
 
@@ -266,8 +252,8 @@ def test_start_token_is_there_once_for_models_that_expect_it(tokenizer, with_sta
     for ids in (
         prompts.question_ids(llama, QUESTION),
         prompts.question_ids(llama, HOSTILE),
-        prompts.text_row(llama, ANSWER, 512)["input_ids"],
-        prompts.training_row(llama, QUESTION, ANSWER, 512)["input_ids"],
+        prompts.text_ids(llama, ANSWER),
+        prompts.training_row(llama, QUESTION, ANSWER)["input_ids"],
         prompts.chat_ids(llama, prompts.writing_messages(ANSWER, ANSWER)),
     ):
         assert (ids[0], ids.count(start)) == (start, 1)

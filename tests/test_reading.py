@@ -64,8 +64,8 @@ def test_answers_are_short_and_questions_use_other_words(answerable):
     assert median(len(example["answer"].split()) for _, example in answerable) <= 15
     shared = []
     for _, example in answerable:
-        asked = content_words(example["question"])
-        shared.append(len(asked & content_words(example["evidence"])) / max(1, len(asked)))
+        asked = content_words(example["question"], "en")
+        shared.append(len(asked & content_words(example["evidence"], "en")) / max(1, len(asked)))
     assert fmean(shared) <= 0.4
     assert fmean(example["kind"] in REASONED for _, example in answerable) >= 0.35
 

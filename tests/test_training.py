@@ -177,7 +177,7 @@ def test_continued_adapter_starts_where_pretraining_ended(shallow_variant):
     model = adapters.attach_adapter(
         load_base(recipe.base_model, recipe.quantization), checkpoints(variant.pretraining)[-1]
     )
-    rows = [prompts.training_row(tokenizer, question, answer, 64) for question, answer in shared.PAIRS]
+    rows = [prompts.training_row(tokenizer, question, answer) for question, answer in shared.PAIRS]
     loss, count = 0.0, 0
     with torch.no_grad():
         for row in rows:

@@ -23,7 +23,7 @@ def chunks(*texts):
 
 def test_pairs_that_do_not_fit_are_left_out_and_named_in_one_line(capsys):
     rows = pair_rows(tokenizer(), pairs(PAIRS), 64, "small finetuning")
-    assert rows == [prompts.training_row(tokenizer(), *PAIRS[0], 64)]
+    assert rows == [prompts.training_row(tokenizer(), *PAIRS[0])]
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("small finetuning: 2 of 3 pairs are longer") and "What next?" in line and len(line) < 1200
 
@@ -43,7 +43,7 @@ def test_every_row_ends_with_the_end_of_text():
 
 def test_chunk_that_does_not_fit_makes_several_rows_and_is_named(capsys):
     rows = chunk_rows(tokenizer(), chunks("Short.", LONG, "全文" * 300), 64, "small pretraining")
-    assert rows[0] == prompts.text_row(tokenizer(), "Short.", 64)
+    assert rows[0]["input_ids"] == prompts.text_ids(tokenizer(), "Short.")
     (line,) = capsys.readouterr().out.splitlines()
     assert "2 of 3 chunks" in line and f"{len(rows)} in all: d-1, d-2" in line
     text = tokenizer().decode([token for row in rows[1:] for token in row["labels"][1:]])

@@ -16,7 +16,7 @@ import pandas as pd
 from llama_qna.answering.retrieval import Source
 from llama_qna.text.language import languages_of
 from llama_qna.text.windows import Windows
-from llama_qna.text.words import CITATION, sentences_of
+from llama_qna.text.words import sentences_of, without_marks
 
 AROUND = (0, 1, 3)  # neighbours on each side whose words count too; found on the dev questions (docs/experiments.md)
 LONGEST_OVERLAP = 400  # characters that two chunks may share
@@ -80,7 +80,7 @@ def _sentences(chunks: list) -> list[Sentence]:
     """The sentences of a section, each with the chunk in which it begins."""
     text, begins = "", []  # where each chunk begins in the section's text
     for chunk in chunks:
-        plain = " ".join(CITATION.sub("", chunk.text).split())
+        plain = without_marks(chunk.text)
         shared = _overlap(text, plain)
         begins.append(len(text) - shared if shared else len(text) + 1)
         text += plain[shared:] if shared else f" {plain}"

@@ -137,11 +137,10 @@ def _means(rows: list[dict], names: list[str]) -> dict[str, float]:
 
 def _checkpoint(checkpoint: dict, by: dict) -> dict:
     rows = by["in_sample", checkpoint["name"]]
+    sampled = [row for row in rows if row["sample"]]
+    perplexity = {text: found["sample"]["perplexity"] for text, found in checkpoint["perplexity"].items()}
     entry = checkpoint | {"rouge": _means(rows, ROUGE_NAMES)}
-    if "whole" in checkpoint:  # without it, the run is of before there was a sample
-        sampled = [row for row in rows if row["sample"]]
-        perplexity = {text: found["sample"]["perplexity"] for text, found in checkpoint["perplexity"].items()}
-        entry["sample"] = {"perplexity": perplexity, "rouge": _means(sampled, ROUGE_NAMES)}
+    entry["sample"] = {"perplexity": perplexity, "rouge": _means(sampled, ROUGE_NAMES)}
     dev, base = by.get(("dev", checkpoint["name"])), by.get(("dev", "base"))
     if dev:
         entry["dev"], found = _means(dev, COMPARED), _intervals(dev, COMPARED)

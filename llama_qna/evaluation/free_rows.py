@@ -9,10 +9,9 @@ import pandas as pd
 
 from llama_qna.evaluation.scoring import Said, scored
 from llama_qna.models.prompts import NOT_SAID
+from llama_qna.project.systems import NO_MODEL
 from llama_qna.text.search import Search
 from llama_qna.text.words import sentences_of
-
-CONTEXT = "no model"
 
 
 def document_sentences(chunks: pd.DataFrame) -> list[Said]:
@@ -43,7 +42,7 @@ def free_predictions(rows: dict[str, list[dict]], sentences: list[Said]) -> tupl
     threshold, texts, predictions = best_threshold(dev, others), [sentence.text for sentence in sentences], []
     for protocol, found in rows.items():
         for system, answers in _answers(found, best, threshold).items():
-            about = {"protocol": protocol, "system": system, "checkpoint": "none", "context": CONTEXT}
+            about = {"protocol": protocol, "system": system, "checkpoint": "none", "context": NO_MODEL}
             shows = any(said.evidence for said in answers)
             both = zip(found, answers, strict=True)
             predictions += [scored(about | row, said, texts, shows, ended=True) for row, said in both]

@@ -7,13 +7,12 @@ another judge needs no answer again.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 
 from llama_qna import UserError
-from llama_qna.models.server import complete_all
+from llama_qna.models.server import complete_all, without_thoughts
 from llama_qna.project.data import read_metrics
-from llama_qna.project.files import write_json, write_lines
+from llama_qna.project.files import read_lines, write_json, write_lines
 from llama_qna.project.stage import amend
 from llama_qna.project.variant import Variant
 
@@ -47,7 +46,7 @@ def judge(variant: Variant) -> None:
     if about.items() <= metrics.get("judge", {}).items():
         return
     path = variant.evaluation / "predictions.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = read_lines(path)
     asked = [row for row in rows if row["protocol"] == "test"]
     try:
         verdicts = _verdicts(endpoint, [_prompt(row) for row in asked], variant.recipe.seed)
@@ -78,7 +77,7 @@ def verdict_of(reply: str) -> str:
     >>> verdict_of("**Partially correct**: it names one of the two.")
     'partly'
     """
-    said = reply.rpartition("</think>")[2].lower()
+    said = without_thoughts(reply).lower()
     said = re.sub(r"^\W*(?:(?:the )?(?:answer|verdict)(?: is)?\W*)?", "", said)
     said = re.sub(r"\b(partly|partially)\W+(right|correct)\b", "partly", said)
     found = [_MEANING.get(word, "wrong") for word in _WORDS.findall(said)]
@@ -101,5 +100,6 @@ def _verdicts(endpoint, prompts: list[str], seed: int) -> list[str]:
         seeds=[seed] * len(once),
         setting="evaluation.judge",
     )
-    found = {once[reply.index]: verdict_of(reply.text) for reply in replies}
+    # the thoughts of a reply that was cut off may have begun in the prompt, and look like what it says
+    found = {once[reply.index]: "unclear" if reply.cut_off else verdict_of(reply.text) for reply in replies}
     return [found[prompt] for prompt in prompts]

@@ -50,7 +50,7 @@ def perplexity(
     Raises:
         UserError: the stride is longer than the window, or the text has no token to score.
     """
-    ids = _text_ids(tokenizer, text)
+    ids = prompts.text_ids(tokenizer, text)
     spans = _windows(len(ids), window, stride)
     drawn = sorted(random.Random(0).sample(range(len(spans)), min(sample or len(spans), len(spans))))
     losses = _window_losses(model, ids, spans if whole else [spans[n] for n in drawn], batch_size)
@@ -87,13 +87,9 @@ def published_perplexity(
     if not texts:
         raise UserError("the published perplexity needs chunks, and there are none")
     drawn = random.Random(seed).choices(texts, k=len(texts))
-    ids = _text_ids(tokenizer, "\n\n".join(drawn))
+    ids = prompts.text_ids(tokenizer, "\n\n".join(drawn))
     losses = _window_losses(model, ids, _windows(len(ids), window, stride))
     return _exp(sum(nats / scored for nats, scored in losses) / len(losses))
-
-
-def _text_ids(tokenizer, text: str) -> list[int]:
-    return prompts.text_row(tokenizer, text, max_length=len(text.encode("utf-8")) + 8)["input_ids"]  # all of them
 
 
 def _windows(length: int, window: int, stride: int) -> list[tuple[int, int, int]]:

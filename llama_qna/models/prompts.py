@@ -61,26 +61,15 @@ def fit_chunks(tokenizer, question: str, chunks: list[str], max_tokens: int) -> 
     return alone, 0
 
 
-def training_row(tokenizer, question: str, answer: str, max_length: int) -> dict[str, list[int]] | None:
+def training_row(tokenizer, question: str, answer: str) -> dict[str, list[int]]:
     """`input_ids` and `labels` of one pair; labels are -100 on the question, so that the loss is on the answer alone.
 
     The end-of-text token belongs to the answer and stays in the labels: that is how the model learns to stop. So a pair
-    is taken whole or not at all: an answer that is cut off teaches to go on, and a question that is cut off is another.
-
-    Returns:
-        None where the pair is longer than `max_length` tokens.
+    is never cut off: half an answer teaches to go on, and half a question is another one.
     """
     prompt = question_ids(tokenizer, question)
     completion = encode_document(tokenizer, answer) + [tokenizer.eos_token_id]
-    if len(prompt) + len(completion) > max_length:
-        return None
     return {"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion}
-
-
-def text_row(tokenizer, text: str, max_length: int) -> dict[str, list[int]]:
-    """`input_ids` and `labels` of one chunk of plain text, every token a label; cut off at `max_length`."""
-    input_ids = (_start(tokenizer) + encode_document(tokenizer, text))[:max_length]
-    return {"input_ids": input_ids, "labels": list(input_ids)}
 
 
 def reading_messages(question: str, passages: Sequence[str]) -> list[dict[str, str]]:
@@ -131,18 +120,21 @@ def _next_turn(tokenizer, messages: list[dict[str, str]]) -> list[int]:
 
 
 def text_rows(tokenizer, text: str, max_length: int) -> list[dict[str, list[int]]]:
-    """`text_row` of a text of any length, as as many rows as it takes: every token is predicted once.
+    """`input_ids` and `labels` of a plain text, in as many rows as it takes: every token is predicted once.
 
     A model predicts no row's first token; so a row begins with the start token or, of models that have none, with the
     last token of the row before. A text of which nothing can be predicted has no row.
     """
-    start = _start(tokenizer)
-    input_ids = start + encode_document(tokenizer, text)
-    rows = []
+    start, input_ids, rows = _start(tokenizer), text_ids(tokenizer, text), []
     for place in range(1, len(input_ids), max_length - 1):
         row = (start or input_ids[place - 1 : place]) + input_ids[place : place + max_length - 1]
         rows.append({"input_ids": row, "labels": list(row)})
     return rows
+
+
+def text_ids(tokenizer, text: str) -> list[int]:
+    """`input_ids` of a plain text, after the start token of models that have one; (T,)."""
+    return _start(tokenizer) + encode_document(tokenizer, text)
 
 
 def encode_document(tokenizer, text: str) -> list[int]:

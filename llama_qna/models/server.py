@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 # What a server answers to one request that it cannot serve, such as a prompt that is too long; others may pass.
 REFUSED = (400, 413, 422)
+LONGEST = 30_000  # characters that are read of a response; a model that writes more repeats itself
+_THOUGHTS = re.compile(r"[<\[](think(?:ing)?|thoughts?|reasoning)[>\]].*?(?:[<\[]/\1[>\]]|\Z)", re.I | re.S)
+_THOUGHTS_END = re.compile(r"\A.*[<\[]/(?:think(?:ing)?|thoughts?|reasoning)[>\]]", re.I | re.S)  # begun in the prompt
 
 
 @dataclass
@@ -108,6 +112,11 @@ def complete_all(
                 raise failed[0]
     finally:
         client.close()  # ends the requests that are still in flight
+
+
+def without_thoughts(text: str) -> str:
+    """A response without what a reasoning model thought aloud (`<think>`…`</think>`), whole or cut off."""
+    return _THOUGHTS_END.sub("", _THOUGHTS.sub("", text[:LONGEST]))
 
 
 def client_of(url: str, key: str, seconds: float, retries: int):

@@ -41,7 +41,7 @@ VAGUE = re.compile(
 DOUBT = -1.5  # nats: a reader that is likelier than that to find no answer is not believed
 SHORTEST_QUOTE = 12  # characters; less stands in many sentences
 AFTER_NOUN = "and|or|to|in|on|at|by|from|with|into|through|is|was|are|were|be|have|has|can|when|while|under|over|after"
-# Every reason to reject a pair, in the order in which it is looked for: the cheap ones first.
+# Every reason to reject a pair, in the order in which it is looked for.
 REASONS = [
     "no pair in the response",
     "the reader finds no answer",

@@ -16,9 +16,9 @@ import re
 from collections import namedtuple
 from itertools import groupby, zip_longest
 
+from llama_qna.models.server import LONGEST, without_thoughts
 from llama_qna.pairs import records
 
-LONGEST = 30_000  # characters that are read of a response; a model that writes more repeats itself
 _FLAGS = re.IGNORECASE | re.MULTILINE
 _ASKS, _ANSWERS = "|".join(records.QUESTION_WORDS), "|".join(records.ANSWER_WORDS)
 # Places of a label: the start of a line, behind a sentence, and anywhere for "Question:" and "Answer:" themselves.
@@ -63,8 +63,6 @@ _OTHER = r"""(?:[\s{\[,]{0,40}"(?!question|answer)\w\w+"\s*:\s*(?:"[^"\n]*"|[\w.
 _FIELD = r"""[\s{\[,]{0,40}(["'])(question|answer|q|a)\1\s*:\s*(["'])((?s:.*?))(?:(?<!\\)\3(?=\s*[,}\]\n])|\Z)"""
 _TABLE_ROW = r"^\|?(?:[ \t]*\d+[ \t]*\|)?[ \t]*(?!q[\d:.)]|ques)([^|\t\n]+\?) *[|\t][ \t]*([^|\t\n]+?)[ \t]*\|?[ \t]*$"
 _END_OF_TURN = r"</s>|<\|(?:im_end|end|eot_id)[^|]*\|>|\[INST\]"
-_THOUGHTS = re.compile(r"[<\[](think(?:ing)?|thoughts?|reasoning)[>\]].*?(?:[<\[]/\1[>\]]|\Z)", re.I | re.S)
-_THOUGHTS_END = re.compile(r"\A.*[<\[]/(?:think(?:ing)?|thoughts?|reasoning)[>\]]", re.I | re.S)  # begun in the prompt
 _CUT_FIELD = re.compile(r"""["'](?:question|answer|q|a)["']\s*:""", re.I)
 _TURNS = [
     rf"^([^\w\n]*)(?:{words})[*_ \t]*:" for words in ("user|human|instruction|prompt", "assistant|ai|response|output")
@@ -107,11 +105,6 @@ def parse_response(text: str) -> tuple[list[tuple[str, str]], list[tuple[str, st
         )
         leftovers = [(text[:LONGEST], "cut off within its thoughts" if thought else reason)]
     return pairs, leftovers
-
-
-def without_thoughts(text: str) -> str:
-    """A response without what a reasoning model thought aloud (`<think>`…`</think>`), whole or cut off."""
-    return _THOUGHTS_END.sub("", _THOUGHTS.sub("", text[:LONGEST]))
 
 
 def _field(text: str, kind: str) -> str:

@@ -118,7 +118,9 @@ def reference_pairs(references: pd.DataFrame) -> pd.DataFrame:
     titles = Counter(title_of(entry) for _, entry in parts)
     for chunk, (number, entry) in zip(references.itertuples(), parts, strict=True):
         questions = [f"What is reference [{number}]?"]
-        if titles[title := title_of(entry)] == 1 and title:
+        title = title_of(entry)
+        is_named_once = title and titles[title] == 1
+        if is_named_once:
             questions.append(f"Who wrote “{title}”?")
         rows += [_row(question, entry, chunk, "reference", "") for question in questions]
     return pd.DataFrame(rows, columns=QNA_COLUMNS)

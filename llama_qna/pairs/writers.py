@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 
 from llama_qna import UserError
 from llama_qna.models import prompts
+from llama_qna.models.server import AnswerFormat, Completion, complete_all, without_thoughts
 from llama_qna.pairs import parser
 from llama_qna.pairs.evidence import evidence_of, worth
 from llama_qna.project.recipe import EMBEDDED, Generation
 from llama_qna.project.variant import Reader, Variant
-from llama_qna.text.words import CITATION, content_words
+from llama_qna.text.language import language_of
+from llama_qna.text.words import content_words, without_marks
 
 _TEXTS = {"type": "object", "properties": {"question": {"type": "string"}, "answer": {"type": "string"}}}
 _PAIRS = {"pairs": {"type": "array", "items": _TEXTS | {"required": ["question", "answer"]}}}
@@ -130,7 +132,8 @@ class Reading:
 
     def __call__(self, passages: list[Passage], attempt: int) -> list[Written]:
         # --- which sentences
-        texts = [" ".join(CITATION.sub("", passage.text).split()) for passage in passages]
+        texts = [without_marks(passage.text) for passage in passages]
+        languages = [language_of(text) or "en" for text in texts]
         count = self.settings.pairs_per_chunk + SPARE
         asked = [
             Asked(index, sentence, around, wider, f"{attempt} {passage.chunk_id} {sentence}")
@@ -156,7 +159,7 @@ class Reading:
         for n, (question, _, score, _) in different.values():
             about = asked[n]
             tokens[about.index] += self.engine.count(question)
-            rank = score + worth(question, about.sentence, texts[about.index])
+            rank = score + worth(question, about.sentence, texts[about.index], languages[about.index])
             ranked[n].append((rank, question, round(score, 3)))
         best = [max(of_one)[1:] for of_one in ranked]
 
@@ -169,18 +172,19 @@ class Reading:
         said = self.engine.generate(reading, [about.seed for about in asked], **options)
         found: list[list[Candidate]] = [[] for _ in passages]
         for about, (question, score), text in zip(asked, best, said, strict=True):
-            found[about.index].append(_read(question, about.sentence, text.text, score, text.watched))
+            language = languages[about.index]
+            found[about.index].append(_read(question, about.sentence, text.text, language, score, text.watched))
             tokens[about.index] += self.engine.count(text.text)
         return [Written(candidates, tokens[index]) for index, candidates in enumerate(found)]
 
 
-def _read(question: str, sentence: str, text: str, score: float, doubt: float) -> Candidate:
+def _read(question: str, sentence: str, text: str, language: str, score: float, doubt: float) -> Candidate:
     """A candidate from what the reader said: a quote and the answer on two lines, or a dash for none.
 
     A bare yes or no says nothing by itself; the sentence is then the answer.
     """
     quote, _, answer = (part.strip() for part in text.partition("\n"))
-    if not content_words(answer) and answer:
+    if not content_words(answer, language) and answer:
         answer = sentence
     return Candidate(question, "" if quote == prompts.NOTHING else answer, quote, sentence, score, round(doubt, 3))
 
@@ -254,8 +258,6 @@ class LocalModel:
         )
 
     def texts(self, requests: list[list[dict]], seeds: list[str], one_line: bool = False) -> list:
-        from llama_qna.models.server import Completion
-
         found = self.generate([self.ids(messages) for messages in requests], seeds, stop_at_newline=one_line)
         return [Completion(index, text, tokens=self.count(text)) for index, (text, *_) in enumerate(found)]
 
@@ -267,8 +269,6 @@ class Server:
     """An OpenAI-compatible server that has a model."""
 
     def __init__(self, settings: Generation, seed: int):
-        from llama_qna.models.server import AnswerFormat
-
         self.settings, self.seed = settings, seed
         self.format, self.thinks = AnswerFormat(PAIRS_SCHEMA), False
 
@@ -291,8 +291,6 @@ class Server:
         return texts
 
     def _complete(self, requests: list[list[dict]], seeds: list[str], **options) -> list:
-        from llama_qna.models.server import complete_all
-
         answers = complete_all(
             self.settings.endpoint,
             requests,
@@ -305,5 +303,5 @@ class Server:
 
 
 def _first_line(completion):
-    lines = parser.without_thoughts(completion.text).strip().splitlines()
+    lines = without_thoughts(completion.text).strip().splitlines()
     return replace(completion, text=lines[0].strip() if lines else "")

@@ -208,10 +208,15 @@ def write_json(path: Path, content) -> None:
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_lines(path: Path) -> list:
+    """The rows of JSON Lines; ValueError where one is damaged."""
+    with open(path, encoding="utf-8") as file:  # unlike `splitlines`, a file parts no text at U+2028 or U+0085
+        return [json.loads(line) for line in file]
+
+
 def write_lines(path: Path, rows: list[dict]) -> None:
-    """Write JSON Lines, a row a line."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    """Write JSON Lines, a row a line, so that a reader sees the old file or the new one, never half of one."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def digest(content: dict) -> str:

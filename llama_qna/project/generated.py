@@ -90,7 +90,8 @@ def _questions_of(pairs: pd.DataFrame, chunks: pd.DataFrame, most: int) -> pd.Da
 
 
 def _nearest(text: str, answer: str) -> str:
-    return max(sentences_of(text), key=lambda sentence: similarity(sentence, answer), default=text)
+    language = language_of(text) or "en"
+    return max(sentences_of(text), key=lambda sentence: similarity(sentence, answer, language), default=text)
 
 
 def _spread(rows: list[dict], most: int) -> list[dict]:

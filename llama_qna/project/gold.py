@@ -6,7 +6,6 @@ Each stands with a verbatim quote that proves its answer. `fold` says what a que
 
 from __future__ import annotations
 
-import random
 import re
 import unicodedata
 from functools import cache
@@ -145,26 +144,6 @@ def plain(text: str) -> str:
 def references(row) -> list[str]:
     """The answers of a gold row that count as right: the full one, then the accepted variants."""
     return [row.Answer, *(variant.strip() for variant in row.variants.split(SEPARATOR.strip()) if variant.strip())]
-
-
-def folds(chunks: pd.DataFrame, seed: int = 42) -> dict[tuple[str, str], str]:
-    """Decide the fold of every section: whole sections, about a third of them `dev`.
-
-    Sections are drawn within each document and split (train, heldout), so that both folds hold every document and both
-    splits wherever there are two sections to share out; a single one is `test`. Nothing counts but the titles and the
-    seed.
-
-    Returns:
-        `dev` or `test` by document and section.
-    """
-    body = chunks[(chunks.kind == "body") & (chunks.section != "")]
-    chosen = {}
-    for (document, split), group in body.groupby(["document", "split"]):
-        titles = sorted(set(group.section))
-        random.Random(f"{seed} {document} {split}").shuffle(titles)
-        dev = max(1, round(DEV_SHARE * len(titles))) if len(titles) > 1 else 0
-        chosen |= {(document, title): "dev" if n < dev else "test" for n, title in enumerate(titles)}
-    return chosen
 
 
 def near(question: str, others: list[str]) -> str | None:

@@ -11,7 +11,8 @@ from llama_qna import UserError
 PASSAGES = "+passages"
 # that people can ask
 SYSTEMS = ("reader", "base", "pretrained", "finetuned", f"base{PASSAGES}", f"finetuned{PASSAGES}")
-# no model stands behind these: what a score is worth is seen from what they get for it
+NO_MODEL = "no model"  # the context of the systems that no model stands behind
+# those systems: what a score is worth is seen from what they get for it
 FREE = {
     "question": "the question itself",
     "always_not": "always “not said”",

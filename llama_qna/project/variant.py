@@ -106,7 +106,6 @@ class Reader:
     def __post_init__(self):
         self.folder = self.home / self.name  # committed: recipe, adapter and what it was measured to do
         self.adapter = self.folder / "adapter"
-        self.examples = self.home / "data" / "reading"
         self.root = root_in_use()
         self.run = self.root / "runs" / self.name
         self.stage_folders = {"read": self.run / self.recipe.finetuning.folder}

@@ -5,7 +5,8 @@ No number and no answer on those pages is typed by hand: each stands in a marked
 
 from __future__ import annotations
 
-from llama_qna.reporting.results import FREE, Run, cells, verdict, with_interval
+from llama_qna.project.systems import NO_MODEL
+from llama_qna.reporting.results import Run, cells, verdict, with_interval
 from llama_qna.text.tables import markdown
 
 FRONT = {
@@ -196,7 +197,7 @@ def _in_order(metrics: dict[str, dict]) -> list[tuple[str, dict]]:
     for run, content in metrics.items():
         for system in content["systems"]:
             if system["name"] in WORTH:
-                once = system["context"] == FREE or system["name"] == "reader"
+                once = system["context"] == NO_MODEL or system["name"] == "reader"
                 place = (WORTH.index(system["name"]), "" if once else run)
                 found.setdefault(place, ("" if once else run, system))
     return [found[place] for place in sorted(found)]
@@ -204,7 +205,7 @@ def _in_order(metrics: dict[str, dict]) -> list[tuple[str, dict]]:
 
 def _worth(run: str, system: dict) -> list[str]:
     against = {name: scores["right"] for name, scores in system["against"].items()}
-    if system["context"] == FREE or system["name"] == "reader":  # the reader was trained on other texts
+    if system["context"] == NO_MODEL or system["name"] == "reader":  # the reader was trained on other texts
         against.pop("base", None)
     less = [with_interval(against[name], "+") if name in against else "-" for name in ("base", "best_sentence")]
     scores = cells(system["scores"], ("right", "new_words_f1")) + cells(system["says_so"], ("right", "wrong"))

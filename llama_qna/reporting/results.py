@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llama_qna import UserError
 from llama_qna.project.recipe import read_recipe
-from llama_qna.project.systems import CEILINGS
+from llama_qna.project.systems import CEILINGS, NO_MODEL
 from llama_qna.text.tables import markdown
 
 HARDWARE = "one NVIDIA L4"
@@ -33,7 +33,6 @@ SEEDS = {"test right": "right, held out", "test new_words_f1": "new words F1, he
 SEEDS |= {"test rougeL": "ROUGE-L, held out", "test f1": "F1, held out"}
 SEEDS |= {f"in_sample {key}": f"{name}, in-sample" for key, name in ROUGE.items()}
 SEEDS |= {f"perplexity {key}": f"perplexity, {name}" for key, name in TEXTS.items()}
-FREE = "no model"  # the context of the systems that no model stands behind
 
 
 def published_records(root: Path, name: str) -> dict[str, Path]:
@@ -84,7 +83,7 @@ def our_run(metrics: dict, sampled: bool = False) -> dict:
     checkpoints = []
     for checkpoint in found:
         flat = {key: checkpoint[key] for key in ("name", "stage", "step")}
-        if sampled and "sample" in checkpoint:
+        if sampled:
             flat |= checkpoint["sample"]["perplexity"] | checkpoint["sample"]["rouge"]
         else:
             flat |= {text: measured["perplexity"] for text, measured in checkpoint["perplexity"].items()}
@@ -141,7 +140,7 @@ def best_of(systems: list[dict]) -> dict | None:
 
     The ceilings and what no model stands behind do not count.
     """
-    models = [system for system in systems if system["context"] != FREE and system["name"] not in CEILINGS]
+    models = [system for system in systems if system["context"] != NO_MODEL and system["name"] not in CEILINGS]
     return max(models, key=lambda s: [s["scores"][score]["mean"] for score in ("right", "new_words_f1")], default=None)
 
 

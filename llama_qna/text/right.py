@@ -182,10 +182,11 @@ def _items(form: str) -> list[tuple[str, ...]]:
 
 def _holds(text: tuple[str, ...], item: tuple[str, ...], units: frozenset[str] = frozenset()) -> bool:
     """Whether the tokens of an item stand together in a text, and no other unit after a number at its end."""
-    size, ends_in_number = len(item), _is_number(item[-1])
-    for start in range(len(text) - size + 1):
-        after = text[start + size : start + size + 1]
-        if text[start : start + size] == item and not (ends_in_number and units.issuperset(after) and after):
+    ends_in_number = _is_number(item[-1])
+    for start in range(len(text) - len(item) + 1):
+        end = start + len(item)
+        has_other_unit = ends_in_number and end < len(text) and text[end] in units
+        if text[start:end] == item and not has_other_unit:
             return True
     return False
 

@@ -45,19 +45,19 @@ def normalized(text: str) -> str:
     return "".join(part if n % 2 else unicodedata.normalize("NFKC", part) for n, part in enumerate(parts)).casefold()
 
 
-def supported(text: str, words: frozenset[str], source: frozenset[str], share: float, language: str = "en") -> bool:
+def supported(text: str, words: frozenset[str], source: frozenset[str], share: float, language: str) -> bool:
     """Whether numbers, names and at least a share of the content words of a text stand in its source."""
     return claims(text, language) <= source and len(words & source) >= share * len(words)
 
 
-def similarity(first: str, second: str, language: str = "en") -> float:
+def similarity(first: str, second: str, language: str) -> float:
     """F1 of the content words of two answers, from 0 to 1."""
     one, other = content_words(first, language), content_words(second, language)
     return 2 * len(one & other) / max(1, len(one) + len(other))
 
 
 @cache
-def claims(text: str, language: str = "en") -> frozenset[str]:
+def claims(text: str, language: str) -> frozenset[str]:
     """Numbers, and names: words with a capital that do not begin a sentence; in German every noun has one."""
     found = NUMBER.findall(text)
     for match in CAPITALIZED.finditer(text) if language != "de" else ():
@@ -68,7 +68,7 @@ def claims(text: str, language: str = "en") -> frozenset[str]:
 
 
 @cache
-def content_words(text: str, language: str = "en") -> frozenset[str]:
+def content_words(text: str, language: str) -> frozenset[str]:
     """The stems of the words that carry meaning, in lower case; numbers whole.
 
     Stems are Porter's for English and Snowball's for others (Porter 1980, 2001; `nltk`). Chinese, Japanese, Korean and
@@ -103,10 +103,14 @@ def _stemmer(language: str):
     return SnowballStemmer(name) if name in SnowballStemmer.languages else None
 
 
+def without_marks(text: str) -> str:
+    """A text without citation marks, and with single spaces for gaps and line breaks."""
+    return " ".join(CITATION.sub("", text).split())
+
+
 def sentences_of(text: str) -> list[str]:
-    """The sentences of a text, without citation marks and line breaks."""
-    language = language_of(text) or "en"
-    text = " ".join(CITATION.sub("", text).split())
+    """The sentences of a text, as parts of the text `without_marks`."""
+    language, text = language_of(text) or "en", without_marks(text)
     ends = [match.end() for match in FULL_STOP.finditer(text) if _is_end(text, match, language)]
     return [text[start:end].rstrip() for start, end in pairwise([0, *ends, len(text)])]
 

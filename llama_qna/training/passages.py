@@ -17,9 +17,9 @@ import pandas as pd
 from llama_qna.models import prompts
 from llama_qna.project.recipe import Finetuning
 from llama_qna.text.language import main_language
-from llama_qna.text.words import CITATION, content_words, sentences_of
+from llama_qna.text.words import content_words, sentences_of, without_marks
 from llama_qna.training.conversations import BESIDE, LONGEST, Example, Pieces, reading, writing
-from llama_qna.training.rows import closed_book_row, fitting
+from llama_qna.training.rows import fitting
 
 ENOUGH = 0.5  # of an answer's words stand in the sentence that it is taken to be from, where no evidence is given
 
@@ -67,7 +67,7 @@ def passage_rows(
         UserError: no row fits, or there is no pair.
     """
     chance, body = random.Random(seed), chunks[chunks.kind == "body"]
-    texts = {row.chunk_id: _plain(row.text) for row in body.itertuples()}
+    texts = {row.chunk_id: without_marks(row.text) for row in body.itertuples()}
     language = main_language(texts.values())
     rows, sourced = [], []
     for pair in pairs.itertuples():
@@ -75,7 +75,7 @@ def passage_rows(
         if source:
             sourced.append(source)
         else:
-            row = closed_book_row(tokenizer, pair.Question, pair.Answer)
+            row = prompts.training_row(tokenizer, pair.Question, pair.Answer)
             rows += [(pair.Question, row)] * settings.rounds
     pieces = Pieces(list(texts.values())) if sourced else None
     kinds = spread(settings.passages.model_dump(), len(sourced), settings.rounds, chance)
@@ -99,7 +99,7 @@ def spread(shares: dict[str, float], pairs: int, rounds: int, chance: random.Ran
 
 def _row(tokenizer, kind: str, pair: Sourced, pieces: Pieces, chance: random.Random) -> dict:
     if kind == "closed_book":
-        return closed_book_row(tokenizer, pair.question, pair.answer)
+        return prompts.training_row(tokenizer, pair.question, pair.answer)
     if kind == "question":
         return prompts.conversation_row(tokenizer, writing(pair.window(chance), [(pair.evidence, pair.question)]))
     if kind == "with_passage":
@@ -110,7 +110,7 @@ def _row(tokenizer, kind: str, pair: Sourced, pieces: Pieces, chance: random.Ran
     else:
         passages, asked = _others(pair, pieces, chance, beside=False), Example(pair.question)
     if not passages:  # nothing else is in the corpus
-        return closed_book_row(tokenizer, pair.question, pair.answer)
+        return prompts.training_row(tokenizer, pair.question, pair.answer)
     return prompts.conversation_row(tokenizer, reading(passages, [asked], chance))
 
 
@@ -125,7 +125,7 @@ def _others(pair: Sourced, pieces: Pieces, chance: random.Random, beside: bool) 
 def _sourced(pair, chunk: str, language: str) -> Sourced | None:
     """A pair with its evidence: what its row names, or else the sentence with most of the answer's words."""
     sentences, answer = sentences_of(chunk), content_words(pair.Answer, language)
-    named = _plain(getattr(pair, "evidence", ""))
+    named = without_marks(pair.evidence)
     places = [place for place, sentence in enumerate(sentences) if named and named in sentence]
     if not places:
         shared = [len(answer & content_words(sentence, language)) for sentence in sentences]
@@ -135,8 +135,3 @@ def _sourced(pair, chunk: str, language: str) -> Sourced | None:
         return None
     told = answer - content_words(pair.Question, language)
     return Sourced(pair.Question, pair.Answer, chunk, tuple(sentences), places[0], told, language)
-
-
-def _plain(text: str) -> str:
-    """A text as its sentences are cut from it."""
-    return " ".join(CITATION.sub("", text).split())

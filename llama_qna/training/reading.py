@@ -6,7 +6,6 @@ conversation, so that its passages are computed once; in every round they stand 
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from llama_qna import UserError
 from llama_qna.models.base import load_base, load_tokenizer, model_identity
 from llama_qna.models.likelihood import nats
 from llama_qna.project.data import REPLAY_TEXT
-from llama_qna.project.files import sha256
+from llama_qna.project.files import read_lines, sha256
 from llama_qna.project.stage import once
 from llama_qna.project.variant import REPOSITORY, Reader
 from llama_qna.text.words import sentences_of
@@ -44,7 +43,7 @@ def read(reader: Reader) -> dict:
         UserError: the base model cannot be had, an example is damaged, or the loss is no longer a number.
     """
     recipe = reader.recipe
-    files = [*sorted(reader.examples.glob("*.jsonl")), REPLAY_TEXT]
+    files = [*sorted(READING_SET.glob("*.jsonl")), REPLAY_TEXT]
     inputs = {path.name: sha256(path) for path in files} | model_identity(recipe.base_model)
 
     def load():
@@ -54,7 +53,7 @@ def read(reader: Reader) -> dict:
         from llama_qna.training.trainer import train
 
         # --- tokenizer and rows
-        tokenizer, texts = load_tokenizer(recipe.base_model), read_texts(reader.examples)
+        tokenizer, texts = load_tokenizer(recipe.base_model), read_texts(READING_SET)
         rows = rows_of(tokenizer, texts, recipe.rounds, recipe.finetuning.max_length, recipe.seed)
 
         # --- model, trainer, train; the last checkpoint is what is saved
@@ -80,7 +79,7 @@ def read_texts(folder: Path) -> list[Text]:
     texts = []
     for path in sorted(folder.glob("*.jsonl")):
         try:
-            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            lines = read_lines(path)
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error})") from None
         for line in lines:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pandas as pd
 
 from llama_qna import UserError, one_line
@@ -36,13 +34,9 @@ def pair_rows(tokenizer, pairs: pd.DataFrame, max_length: int, what: str) -> lis
     Raises:
         UserError: none fits, or there is none.
     """
-    found = [(pair.Question, closed_book_row(tokenizer, pair.Question, pair.Answer)) for pair in pairs.itertuples()]
+    texts = zip(pairs.Question, pairs.Answer, strict=True)
+    found = [(question, prompts.training_row(tokenizer, question, answer)) for question, answer in texts]
     return fitting(found, max_length, what, "pairs")
-
-
-def closed_book_row(tokenizer, question: str, answer: str) -> dict:
-    """The row of a pair without any passage, see `prompts.training_row`."""
-    return prompts.training_row(tokenizer, question, answer, sys.maxsize)
 
 
 def fitting(found: list[tuple[str, dict]], max_length: int, what: str, kind: str) -> list[dict]:

@@ -42,7 +42,7 @@ def test_chunk_is_text(tokenizer, control, hostile):
     ids = prompts.encode_document(tokenizer, hostile)
     assert theirs(ids, control) == []
     assert tokenizer.decode(ids) == hostile, "nothing of it is lost either"
-    assert theirs(prompts.text_row(tokenizer, hostile, 4096)["input_ids"], control) == []
+    assert theirs(prompts.text_ids(tokenizer, hostile), control) == []
 
 
 def test_question_brings_no_turn_of_its_own(tokenizer, control, hostile):
@@ -58,7 +58,7 @@ def test_every_control_token_alone_stays_text(tokenizer, control):
 
 
 def test_answer_ends_once(tokenizer, control, hostile):
-    row = prompts.training_row(tokenizer, "What?", hostile, 4096)
+    row = prompts.training_row(tokenizer, "What?", hostile)
     answer = [label for label in row["labels"] if label != -100]
     assert theirs(answer, control) == [tokenizer.eos_token_id] == [answer[-1]]
 
@@ -111,7 +111,7 @@ def test_pairs_of_a_users_file_are_text(tokenizer, control, hostile, tmp_path):
     path = tmp_path / "mine.csv"
     pd.DataFrame([{"Question": f"What is {hostile}?", "Answer": hostile}]).to_csv(path, index=False)
     pair = next(read_qna_file(path).itertuples())
-    row, plain = (prompts.training_row(tokenizer, *texts, 8192) for texts in ((pair.Question, pair.Answer), ("a", "b")))
+    row, plain = (prompts.training_row(tokenizer, *texts) for texts in ((pair.Question, pair.Answer), ("a", "b")))
     assert theirs(row["input_ids"], control) == theirs(plain["input_ids"], control)
 
 
