@@ -13,10 +13,10 @@ from llama_qna import UserError
 from llama_qna.documents.folder import document_hashes
 from llama_qna.project import processes
 from llama_qna.project.files import locked, read_json, sha256, write_json
-from llama_qna.project.stage import valid_record
+from llama_qna.project.stage import seconds_of, valid_record
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting.results import ROUGE, asked_of, last, our_run
-from llama_qna.reporting.tables import as_text, seconds_of, systems_table
+from llama_qna.reporting.tables import as_text, systems_table
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 # the last stage of each notebook, by its number; notebook 10 has none, and asks what the others have made

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,17 +20,6 @@ from llama_qna.text.words import sentences_of, without_marks
 
 AROUND = (0, 1, 3)  # neighbours on each side whose words count too; found on the dev questions (docs/experiments.md)
 LONGEST_OVERLAP = 400  # characters that two chunks may share
-
-
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """A sentence and where it stands."""
-
-    text: str
-    chunk_id: str
-    document: str
-    page: int  # counts from 1
-    section: str
 
 
 class Sentences:
@@ -65,7 +54,7 @@ class Sentences:
         """A sentence with its neighbours in its section, as a passage."""
         here, near = self.all[n], self.all[max(0, n - around) : n + around + 1]
         same = [s.text for s in near if (s.document, s.section) == (here.document, here.section)]
-        return Source(here.chunk_id, here.document, here.page, here.section, " ".join(same))
+        return replace(here, text=" ".join(same))
 
     def scores(self, question: str) -> np.ndarray:
         """How much each sentence and its neighbours have to do with a question: the sum of their BM25 scores, (N,)."""
@@ -76,7 +65,7 @@ class Sentences:
         return self._index.share(question, n)
 
 
-def _sentences(chunks: list) -> list[Sentence]:
+def _sentences(chunks: list) -> list[Source]:
     """The sentences of a section, each with the chunk in which it begins."""
     text, begins = "", []  # where each chunk begins in the section's text
     for chunk in chunks:
@@ -88,7 +77,7 @@ def _sentences(chunks: list) -> list[Sentence]:
     for sentence in sentences_of(text):
         position = text.index(sentence, position)
         row = chunks[max(0, bisect_right(begins, position) - 1)]
-        found.append(Sentence(sentence, row.chunk_id, row.document, int(row.page), row.section))
+        found.append(Source(row.chunk_id, row.document, int(row.page), row.section, sentence))
         position += len(sentence)
     return found
 

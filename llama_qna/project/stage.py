@@ -71,7 +71,7 @@ def _done(variant: Variant, stage: str, key: str) -> dict | None:
     record = valid_record(folder, stage)
     if not record or record["key"] != key or files.half_in_place(folder):
         return None
-    print(f"{stage}: done before ({record['seconds']:.0f} s, {record['finished']}), nothing has changed")
+    print(f"{stage}: done before ({seconds_of(record):.0f} s, {record['finished']}), nothing has changed")
     return record | {"skipped": True}
 
 
@@ -210,3 +210,8 @@ def valid_record(folder: Path, stage: str) -> dict | None:
         return record if of_stage and whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def seconds_of(record: dict) -> float:
+    """What a stage took by its `run.json`: of a training that went on, `seconds` are those of its last start alone."""
+    return max(record["seconds"], (record.get("results") or {}).get("seconds_of_steps", 0.0))

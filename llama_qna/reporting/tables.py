@@ -9,6 +9,7 @@ import pandas as pd
 from llama_qna.project.files import read_json
 from llama_qna.project.provenance import place
 from llama_qna.project.recipe import read_recipe
+from llama_qna.project.stage import seconds_of
 from llama_qna.project.variant import variant_names
 from llama_qna.reporting.results import HELDOUT, ROUGE, TEXTS, asked_of, cells, is_generated, our_run, seeds_rows
 from llama_qna.text.tables import aligned
@@ -46,11 +47,6 @@ def seeds_table(content: dict):
     """One row a seed, then mean and standard deviation; a column a score. `content`: that of `seeds.json`."""
     head, *rows = seeds_rows(content)
     return pd.DataFrame(rows, columns=head)
-
-
-def seconds_of(record: dict) -> float:
-    """What a stage took by its `run.json`: of a training that went on, `seconds` are those of its last start alone."""
-    return max(record["seconds"], (record.get("results") or {}).get("seconds_of_steps", 0.0))
 
 
 def times_table(root: Path, stage: str):
