@@ -11,7 +11,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from llama_qna import UserError
 from llama_qna.documents.extract import extract
-from tests.fixtures_pdfs import one_page, stream
+from tests.fixtures_pdfs import FONT, one_page, stream, write_pdf
 
 FIRST = [
     "A lighthouse keeper on the northern coast",
@@ -127,6 +127,29 @@ def test_turned_page_among_others_does_not_part_a_sentence(typeset):
     document = typeset(f"#set page(width: 300pt, height: 300pt)\nAll of {words}\n{table}\nand so on.")
     texts = [paragraph.text for paragraph in document.paragraphs]
     assert texts == [f"All of {words} and so on.", "Catch of herring in the year of the storm"]
+
+
+def test_columns_of_hebrew_are_read_from_the_right(typeset):
+    lines = [
+        "המגדלור עומד על הסלע בצפון",
+        "והשומר מדליק את המנורה",
+        "בכל ערב לפני השקיעה",
+        "כדי שהספינות ימצאו את דרכן",
+    ]
+    first, second = (" ".join(lines[n:] + lines[:n]) + "." for n in (0, 2))
+    setting = (
+        '#set page(width: 400pt, height: 300pt, columns: 2)\n#set text(lang: "he", font: "DejaVu Sans", size: 10pt)\n'
+    )
+    document = typeset(f"{setting}{first * 3}\n#colbreak()\n{second * 3}")
+    assert flat(document) == f"{first * 3} {second * 3}"
+
+
+def test_text_beyond_a_small_page_is_read_where_all_pages_share_one_box(tmp_path):
+    shared = "<< /Type /Pages /Kids [3 0 R] /Count 1 /MediaBox [0 0 1200 1000] >>"
+    page = f"<< /Type /Page /Parent 2 0 R /Contents 4 0 R /Resources << {FONT} >> >>"
+    text = stream("BT /F1 12 Tf 50 950 Td (High up.) Tj 800 -400 Td (Far right.) Tj ET")
+    path = write_pdf(tmp_path / "wide.pdf", "<< /Type /Catalog /Pages 2 0 R >>", shared, page, text)
+    assert flat(extract(path, "pypdfium2")) == "High up. Far right."
 
 
 # --- beside the text --------------------------------------------------------------------------------------------------
