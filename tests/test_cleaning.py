@@ -92,6 +92,13 @@ def test_first_heading_that_later_pages_repeat_is_kept_without_an_outline():
 def test_table_of_contents_is_dropped_with_its_title():
     assert text_of("Contents\n1 Fog . . . . . . . 3\n2 Bells ........ xi\nReal text.") == "Real text."
     assert text_of("The chest was opened.\nContents\nOne coin.") == "The chest was opened. Contents One coin."
+    chapters = [f"{n} Fog of {n} ......... {3 * n}" for n in range(1, 6)]
+    assert text_of("\n".join(chapters), "6 Bells ......... 19\nReal text.") == "Real text."
+
+
+def test_dotted_lines_of_a_form_stay():
+    form = "Date of birth: ........\nWeight ........ 120\nThe office signs here."
+    assert text_of(form) == form.replace("\n", " ")
 
 
 @by_extractor
