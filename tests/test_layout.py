@@ -165,6 +165,27 @@ def test_running_head_page_number_line_numbers_and_watermark_are_dropped(drawn):
     assert flat(drawn(*pages)) == " ".join(FIRST + SECOND + FIRST[::-1])
 
 
+def test_years_at_the_left_of_a_table_are_no_line_numbers(drawn):
+    rows = [(60, 700 - 20 * n, str(1990 + n)) for n in range(20)]
+    rows += [(220, 700 - 20 * n, f"{300 + 7 * n % 50} tons") for n in range(20)]
+    rows += [(430, 700 - 20 * n, ("north", "south")[n % 2]) for n in range(20)]
+    text = flat(drawn([(60, 740, PLAIN.strip()), *rows]))
+    assert all(str(1990 + n) in text for n in range(20))
+
+
+def test_a_word_at_the_same_place_on_two_of_three_pages_stays(drawn):
+    pages = []
+    for n, word in enumerate(["Herring", "Herring", "Mussels"]):
+        lines = [line.split() for line in (FIRST, SECOND, FIRST[::-1])[n]]
+        lines[4][1] = word
+        at = [105 if m == 4 else 90 + 10 * n for m in range(8)]  # one word alone stands below another
+        words = [(60 if not m else at[k] + 45 * (m - 1), 700 - 13 * k, w) for k, line in enumerate(lines)
+                 for m, w in enumerate(line)]  # fmt: skip
+        pages.append(words)
+    text = flat(drawn(*pages))
+    assert text.count("Herring") == 2 and text.count("Mussels") == 1
+
+
 def test_stamp_along_the_edge_is_dropped_and_the_label_of_an_axis_is_kept_apart(typeset):
     stamp = "#place(left + top, dx: -60pt, dy: 100pt, rotate(-90deg, reflow: true, text(8pt)[held by the parish]))"
     axis = "#place(left + bottom, dx: 20pt, rotate(-90deg, reflow: true, text(8pt)[Height in metres]))"
