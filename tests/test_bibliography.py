@@ -69,6 +69,23 @@ def test_references_go_on_over_a_page():
     assert document.references[1][1] == "de Vries, A. B. Bells that carry far."
 
 
+@pytest.mark.parametrize("form", ["[{}] ", "{}. ", "({}) "])
+def test_entries_after_a_missing_number_keep_their_own(form):
+    numbers = [1, 2, 5]
+    lines = "\n".join(form.format(n) + broken(entry) for n, entry in zip(numbers, PLAIN, strict=True))
+    assert cleaned(f"References\n{lines}").references == [
+        (n, entry, 1) for n, entry in zip(numbers, PLAIN, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("authors", ["[2] M. Quill and O. Brandt.", "[2] M. Quill and O. Brandt (2001)."])
+def test_title_that_begins_with_an_article_is_no_appendix(authors):
+    document = cleaned(
+        f"References\n[1] {PLAIN[0]}\n{authors}\nA Bayesian approach to\nbells. Lagos, 1999.\n[3] {PLAIN[2]}"
+    )
+    assert [number for number, _, _ in document.references] == [1, 2, 3] and not document.paragraphs
+
+
 @pytest.mark.parametrize("form", ["[{}] ", "{}. ", ""])
 @pytest.mark.parametrize(
     "heading",

@@ -65,6 +65,27 @@ def test_line_that_is_no_page_number_stays(line):
     assert text_of(f"The body stays.\n{line}") == f"The body stays. {line}"
 
 
+@pytest.mark.parametrize("line", ["Article {}", "Frage {}.", "Câu {}"])
+def test_a_division_that_begins_on_top_of_a_page_is_no_running_head(line):
+    pages = [f"{line.format(n)}\n{body}" for n, body in zip((12, 15, 16), BODIES, strict=False)]
+    assert text_of(*pages) == " ".join(pages).replace("\n", " ")
+
+
+@pytest.mark.parametrize("numbers", [(3, 3, 3, 4, 4), (12, 13, 14, 15, 16)])
+def test_a_word_and_a_number_that_repeat_or_count_the_pages_are_dropped(numbers):
+    pages = [f"Fogs {number}\n{body}" for number, body in zip(numbers, BODIES, strict=False)]
+    assert text_of(*pages) == " ".join(BODIES[:5])
+
+
+@pytest.mark.parametrize("line", ["1995.", "1995", "2014).", "(1873)"])
+def test_a_year_alone_on_the_last_line_is_no_page_number(line):
+    assert text_of(f"The lamp was lit until\n{line}") == f"The lamp was lit until {line}"
+
+
+def test_page_numbers_of_a_thick_volume_are_dropped():
+    assert text_of(*(f"{body}\n{1995 + n}" for n, body in enumerate(BODIES))) == " ".join(BODIES)
+
+
 def test_captions_and_sentences_with_other_numbers_are_no_furniture():
     pages = [
         f"Harbour Times {n}\nTable {t}: Catch of the year\n{body}\nThe total was {c} crates.\n{n}"
@@ -92,6 +113,13 @@ def test_first_heading_that_later_pages_repeat_is_kept_without_an_outline():
 def test_table_of_contents_is_dropped_with_its_title():
     assert text_of("Contents\n1 Fog . . . . . . . 3\n2 Bells ........ xi\nReal text.") == "Real text."
     assert text_of("The chest was opened.\nContents\nOne coin.") == "The chest was opened. Contents One coin."
+    chapters = [f"{n} Fog of {n} ......... {3 * n}" for n in range(1, 6)]
+    assert text_of("\n".join(chapters), "6 Bells ......... 19\nReal text.") == "Real text."
+
+
+def test_dotted_lines_of_a_form_stay():
+    form = "Date of birth: ........\nWeight ........ 120\nThe office signs here."
+    assert text_of(form) == form.replace("\n", " ")
 
 
 @by_extractor

@@ -1,5 +1,7 @@
 """Tests of llama_qna/documents/read.py on files that are no good, and on folders of all kinds of files."""
 
+import os
+
 import pypdfium2
 import pytest
 import typst
@@ -187,6 +189,21 @@ def test_subfolders_are_read_and_their_names_say_so(make_pdf, tmp_path):
     assert {document.name: document.text() for document in documents} == expected
     assert [document.report["file"] for document in documents] == ["a.pdf", "b/a.pdf", "b/deep/er/notes.md"]
     assert set(left_out) == {"c", "b/round"} and all("link" in reason for reason in left_out.values())
+
+
+def test_a_folder_that_may_not_be_read_is_named(make_pdf, tmp_path, monkeypatch):
+    """Whoever runs the tests may read everything, so that the refusal is a made one."""
+    (tmp_path / "closed").mkdir()
+    make_pdf(tmp_path / "a.pdf", ["On top."])
+    scan = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert read_folder(tmp_path)[1] == {"closed": "a folder that cannot be read"}
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,13 @@ NEAR = [
     ("Is a blue bird in the old tree?", "In the old tree is a blue bird?", True),  # the same words
     ("Whom does Wicketfold's W1 serve?", "Whom does Wicketfold’s W1 serve?", True),
     ("", "Who built it?", False),
+    ("北岸的旧灯塔是由谁在哪一年建造的？", "请问北岸的旧灯塔是由谁在哪一年建造的呢？", True),
+    ("灯塔是什么时候建造的？", "大桥在什么地方？", False),
+    ("北の岬の古い灯台はいつ建てられましたか。", "北の岬の古い灯台はいつごろ建てられましたか。", True),
+    ("पुल किसने बनाया?", "पाल कोसनी बनीये?", False),  # they differ in their vowel signs alone
+    ("สะพานแห่งนี้สร้างขึ้นในปีใด", "สะพานแห่งนี้ยาวกี่เมตร", False),
+    ("สะพานแห่งนี้สร้างขึ้นในปีใดและโดยใคร", "อยากทราบว่าสะพานแห่งนี้สร้างขึ้นในปีใดกันแน่", True),
+    ("पुल कितना लंबा है?", "पुल कितना लंबा है", True),
 ]
 
 

@@ -11,7 +11,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from llama_qna import UserError
 from llama_qna.documents.extract import extract
-from tests.fixtures_pdfs import one_page, stream
+from tests.fixtures_pdfs import FONT, one_page, stream, write_pdf
 
 FIRST = [
     "A lighthouse keeper on the northern coast",
@@ -129,6 +129,29 @@ def test_turned_page_among_others_does_not_part_a_sentence(typeset):
     assert texts == [f"All of {words} and so on.", "Catch of herring in the year of the storm"]
 
 
+def test_columns_of_hebrew_are_read_from_the_right(typeset):
+    lines = [
+        "המגדלור עומד על הסלע בצפון",
+        "והשומר מדליק את המנורה",
+        "בכל ערב לפני השקיעה",
+        "כדי שהספינות ימצאו את דרכן",
+    ]
+    first, second = (" ".join(lines[n:] + lines[:n]) + "." for n in (0, 2))
+    setting = (
+        '#set page(width: 400pt, height: 300pt, columns: 2)\n#set text(lang: "he", font: "DejaVu Sans", size: 10pt)\n'
+    )
+    document = typeset(f"{setting}{first * 3}\n#colbreak()\n{second * 3}")
+    assert flat(document) == f"{first * 3} {second * 3}"
+
+
+def test_text_beyond_a_small_page_is_read_where_all_pages_share_one_box(tmp_path):
+    shared = "<< /Type /Pages /Kids [3 0 R] /Count 1 /MediaBox [0 0 1200 1000] >>"
+    page = f"<< /Type /Page /Parent 2 0 R /Contents 4 0 R /Resources << {FONT} >> >>"
+    text = stream("BT /F1 12 Tf 50 950 Td (High up.) Tj 800 -400 Td (Far right.) Tj ET")
+    path = write_pdf(tmp_path / "wide.pdf", "<< /Type /Catalog /Pages 2 0 R >>", shared, page, text)
+    assert flat(extract(path, "pypdfium2")) == "High up. Far right."
+
+
 # --- beside the text --------------------------------------------------------------------------------------------------
 
 
@@ -140,6 +163,27 @@ def test_running_head_page_number_line_numbers_and_watermark_are_dropped(drawn):
         page += [(60, 700 - 26 * m, line) for m, line in enumerate(lines)]
         pages.append([*page, (200, 612, "Seen by the harbour office", "Helvetica", 7)])
     assert flat(drawn(*pages)) == " ".join(FIRST + SECOND + FIRST[::-1])
+
+
+def test_years_at_the_left_of_a_table_are_no_line_numbers(drawn):
+    rows = [(60, 700 - 20 * n, str(1990 + n)) for n in range(20)]
+    rows += [(220, 700 - 20 * n, f"{300 + 7 * n % 50} tons") for n in range(20)]
+    rows += [(430, 700 - 20 * n, ("north", "south")[n % 2]) for n in range(20)]
+    text = flat(drawn([(60, 740, PLAIN.strip()), *rows]))
+    assert all(str(1990 + n) in text for n in range(20))
+
+
+def test_a_word_at_the_same_place_on_two_of_three_pages_stays(drawn):
+    pages = []
+    for n, word in enumerate(["Herring", "Herring", "Mussels"]):
+        lines = [line.split() for line in (FIRST, SECOND, FIRST[::-1])[n]]
+        lines[4][1] = word
+        at = [105 if m == 4 else 90 + 10 * n for m in range(8)]  # one word alone stands below another
+        words = [(60 if not m else at[k] + 45 * (m - 1), 700 - 13 * k, w) for k, line in enumerate(lines)
+                 for m, w in enumerate(line)]  # fmt: skip
+        pages.append(words)
+    text = flat(drawn(*pages))
+    assert text.count("Herring") == 2 and text.count("Mussels") == 1
 
 
 def test_stamp_along_the_edge_is_dropped_and_the_label_of_an_axis_is_kept_apart(typeset):

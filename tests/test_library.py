@@ -5,6 +5,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import pypdfium2
 import pytest
 
 from llama_qna import UserError, cli, serving
@@ -129,6 +130,19 @@ def test_documents_in_a_language_that_the_base_does_not_know_are_named_in_one_li
     assert cli.main(["ask", str(papers), QUESTION]) == 0
     error = capsys.readouterr().err
     assert one_line(error) and "moor" in error and "English" in error and "orsk" not in error
+
+
+def test_pages_that_need_ocr_and_dropped_characters_are_said_each_time(papers, capsys):
+    scanned = pypdfium2.PdfDocument(papers / "orsk.pdf")
+    scanned.new_page(200, 200)
+    scanned.save(papers / "scan.pdf")
+    (papers / "orsk.pdf").unlink()
+    (papers / "odd.txt").write_text("The \ue000\ue000\ue000 gate of Umm is green.")
+    for _ in range(2):  # read, and kept
+        assert cli.main(["ask", str(papers), QUESTION]) == 0
+        first, second = capsys.readouterr().err.splitlines()[:2]
+        assert first == "scan.pdf: page 3 needs OCR"
+        assert second.startswith("odd.txt: ") and "of the characters were dropped (private-use glyphs)" in second
 
 
 def test_control_characters_and_control_tokens_in_documents_are_text(papers, capsys):

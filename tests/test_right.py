@@ -21,6 +21,8 @@ VOLTS = ("What voltage has it?", ["It is near −70 millivolts.", "-70 millivolt
 POWER = ("By what factor?", ["By a factor of 10^36.", "10^36"])
 BRIGHT = ("How bright is it?", ["It is 75,000 times as bright.", "75,000 times", "75,000"])
 FRACTION = ("How good is it?", ["Its fidelity is 5/6.", "5/6", "five sixths"])
+LETTER = ("Which is right? A) fog B) bells", ["A"])
+SIGN = ("Which sign is missing?", ["+"])
 FOUNDED = ("When was it founded?", ["It was founded in 1951.", "1951"])
 
 CASES = [
@@ -90,6 +92,14 @@ CASES = [
     (STAGES, "S2, S3, S4", True),
     (STAGES, "S4, S3 and S2", True),
     (STAGES, "S2 and S3", False),
+    # --- a form of which SQuAD's normalisation leaves nothing
+    (LETTER, "A", True),
+    (LETTER, "a)", True),
+    (LETTER, "B", False),
+    (LETTER, "The", False),
+    (LETTER, "A bell", False),
+    (SIGN, "+", True),
+    (SIGN, "-", False),
     # --- yes and no need the reason
     (WHETHER, "No.", False),
     (WHETHER, "No, because the state is unknown.", True),

@@ -50,6 +50,17 @@ def test_rule_front_matter_and_comments_are_no_text(read):
     assert pieces(read(text)) == [("One", "First."), ("One", "Second part.")]
 
 
+@pytest.mark.parametrize("after", ["\n", "# One\n\n", "The first.\n"])
+def test_rule_on_top_is_no_front_matter(after, read):
+    texts = [text for _, text in pieces(read(f"---\n{after}\nThe second.\n\n---\n\nThe third.\n"))]
+    assert texts[-2:] == ["The second.", "The third."] and ("The first." in after) == ("The first." in texts)
+
+
+def test_list_of_many_levels_keeps_its_last(read):
+    text = "".join(f"{'  ' * n}- Level {n}\n" for n in range(30))
+    assert [text for _, text in pieces(read(text))] == [f"Level {n}" for n in range(30)]
+
+
 def test_markup_inside_a_line_is_dropped(read):
     text = "A **bold** word, `code`, a [link](http://example.org) and ![a picture](x.png).\n"
     assert pieces(read(text)) == [("", "A bold word, code, a link and a picture.")]
@@ -123,6 +134,18 @@ def test_what_is_no_tag_of_html_is_text(read):
 
 def test_heading_in_html_begins_a_section(read):
     assert pieces(read('<h1 align="center">Pumps</h1>\n\nThe KP-1.\n')) == [("Pumps", "The KP-1.")]
+
+
+def test_heading_in_html_that_is_never_closed_is_one_line(read):
+    text = "<h2>Pumps\n\nThe KP-1.\n\nThe KP-2.\n\n## Seals\n\nThe seal.\n\n<h2>Taps\n\nThe tap.\n"
+    expected = [("Pumps", "The KP-1."), ("Pumps", "The KP-2."), ("Seals", "The seal."), ("Taps", "The tap.")]
+    assert pieces(read(text)) == expected
+
+
+@pytest.mark.parametrize("tag", ["<script>", "<style>", "<template>", '<SCRIPT src="x.js">'])
+def test_a_tag_that_is_only_spoken_of_hides_nothing(tag, read):
+    text = f"<script>f()</script>\n\nPut {tag} into the head.\n\nThe pump starts."
+    assert [text for _, text in pieces(read(text))] == [f"Put {tag} into the head.", "The pump starts."]
 
 
 def test_items_of_a_list_are_paragraphs(read):

@@ -29,8 +29,9 @@ HEADING = re.compile(rf"((\d+|[ivx]+(?=[.)])|[一二三四五六七八九十]+)[
 LIST_END = re.compile(
     rf"(?i:(\d+\.?\s+)?({AFTERWARDS}))"
     r"(\s+[A-Z](?=[\s.:]|$))?(\s+(?i:materials?|information))?([.:]?\s+[^\W\d_a-z][^.,;]{2,60})?"
-    r"|A\.?\s+[A-Z][a-z]+(\s\w[^.,;]{2,60})?"
 )
+LETTERED = re.compile(r"A\.?\s+[A-Z][a-z]+(\s\w[^.,;]{2,60})?")  # an appendix that is called by its letter alone
+MOST_MISSING = 2  # numbers in a row, such as those of entries that a page has as pictures
 NUMBERED = (r"[\[［〔](\d{1,3})[\]］〕]\s*", r"\((\d{1,3})\)\s+", r"(\d{1,3})[.)]\s+")
 AUTHOR = re.compile(rf"{SURNAME},\s+(?:{INITIALS}|[^\W\d_a-z]\w+)|{INITIALS}\s+{SURNAME}[,. ]")
 ENTRY_END = re.compile(r"[.。\]](?:[”\")])?$|https?://\S+$")
@@ -38,8 +39,14 @@ ABBREVIATION_END = re.compile(r"\b(?:[^\W\d_a-z]|(?i:al|eds?|vol|no|pp|proc|conf
 
 
 def is_list_end(line: str, before: str) -> bool:
-    """Whether a line is the title of what follows the references, such as an appendix."""
-    return before.endswith((".", "]", "。")) and len(line) <= 80 and bool(LIST_END.fullmatch(line))
+    """Whether a line is the title of what follows the references, such as an appendix.
+
+    "A Title" is one, but not where the line before it has no more of an entry than its authors and "(2001)."
+    """
+    if not before.endswith((".", "]", "。")) or len(line) > 80:
+        return False
+    ended = re.search(r"\d", re.sub(rf"^(?:{'|'.join(NUMBERED)})|\(\d{{4}}[a-z]?\)\.$", "", before))
+    return bool(LIST_END.fullmatch(line) or (ended and LETTERED.fullmatch(line)))
 
 
 def parse(
@@ -49,6 +56,7 @@ def parse(
 
     An entry begins at the next number in the style of the first one: `[1]`, `(1)` or `1.`. Where there are no numbers
     it begins at a line that opens with an author after a line that ends with a full stop, and is numbered in order.
+    A number or two may be missing where the entry before has ended.
 
     Returns:
         The lines before the first entry, and (number, entry without its number, page) for every entry.
@@ -56,20 +64,24 @@ def parse(
     style = next((style for style in NUMBERED if any(_number(style, line) == 1 for line, _ in lines[:5])), None)
     lead: list[PlacedLine] = []
     entries: list[list[PlacedLine]] = []
+    numbers = [0]
     for line, page in lines:
+        before = entries[-1][-1][0] if entries else "."
+        ended = ENTRY_END.search(before) and not ABBREVIATION_END.search(before)
+        number = numbers[-1] + 1
         if style:
-            begins = _number(style, line) == len(entries) + 1
-            line = re.sub(style, "", line, count=1) if begins else line
+            found = _number(style, line) or 0
+            begins = found == number or bool(entries and ended and number < found <= number + MOST_MISSING)
+            line, number = (re.sub(style, "", line, count=1), found) if begins else (line, number)
         else:
-            before = entries[-1][-1][0] if entries else "."
-            ended = ENTRY_END.search(before) and not ABBREVIATION_END.search(before)
             begins = bool(ended and AUTHOR.match(line))
         if begins:
             entries.append([(line, page)])
+            numbers.append(number)
         else:
             (entries[-1] if entries else lead).append((line, page))
     joined = [join_lines(entry, vocabulary, repairs)[0].strip() for entry in entries]
-    return lead, [(n, text, entry[0][1]) for n, (text, entry) in enumerate(zip(joined, entries, strict=True), start=1)]
+    return lead, [(n, text, entry[0][1]) for n, text, entry in zip(numbers[1:], joined, entries, strict=True)]
 
 
 def _number(style: str, line: str) -> int | None:

@@ -33,7 +33,8 @@ DROPPED = {  # joiners (U+200C, U+200D) are spared: some scripts spell with them
 DROPPED_KINDS = {kind: re.compile(f"[{characters}]") for kind, characters in DROPPED.items()}
 ANY_DROPPED = re.compile(f"[{''.join(DROPPED.values())}]")
 LINE_END_HYPHEN = re.compile("(?<=\\w)[\x02\u2010\u00ad]$")
-CONTENTS_LINE = re.compile(r"(?:\.\s*){5,}[\divxlc]*$")
+CONTENTS_LINE = re.compile(r"(?:\.\s*){5,}([\divxlc]*)$")
+CONTENTS_LINES = 3  # on one page; fewer are the dotted lines of a form, or of a list of values
 CONTENTS_TITLE = re.compile(r"(?:table of )?contents", re.IGNORECASE)
 
 
@@ -104,7 +105,7 @@ def clean(name: str, pages: list[Page], outline: dict[str, int | None]) -> Docum
     for lines in lined:
         for line in lines:
             line.text = " ".join(close_up_capitals(line.text, vocabulary, repairs).split())
-    lined = [_without_contents([line for line in lines if line.text], repairs) for lines in lined]
+    lined = _without_contents([[line for line in lines if line.text] for lines in lined], repairs)
     look = look_of(lined)
     is_title = title_by_words(lined, outline)
     blocks = [block for lines in lined for block in blocks_of(lines, look, is_title)]
@@ -117,13 +118,20 @@ def clean(name: str, pages: list[Page], outline: dict[str, int | None]) -> Docum
     return Document(name, len(pages), flow.paragraphs, flow.references, report, flow.headings)
 
 
-def _without_contents(page: list[Line], repairs: Counter) -> list[Line]:
-    """The page without a table of contents: its dotted lines and its title."""
-    body = [line for line in page if not CONTENTS_LINE.search(line.text)]
-    if len(body) < len(page):
-        body = [line for line in body if not CONTENTS_TITLE.fullmatch(line.text)]
-    repairs["contents lines"] += len(page) - len(body)
-    return body
+def _without_contents(pages: list[list[Line]], repairs: Counter) -> list[list[Line]]:
+    """The pages without a table of contents, which may end overleaf: its dotted lines and its title."""
+    bodies, was_contents = [], False
+    for page in pages:
+        dotted = [CONTENTS_LINE.search(line.text) for line in page]
+        is_title = [bool(CONTENTS_TITLE.fullmatch(line.text)) for line in page]
+        many = sum(bool(end and end[1]) for end in dotted) >= CONTENTS_LINES
+        was_contents = any(dotted) and (many or any(is_title) or (was_contents and bool(dotted[0])))
+        body = page
+        if was_contents:
+            body = [line for line, end, title in zip(page, dotted, is_title, strict=True) if not end and not title]
+        repairs["contents lines"] += len(page) - len(body)
+        bodies.append(body)
+    return bodies
 
 
 def clean_line(line: str, repairs: Counter) -> str:

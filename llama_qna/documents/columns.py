@@ -14,6 +14,7 @@ from functools import lru_cache
 from itertools import pairwise
 from statistics import median
 
+from llama_qna.documents.lines import RIGHT_TO_LEFT
 from llama_qna.documents.runs import Run, by_base
 
 BAND = 2.0  # points; the height of the slices in which white is looked for
@@ -26,7 +27,7 @@ MARK = 3.2  # em; what is narrower is a bullet or a number before a list item
 
 @dataclass
 class Part:
-    """Runs that are read from the left, line by line: a column of text, or a table."""
+    """Runs that are read line by line: a column of text, or a table."""
 
     runs: list[Run]
     table: bool = False
@@ -70,7 +71,7 @@ def parts(runs: list[Run], depth: int = 0) -> Iterator[Part]:
             yield Part(waiting + before)
         if table:
             yield Part(table, table=True)
-        for column in columns:
+        for column in columns[::-1] if _is_right_to_left(own) else columns:
             yield from parts(column, depth + 1)
         waiting = after
     if waiting:
@@ -221,6 +222,11 @@ def _is_justified(line: list[Run], cells: list[list[float]], edge: float, size: 
     """Whether a line is long and ends at the edge of its column, as text with wide spaces between its words does."""
     gaps = [after[0] - before[1] for before, after in pairwise(cells)]
     return edge - cells[-1][1] < 2 and sum(len(run.text) for run in line) > 24 and max(gaps, default=0) < 2 * size
+
+
+def _is_right_to_left(runs: list[Run]) -> bool:
+    letters = "".join(run.text for run in runs)
+    return len(RIGHT_TO_LEFT.findall(letters)) > len(letters) / 2
 
 
 def _table_above(

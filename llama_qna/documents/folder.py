@@ -59,11 +59,12 @@ def named_documents(path: Path) -> dict[str, Path]:
 
 
 def files_not_read(folder: Path) -> dict[str, str]:
-    """By name the reason for every other file, and for links to folders, which are not followed."""
+    """By name the reason for every other file, for links to folders, which are not followed, and for closed folders."""
     reasons = {}
     for path in _files(folder):
         if path.is_dir():
-            reasons[file_name(path, folder)] = "a link to a folder; copy the folder itself"
+            link = "a link to a folder; copy the folder itself"
+            reasons[file_name(path, folder)] = link if path.is_symlink() else "a folder that cannot be read"
         elif (reason := _other_kind(path)) and not _is_record(path):
             reasons[file_name(path, folder)] = reason
     return reasons
@@ -103,11 +104,15 @@ def _other_kind(path: Path) -> str:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Every file that is not hidden, and every link to a folder."""
-    for place, folders, files in os.walk(folder):
+    """Every file that is not hidden, every link to a folder, and every folder that cannot be read."""
+    closed: list[OSError] = []
+    for place, folders, files in os.walk(folder, onerror=closed.append):
         folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN))
         links = [name for name in folders if (Path(place) / name).is_symlink()]
         yield from (Path(place) / name for name in links + sorted(files) if not name.startswith(HIDDEN))
+    yield from (
+        Path(error.filename) for error in closed if not isinstance(error, (FileNotFoundError, NotADirectoryError))
+    )
 
 
 def _is_record(path: Path) -> bool:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
 
-from llama_qna.text.language import UNSPACED, main_language
+from llama_qna.text.language import HAN, KANA, UNSPACED, main_language
 from llama_qna.text.words import dictionary
 
 HYPHEN = "\ufffe"  # how a hyphen at a line's end is marked until `join_lines` decides what it was
@@ -27,7 +27,12 @@ BRITISH = (  # pyspellchecker's list is American
 )  # fmt: skip
 DASHED_LINE_END = re.compile(r"(?<=\w[–—])\n(?=\w)")
 WIDE = f"[{UNSPACED}\u3001-\u3011\uff01-\uff65]"  # with the punctuation of East Asia
-UNSPACED_LINE_END = re.compile(rf"(?<={WIDE})\n(?=\f?{WIDE})")
+EAST = f"[{KANA}{HAN}\u3001-\u3011\uff01-\uff65]"
+QUOTES = "[“”‘’…—]"  # East Asia has them as wide as a character, other scripts with a space beside them
+UNSPACED_LINE_END = re.compile(
+    rf"(?<={WIDE})\n(?=\f?{WIDE})|(?<={EAST})\n(?=\f?{QUOTES})|(?<={QUOTES})\n(?=\f?{EAST})"
+    rf"|(?:(?<={EAST}{QUOTES})|(?<={EAST}{QUOTES}{QUOTES}))\n(?=\f?{QUOTES})"
+)
 COMPOUNDING = {"da", "de", "et", "fi", "hu", "is", "nl", "no", "sv"}  # languages that write compounds in one word
 # Words after a hyphen that stands for the rest of a later word: "Ein- und Ausgabe", "pre- and post-war".
 SUSPENDED = {

@@ -6,11 +6,13 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median
 
 from llama_qna.documents.runs import Page, Run, by_base
 from llama_qna.documents.sections import heading_key, numbered_heading
 
 EDGE = 3  # so many rows at the top and at the bottom of a page may be furniture
+FILLED = 0.6  # of the width of the text, by the lines that numbers count
 NEAR = 3.0  # points; the same place on another page
 _ROMAN = r"(?=[ivxlc])c{0,3}(?:xc|xl|l?x{0,3})(?:ix|iv|v?i{0,3})"
 NUMERAL = re.compile(rf"\d+|\b{_ROMAN}\b", re.IGNORECASE)
@@ -19,6 +21,8 @@ PAGE_NUMBER = re.compile(
     re.IGNORECASE,
 )
 SENTENCE = re.compile(r"\S+(?:\s+\S+){2,}[.!?]|(?:figure|fig\.|table|algorithm|equation)\s.*", re.IGNORECASE)
+YEAR = re.compile(r"[\[(]?(?:1[5-9]|20)\d\d[\]).]*")
+DIVISION = re.compile(r"[^\W\d_]+\.?\s(\d{1,4})[.:)]?")  # "Article 12"
 NUMBER_AT = {"start": re.compile(r"^\d{1,4}(?!\S)"), "end": re.compile(r"(?<!\S)\d{1,4}$")}  # of a row
 LETTERS = re.compile(r"[^\W\d_]")
 
@@ -88,15 +92,19 @@ def _drop_turned(pages: list[Page], size: float) -> list[list[str]]:
 
 
 def _drop_same_place(pages: list[Page], size: float) -> None:
-    """Drop runs with the same words at the same place on two pages at least, and on two of five."""
+    """Drop runs with the same words at the same place on two pages at least, and on two of five.
+
+    Words that are drawn one by one meet by chance: a single one has to be on three pages, and on half of them.
+    """
     places: dict[tuple, list[tuple[int, Run]]] = defaultdict(list)
     for n, page in enumerate(pages):
         for run in page.runs:
             if len(run.text) > 3 and run.size < 1.15 * size:
                 places[run.text.strip(), round(run.left / NEAR), round(run.base / NEAR)].append((n, run))
     gone: list[set[int]] = [set() for _ in pages]
-    for found in places.values():
-        if len({n for n, _ in found}) >= max(2, 0.4 * len(pages)):
+    for (text, *_), found in places.items():
+        least = max(2, 0.4 * len(pages)) if len(text.split()) > 1 else max(3, 0.5 * len(pages))
+        if len({n for n, _ in found}) >= least:
             for n, run in found:
                 gone[n].add(id(run))
     if 2 * sum(map(_is_gutted, pages, gone)) <= len(pages):
@@ -105,10 +113,14 @@ def _drop_same_place(pages: list[Page], size: float) -> None:
 
 
 def _drop_line_numbers(pages: list[Page], size: float) -> None:
-    """Drop numbers that count lines: one below the other, left or right of all other text, in even steps."""
+    """Drop numbers that count lines: one below the other, left or right of all other text, in even steps.
+
+    Beside them stand lines of text, which fill most of the width; beside the years or ranks of a table stand cells.
+    """
     for page in pages:
         numbers = [run for run in page.runs if run.text.strip().isdigit() and run.size < 1.1 * size]
-        others = [run for run in page.runs if not run.text.strip().isdigit() and len(run.text) > 1]
+        text = [run for run in page.runs if not run.text.strip().isdigit()]
+        others = [run for run in text if len(run.text) > 1]
         if len(numbers) < 3 or not others:
             continue
         lefts = sorted(run.left for run in others)
@@ -119,7 +131,17 @@ def _drop_line_numbers(pages: list[Page], size: float) -> None:
             for run in outside:
                 columns[round(side(run) / 2)].append(run)
             for column in filter(_counts, columns.values()):
+                if _line_width(text, column, size) < FILLED * (far - edge):
+                    continue
                 _keep(page, {id(run) for run in outside if abs(run.right - column[0].right) < 12})
+
+
+def _line_width(text: list[Run], numbers: list[Run], size: float) -> float:
+    """How many points of the lines from the first to the last of some numbers are text, in the median."""
+    bases = [number.base for number in numbers]
+    beside = [run for run in text if min(bases) - 0.6 * size < run.base < max(bases) + 0.6 * size]
+    rows = by_base(beside, 0.6)  # columns beside each other need not share their base lines
+    return median(sum(run.right - run.left for run in row) for row in rows) if rows else 0
 
 
 def _counts(column: list[Run]) -> bool:
@@ -139,7 +161,7 @@ def _drop_edges(pages: list[Page], size: float, titles: set[tuple[str, int | Non
     gone: list[set[int]] = [set() for _ in pages]
     for upper in (True, False):
         edges = [(found if upper else found[::-1])[: EDGE + 1] for found in rows]
-        known = _repeated(edges, size)
+        known = _repeated(edges, size, upper)
         heights = [(row.base, row.size) for edge in edges for row in edge[:EDGE] if row in known]
         top = _top(rows, size) if upper and len(pages) > 1 else float("inf")
         for n, edge in enumerate(edges):
@@ -182,7 +204,9 @@ def _stands_apart(row: _Row, after: _Row | None, heights: list[tuple[float, floa
 
 
 def _is_page_number(row: _Row, size: float) -> bool:
-    return len(row.text) < 20 and row.size < 1.04 * size and bool(PAGE_NUMBER.fullmatch(row.text))
+    """Whether a row is no more than a page number; what may be a year is one where it counts the pages."""
+    is_number = PAGE_NUMBER.fullmatch(row.text) and not YEAR.fullmatch(row.text)
+    return len(row.text) < 20 and row.size < 1.04 * size and bool(is_number)
 
 
 def _rows(runs: list[Run]) -> list[_Row]:
@@ -203,14 +227,23 @@ def _top(rows: list[list[_Row]], size: float) -> float:
     return max(tops, default=float("inf"))
 
 
-def _repeated(edges: list[list[_Row]], size: float) -> set[_Row]:
-    """The rows whose words, or whose count of the pages, another page has at the same height."""
+def _repeated(edges: list[list[_Row]], size: float, upper: bool) -> set[_Row]:
+    """The rows whose words, or whose count of the pages, another page has at the same height.
+
+    A word and a number at the top of a page, with text below them, may begin a division of it, such as an article: that
+    is furniture where the very same repeats, or where it counts many pages.
+    """
     found: dict[tuple, list[tuple[int, _Row]]] = defaultdict(list)
     for n, edge in enumerate(edges):
-        for row in edge[:EDGE]:
+        for row, after in zip(edge[:EDGE], [*edge[1:], None], strict=False):
             if row.size > 1.04 * size:
                 continue  # a heading, or the title of a slide
             text, form = row.text, _form(row.text)
+            division = DIVISION.fullmatch(text) if upper and after and after.size <= 1.04 * size else None
+            if division and not _is_set_apart(row):
+                found["same", text].append((n, row))
+                found["division", int(division[1]) - n].append((n, row))
+                continue
             if SENTENCE.fullmatch(text):  # its numbers must be the same, or count the pages
                 numbers = [int(number) for number in NUMERAL.findall(text) if number.isdigit()]
                 found["same", text].append((n, row))
@@ -227,10 +260,18 @@ def _repeated(edges: list[list[_Row]], size: float) -> set[_Row]:
         for n, row in places:
             if n == places[0][0] and key[0] == "words" and numbered_heading(row.text):
                 continue  # the heading itself, which later pages repeat at their head
+            if key[0] == "division" and len({page for page, _ in places}) < max(3, 0.3 * len(edges)):
+                break
             others = [other for page, other in places if page != n and abs(other.base - row.base) < NEAR]
             if others and (key[0] != "count" or len(row.text) < 90):
                 known.add(row)
     return known
+
+
+def _is_set_apart(row: _Row) -> bool:
+    """Whether white stands within a row, as between the words of a running head and its number."""
+    gaps = (after.left - one.right for one, after in pairwise(row.runs))
+    return any("  " in run.text.strip() for run in row.runs) or max(gaps, default=0) > row.size
 
 
 def _form(text: str) -> str:

@@ -37,18 +37,24 @@ def shortfalls(reports: dict) -> list[str]:
     return lines if rest <= 0 else [*lines[:MOST_LINES], f"and {rest} more lines, which documents.json tells"]
 
 
-def _of_document(report: dict) -> list[str]:
+def not_read(report: dict) -> list[str]:
+    """What of a document could not be read, from its report: pages, and a share of its characters."""
     said = []
     pages = ", ".join(map(str, report["needs_ocr"]))
     if pages:
         said.append(f"pages {pages} need OCR" if "," in pages else f"page {pages} needs OCR")
+    dropped = report["repairs"].get("control and private-use characters dropped", 0)
+    if dropped > MUCH_DROPPED * report["characters"]:
+        kinds = [name.removeprefix("dropped: ") for name in report["repairs"] if name.startswith("dropped: ")]
+        said.append(f"{dropped / report['characters']:.1%} of the characters were dropped ({', '.join(kinds)})")
+    return said
+
+
+def _of_document(report: dict) -> list[str]:
+    said = not_read(report)
     characters, count = report["characters"], report["pages"]
     if characters < max(NEARLY_EMPTY, NEARLY_EMPTY_PAGES * count):
         said.append(f"nearly empty: {characters} characters on {count} page{'s' * (count != 1)}")
-    dropped = report["repairs"].get("control and private-use characters dropped", 0)
-    if dropped > MUCH_DROPPED * characters:
-        kinds = [name.removeprefix("dropped: ") for name in report["repairs"] if name.startswith("dropped: ")]
-        said.append(f"{dropped / characters:.1%} of the characters were dropped ({', '.join(kinds)})")
     if report.get("heldout_dropped"):
         said.append(f"{report['heldout_dropped']} held-out paragraphs went, since training text says nearly the same")
     return said

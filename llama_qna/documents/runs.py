@@ -118,7 +118,7 @@ class _Reader:
             weights[entry.quarters] += len(entry.text)
         weights.pop(None, None)
         main = max(weights, key=weights.get) if weights else rotation
-        left, bottom, right, top = self.source.get_cropbox()
+        left, bottom, right, top = self.source.get_bbox()  # get_cropbox misses a box that all pages share
         upright = {
             0: (1, 0, 0, 1, -left, -bottom),
             1: (0, -1, 1, 0, -bottom, right),

@@ -16,8 +16,8 @@ from llama_qna.documents.clean import Document, Paragraph, clean_line
 from llama_qna.documents.hyphens import Vocabulary, join_lines
 
 MARKDOWN = (".md", ".markdown")
-# YAML at the top of a Markdown file, whose last line would be taken for a heading
-FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+# YAML at the top of a Markdown file, whose last line would be taken for a heading; a rule may stand there too
+FRONT_MATTER = re.compile(r"\A---\n(?=[\"']?[\w.-]+[\"']? *:\s).*?\n---\n", re.DOTALL)
 NO_TEXT = re.compile("[\x00-\x08\x0e-\x1f\ufffd]")
 # Asked first; among all that Python knows, a few odd letters make a rare one look likelier than a common one.
 COMMON_ENCODINGS = "cp1252 cp1250 cp1251 koi8_r cp1253 cp1254 cp932 euc_jp gb18030 big5 cp949"
@@ -38,6 +38,8 @@ INLINE = frozenset(
     "sub sup svg td template textarea th time title track tt u var video wbr".split()
 )
 HIDDEN = ("script", "style", "template")
+HIDING, HIDING_END = (re.compile(rf"{mark}({'|'.join(HIDDEN)})\b", re.IGNORECASE) for mark in ("<", "</"))
+HEADING = re.compile("h[1-6]")
 RAISED = str.maketrans("0123456789+-−–=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁻⁼⁽⁾ⁿ")
 LOWERED = str.maketrans("0123456789+-−–=()", "₀₁₂₃₄₅₆₇₈₉₊₋₋₋₌₍₎")
 
@@ -114,10 +116,18 @@ def _markdown_blocks(page: str) -> list[tuple[bool, list[str]]]:
     from markdown_it import MarkdownIt
 
     parser = _Html()
-    parser.feed(MarkdownIt().enable(["table", "strikethrough"]).render(page))
+    markdown = MarkdownIt(options_update={"maxNesting": 100}).enable(["table", "strikethrough"])
+    parser.feed(_without_unclosed(markdown.render(page)))
     parser.close()
     parser.end_block()
+    parser.end_heading(closed=False)
     return parser.blocks
+
+
+def _without_unclosed(html: str) -> str:
+    """With tags that would hide all that follows as text: a tag that is never closed is spoken of, and not used."""
+    ends = {tag[1].lower(): tag.start() for tag in HIDING_END.finditer(html)}
+    return HIDING.sub(lambda tag: tag[0] if tag.start() < ends.get(tag[1].lower(), 0) else f"&lt;{tag[1]}", html)
 
 
 class _Html(HTMLParser):
@@ -126,18 +136,28 @@ class _Html(HTMLParser):
     def __init__(self):
         super().__init__()
         self.blocks: list[tuple[bool, list[str]]] = []  # whether it is a heading, and its lines
-        self.text, self.heading, self.hidden, self.cells = "", False, 0, 0
+        self.text, self.hidden, self.cells = "", 0, 0
+        self.heading: int | None = None  # the number of the block with which a heading that is not yet closed begins
         self.starts: list[int] = []  # of exponents and indices that are not yet closed
 
     def end_block(self) -> None:
         if self.text.strip(" |\n"):
-            self.blocks.append((self.heading, self.text.splitlines()))
+            self.blocks.append((False, self.text.splitlines()))
         self.text, self.starts, self.cells = "", [], 0
+
+    def end_heading(self, closed: bool) -> None:
+        """Mark the blocks of a heading; of one that is never closed the first."""
+        if self.heading is not None:
+            end = len(self.blocks) if closed else self.heading + 1
+            self.blocks[self.heading : end] = [(True, lines) for _, lines in self.blocks[self.heading : end]]
+        self.heading = None
 
     def handle_starttag(self, tag: str, attributes: list) -> None:
         if tag in BLOCKS:
             self.end_block()
-            self.heading = self.heading or bool(re.fullmatch("h[1-6]", tag))
+            if HEADING.fullmatch(tag):
+                self.end_heading(closed=False)
+                self.heading = len(self.blocks)
         elif tag in ("td", "th"):
             self.text += " | " if self.cells else ""
             self.cells += 1
@@ -155,7 +175,8 @@ class _Html(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag in BLOCKS:
             self.end_block()
-            self.heading = self.heading and not re.fullmatch("h[1-6]", tag)
+            if HEADING.fullmatch(tag):
+                self.end_heading(closed=True)
         elif tag in ("sup", "sub") and self.starts:
             start = self.starts.pop()
             self.text = self.text[:start] + shifted(self.text[start:], tag)

@@ -15,13 +15,18 @@ import pandas as pd
 
 from llama_qna import UserError
 from llama_qna.project.data import read_table
+from llama_qna.text.language import HAN, KANA
 from llama_qna.text.tables import delimiter_of
+from llama_qna.text.words import CHARACTER, WORD
 
 GOLD_COLUMNS = "question_id Question Answer variants kind document section chunk_split fold evidence".split()
 UNANSWERABLE_COLUMNS = "question_id Question document section fold".split()
+JOINED = re.compile(rf"{CHARACTER.pattern}|{WORD}(?:[-'.]{WORD})*")
+EAST_ASIAN = re.compile(f"[{KANA}{HAN}]")
 FOLDS = ("dev", "test")
 DEV_SHARE = 0.35
 NEAR_WORDS = 6  # in a row that two questions may not have in common
+NEAR_CHARACTERS, NEAR_LETTERS = 10, 25  # the same in Chinese and Japanese; in other scripts without spaces, as Thai
 NEAR_SHARE = 0.8  # Jaccard similarity of their sets of words that is too large; 1 is the same words
 HEADER = 4096  # characters of the first line that are looked at: a damaged file may have no other
 SEPARATOR = " | "  # between the accepted variants of an answer
@@ -162,11 +167,22 @@ def near(question: str, others: list[str]) -> str | None:
 
 @cache
 def words_of(text: str) -> tuple[str, ...]:
-    """Words in lower case; what hyphens, points and apostrophes join stays one word ("hedgerow-31", "3.15")."""
-    return tuple(re.findall(r"\w+(?:[-'.]\w+)*", text.casefold().replace("’", "'")))
+    """Words in lower case; what hyphens, points and apostrophes join stays one word ("hedgerow-31", "3.15").
+
+    Scripts that put no spaces between words give characters.
+    """
+    return tuple(JOINED.findall(text.casefold().replace("’", "'")))
+
+
+def _near_length(word: str) -> int:
+    """How many words in a row are too many, if this is the first."""
+    if not CHARACTER.match(word):
+        return NEAR_WORDS
+    return NEAR_CHARACTERS if EAST_ASIAN.match(word) else NEAR_LETTERS
 
 
 @cache
 def _runs(text: str) -> frozenset[tuple[str, ...]]:
     words = words_of(text)
-    return frozenset(words[start : start + NEAR_WORDS] for start in range(len(words) - NEAR_WORDS + 1))
+    lengths = map(_near_length, words)
+    return frozenset(words[n : n + length] for n, length in enumerate(lengths) if n + length <= len(words))

@@ -10,6 +10,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from tqdm import tqdm
@@ -21,6 +22,7 @@ from llama_qna.documents.chunks import split
 from llama_qna.documents.extract import shown_name
 from llama_qna.documents.folder import UNREADABLE, files_not_read, named_documents
 from llama_qna.documents.pages import Place, find, picture
+from llama_qna.documents.quality import not_read
 from llama_qna.documents.read import each_once, read_one
 from llama_qna.models.base import knows_not
 from llama_qna.models.lineage import READER, check_reader
@@ -57,6 +59,7 @@ class Library:
         self.name = shown_name(self.path.resolve().name) or str(self.path)
         self.files: dict[str, Path] = {}  # by the name of the document
         self.left_out: list[str] = []  # a line for every file that was not taken: its name, and why
+        self.not_read: list[str] = []  # a line for every file of which a part could not be read
         self.reader = Reader.load(READER)
         check_reader(self.reader)
         self._lock = threading.Lock()
@@ -99,8 +102,9 @@ class Library:
 
     @property
     def notes(self) -> list[str]:
-        """Lines to say before the first answer: what was left out, and what is in a language that the base has not."""
-        return [f"left out: {line}" for line in self.left_out] + ([self.foreign] if self.foreign else [])
+        """Lines to say before the first answer: what could not be read; languages that the base has not."""
+        left_out = [f"left out: {line}" for line in self.left_out]
+        return left_out + self.not_read + ([self.foreign] if self.foreign else [])
 
     def _chunks(self) -> pd.DataFrame:
         documents, code, rows = named_documents(self.path), code_hash("load"), []
@@ -108,14 +112,15 @@ class Library:
             said = "there is no such file, and no folder with documents (*.pdf, *.txt, *.md)"
             others = [f"{file}: {reason}" for file, reason in files_not_read(self.path).items()]
             raise UserError("\n".join([f"{shown_name(str(self.path))}: {said}", *others]))
-        found = each_once(self.path, lambda one, content: _read(one, content, code), _text)
+        found = each_once(self.path, lambda one, content: _read(one, content, code), _Found.text)
         bar = tqdm(found, "documents", len(documents), leave=False, unit="file", delay=2, disable=None)
         for file, name, outcome in bar:
             if isinstance(outcome, str):
                 self.left_out.append(f"{file}: {outcome}")
                 continue
             self.files[name] = documents[name]
-            rows += [row | {"document": name, "chunk_id": f"{name}-{n:04d}"} for n, row in enumerate(outcome)]
+            self.not_read += [f"{file}: {said}" for said in outcome.not_read]
+            rows += [row | {"document": name, "chunk_id": f"{name}-{n:04d}"} for n, row in enumerate(outcome.rows)]
         if not rows and len(documents) == len(self.left_out) == 1:
             raise UserError(self.left_out[0])
         if not rows:
@@ -202,7 +207,17 @@ def _foreign(reader: Reader, chunks: pd.DataFrame) -> str:
     return "; ".join(said)
 
 
-def _read(path: Path, content: str, code: str) -> list[dict] | str:
+class _Found(NamedTuple):
+    """What was read of a file: the rows of its chunks, and lines about what of it could not be read."""
+
+    rows: list[dict]
+    not_read: list[str]
+
+    def text(self) -> str:
+        return "\n".join(row["text"] for row in self.rows)
+
+
+def _read(path: Path, content: str, code: str) -> _Found | str:
     """The chunks of a document, from an earlier reading of the same content where there was one; or why it has none.
 
     Nothing depends on what is kept: it is read again where it is damaged, and left where it cannot be written.
@@ -215,21 +230,18 @@ def _read(path: Path, content: str, code: str) -> list[dict] | str:
     keeps = content != UNREADABLE  # one that is not to be opened, such as a pipe, has no content
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = read_json(kept) if keeps else {}
-        if found["sha256"] == digest({"rows": found["rows"]}):
-            return found["rows"]
+        read = _Found(found["rows"], found["not_read"])
+        if found["sha256"] == digest(read._asdict()):
+            return read
     document = read_one(path)
     if isinstance(document, str):
         return document
-    rows = split(document, Chunking())
-    if rows and keeps:
+    read = _Found(split(document, Chunking()), not_read(document.report))
+    if read.rows and keeps:
         with suppress(OSError):  # no room, no right to write, or another process was quicker
             kept.parent.mkdir(parents=True, exist_ok=True)
-            write_json(kept, {"sha256": digest({"rows": rows}), "rows": rows})
-    return rows or "there is no text in the file"
-
-
-def _text(rows: list[dict]) -> str:
-    return "\n".join(row["text"] for row in rows)
+            write_json(kept, {"sha256": digest(read._asdict())} | read._asdict())
+    return read if read.rows else "there is no text in the file"
 
 
 def _only(system: str) -> None:

@@ -55,7 +55,8 @@ def is_right(answer: str, forms: list[str], question: str) -> bool:
     form has none with no unit that no form has, and not beside another number of the same unit that neither the
     question nor a form has: "159 or 255 ms" is no answer. A form that is a list ("S2, S3 and S4") counts if all its
     items are there, in any order. "Yes" and "no" alone say nothing: the reason has to be there, and not the opposite
-    word before it. The rule reads no grammar: "not Oduya" holds "Oduya".
+    word before it. The rule reads no grammar: "not Oduya" holds "Oduya". A form of which nothing is left, such as "A"
+    or "+", has to be the whole answer.
 
     Args:
         forms: the full reference answer first, then the short forms that are accepted too.
@@ -66,7 +67,9 @@ def is_right(answer: str, forms: list[str], question: str) -> bool:
     known = set(asked).union(*accepted)
     numbers = [n for n, word in enumerate(_words(answer)) if _is_number(said[n]) and word != "one"]
     new = [n for n in numbers if said[n] not in known]
-    for items in [accepted[:1], *map(_items, forms[1:])]:
+    if any(not left and _literal(form) == _literal(answer) for form, left in zip(forms, accepted, strict=True)):
+        return True
+    for items in [list(filter(None, accepted[:1])), *map(_items, forms[1:])]:
         is_new = not all(_holds(asked, item) for item in items)
         if is_new and all(_holds(said, item, _UNITS - known) and not _has_rival(said, item, new) for item in items):
             return True
@@ -189,6 +192,12 @@ def _holds(text: tuple[str, ...], item: tuple[str, ...], units: frozenset[str] =
         if text[start:end] == item and not has_other_unit:
             return True
     return False
+
+
+def _literal(text: str) -> str:
+    """A text without case, label and the marks around it, unless it is nothing but marks: "A" is "a)"."""
+    plain = strip_label(text).casefold()
+    return plain.strip(string.punctuation + string.whitespace) or plain
 
 
 def _has_rival(said: tuple[str, ...], item: tuple[str, ...], others: list[int]) -> bool:

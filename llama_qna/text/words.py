@@ -24,7 +24,8 @@ LETTER = rf"[^\W{UNSPACED}]"  # or digit, of a script that puts spaces between w
 # a number, a word, or a run of a script without spaces
 PIECE = re.compile(rf"\d[\d.,]*\d|{LETTER}+(?:{MARK}{LETTER}*)*|[{UNSPACED}]+(?:{MARK}[{UNSPACED}]*)*")
 CHARACTER = re.compile(rf"[{UNSPACED}]{MARK}*")
-TOKEN = re.compile(rf"{CHARACTER.pattern}|{LETTER}+(?:{MARK}{LETTER}*)*")
+WORD = rf"{LETTER}+(?:{MARK}{LETTER}*)*"
+TOKEN = re.compile(rf"{CHARACTER.pattern}|{WORD}")
 IN_PAIRS = re.compile(rf"[{UNSPACED}{HANGUL}]")  # Korean has spaces, but hangs its particles on the words
 NUMBER = re.compile(rf"(?<!{LETTER})(?:\d[\d.,]*\d|\d)(?!{LETTER})")
 CAPITALIZED = re.compile(r"(?<=[\w,;] )[^\W\d_a-z]\w+")
