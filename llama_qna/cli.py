@@ -6,10 +6,12 @@ What may be typed stands in `commands`.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
 import time
+from contextlib import suppress
 
 from llama_qna import Stopped, UserError, __version__, commands
 from llama_qna.project import processes
@@ -25,6 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal in ASCII has no quotation marks
+    if hasattr(sys.stdin, "reconfigure"):
+        with suppress(io.UnsupportedOperation):  # somebody has read of it already
+            sys.stdin.reconfigure(errors="surrogateescape")  # who asks is told which question is no text
     try:
         processes.start()
         getattr(commands, options.verb)(options)

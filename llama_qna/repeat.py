@@ -18,6 +18,7 @@ from llama_qna.evaluation.protocols import gold_questions, inputs_of, recipe_of
 from llama_qna.models.lineage import points_of
 from llama_qna.project.data import read_qna
 from llama_qna.project.files import read_json, sha256, write_json, write_lines
+from llama_qna.project.recipe import LARGEST
 from llama_qna.project.stage import once, valid_record
 from llama_qna.project.variant import Variant
 from llama_qna.text.scores import ROUGE_NAMES
@@ -37,12 +38,12 @@ def repeat(variant: Variant, seeds: list[int]) -> dict:
         The content of `seeds.json`; see `summarize`.
 
     Raises:
-        UserError: the variant itself is not trained yet, a seed is negative, no seed is another one, or as in
-            `training` and `evaluation`.
+        UserError: the variant itself is not trained yet, a seed is negative or too large, no seed is another one, or as
+            in `training` and `evaluation`.
     """
     others = [seed for seed in dict.fromkeys(seeds) if seed != variant.recipe.seed]
-    if not others or min(others) < 0:
-        raise UserError(f"repeat needs seeds from 0 on, other than the recipe's own, {variant.recipe.seed}")
+    if not others or min(others) < 0 or max(others) > LARGEST:
+        raise UserError(f"repeat needs seeds from 0 to {LARGEST}, other than the recipe's own, {variant.recipe.seed}")
     pairs = read_qna(variant)
     questions, texts = gold_questions(variant, pairs), texts_of(variant)
     points = {variant.recipe.seed: points_of(variant)[-1]}

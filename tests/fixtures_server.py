@@ -57,6 +57,12 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             with server.lock:
                 server.busy -= 1
+        self._send(status, content, *headers)
+
+    def do_GET(self):
+        self._send(*self.server.reply(None, 1))
+
+    def _send(self, status, content, *headers):
         content = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         for name, value in ({"Content-Type": "application/json"} | (headers[0] if headers else {})).items():

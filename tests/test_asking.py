@@ -3,12 +3,14 @@
 import csv
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from llama_qna import UserError, cli
 from llama_qna.answering import answerer
 from llama_qna.answering.answerer import Answer, Source
+from llama_qna.project.data import CHUNK_COLUMNS
 from llama_qna.project.systems import SYSTEMS, is_given_passages
 from llama_qna.project.variant import Variant
 from llama_qna.serving import terminal
@@ -115,11 +117,26 @@ def test_the_label_names_the_adapter(monkeypatch, tmp_path):
     monkeypatch.setattr(answerer, "trained", lambda variant, name: (None, adapter if name == "finetuned" else None))
     asked = object.__new__(answerer.Answerer)  # without a model, which a label does not need
     asked.variant = None
-    first = asked.label("finetuned+passages")
+    first = asked.label("finetuned")
     assert first.startswith("finetuned checkpoint-7 ") and first.endswith(", transformers")
     (adapter / "adapter_model.safetensors").write_bytes(b"trained again")
-    assert asked.label("finetuned+passages") != first
-    assert asked.label("base+passages") == "base, transformers"
+    assert asked.label("finetuned") != first
+    assert asked.label("base") == "base, transformers"
+
+
+def test_the_label_of_a_system_given_passages_names_their_text(monkeypatch, tmp_path):
+    """Answers from documents that have changed since are not taken for those of today."""
+    monkeypatch.setattr(answerer, "trained", lambda variant, name: (None, None))
+    asked = object.__new__(answerer.Answerer)
+    asked.variant, chunks = SimpleNamespace(name="small", chunks=tmp_path), tmp_path / "chunks.csv"
+    with pytest.raises(UserError, match="run `llama-qna load small` first"):
+        asked.label("base+passages")
+    labels = []
+    for text in ("The mill burns.", "The mill stands."):
+        chunks.write_text(f"{','.join(CHUNK_COLUMNS)}\nsmall-0001,small,3,2 Method,body,train,{text},4\n")
+        labels.append([asked.label(system) for system in ("reader", "base+passages", "base")])
+    assert labels[0][1].startswith("base on ") and labels[0][1].endswith(", transformers")
+    assert [before == after for before, after in zip(*labels, strict=True)] == [False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -203,6 +220,23 @@ def test_questions_from_a_pipe(oracle, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO("who\n\n  why \n"))
     assert cli.main(["ask", "paper_135m", "--system", "base"]) == 0
     assert oracle.asked == ["who", "why"] and "Answer: WHY, base" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("system", ["reader", "base"])
+def test_a_piped_question_that_is_no_text_is_one_line(toy_root, monkeypatch, capsys, system):
+    chunks = toy_root / "runs/paper_135m/chunks/chunks.csv"
+    chunks.parent.mkdir(parents=True)
+    chunks.write_text(f"{','.join(CHUNK_COLUMNS)}\nsmall-0001,small,3,2 Method,body,train,The mill burns.,4\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"who\nM\xfchle\n"), encoding="utf-8"))
+    assert cli.main(["ask", "paper_135m", "--system", system]) == 2
+    assert capsys.readouterr().err == "llama-qna: the question holds bytes that are no text in UTF-8\n"
+
+
+def test_standard_input_that_somebody_has_read_of_is_left_as_it_is(oracle, monkeypatch, capsys):
+    piped = io.TextIOWrapper(io.BytesIO(b"read\nwho\n"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", piped)
+    assert piped.readline() == "read\n" and cli.main(["ask", "paper_135m", "--system", "base"]) == 0
+    assert oracle.asked == ["who"]
 
 
 @pytest.mark.parametrize(

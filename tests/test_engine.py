@@ -18,7 +18,7 @@ import torch
 from llama_qna import UserError
 from llama_qna.answering.answerer import Answerer
 from llama_qna.models import prompts
-from llama_qna.project.systems import SYSTEMS
+from llama_qna.project.systems import SYSTEMS, is_given_passages
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.serving.engine import ENVIRONMENT, KEY_VARIABLE
 from llama_qna.serving.engine_client import EngineAnswerer, answerer_for
@@ -230,7 +230,7 @@ def test_every_system_through_the_engine(answerer):
     questions = QUESTIONS[:4]
     for system in SYSTEMS:
         answers = answerer.answer(questions, system)
-        assert len(answers) == 4 and all(bool(answer.sources) == ("passages" in system) for answer in answers)
+        assert len(answers) == 4 and all(bool(answer.sources) == is_given_passages(system) for answer in answers)
         alone = answerer.answer(questions[:1], system)[0].text  # in a batch, sums are rounded in another way
         assert "".join(answerer.stream(questions[0], system)) == alone
 

@@ -81,9 +81,9 @@ def test_every_import_of_the_package_is_a_dependency(direct):
             for name in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"llama_qna"}:
                 if not {canonical(owner) for owner in known.get(name, [])} & direct:
                     missing.setdefault(name, path.name)
-    # these come with transformers, arxiv, openai, papermill and gradio, which say so in what they require; vllm has an
+    # these come with transformers, arxiv, papermill and gradio, which say so in what they require; vllm has an
     # environment of its own
-    expected = {"huggingface_hub", "requests", "tokenizers", "safetensors", "httpx", "nbclient", "starlette", "vllm"}
+    expected = {"huggingface_hub", "requests", "tokenizers", "safetensors", "httpx2", "nbclient", "starlette", "vllm"}
     assert set(missing) <= expected, missing
 
 

@@ -8,7 +8,8 @@ import typst
 
 from llama_qna import UserError
 from llama_qna.documents.folder import document_hashes, document_paths
-from llama_qna.documents.read import read_document, read_folder
+from llama_qna.documents.read import first_document, read_document, read_folder
+from llama_qna.project.recipe import ReadLimits
 from llama_qna.project.variant import REPOSITORY
 
 PAPER = REPOSITORY / "data" / "pdfs" / "paper" / "wicketfold.pdf"
@@ -259,3 +260,18 @@ def test_a_text_beside_the_same_bytes_that_call_themselves_a_pdf_is_read(tmp_pat
     documents, left_out = read_folder(tmp_path)
     assert [document.text() for document in documents] == ["The lamp is green."]
     assert left_out == {"notes.pdf": "not a PDF file"}
+
+
+def test_the_first_document_is_the_first_that_can_be_read_and_a_pdf_where_there_is_one(tmp_path, make_pdf):
+    (tmp_path / "a.pdf").write_text("no PDF")
+    with pytest.raises(UserError, match="none of the documents in .* can be read"):
+        first_document(tmp_path)
+    (tmp_path / "a.md").write_text("A text.")
+    path, document = first_document(tmp_path)
+    assert (path, document.text()) == (tmp_path / "a.md", "A text.")
+    (tmp_path / "b").mkdir()
+    make_pdf(tmp_path / "b" / "c.pdf", ["Hello there."])
+    path, document = first_document(tmp_path)
+    assert (path, document.name) == (tmp_path / "b" / "c.pdf", "b/c")
+    with pytest.raises(UserError, match="can be read"):
+        first_document(tmp_path, limits=ReadLimits(seconds=0.001))

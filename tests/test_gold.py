@@ -191,6 +191,11 @@ def test_a_question_that_stands_twice_is_named_with_both_rows(write_gold):
         write_gold(twice)
 
 
+def test_a_question_id_that_stands_twice_is_named_with_both_rows(write_gold):
+    with pytest.raises(UserError, match=r"row 2 \(paper-001\): the same question_id as in row 1"):
+        write_gold(put("question_id", "paper-001"))
+
+
 def test_a_file_without_rows_or_columns_is_refused(write_gold):
     with pytest.raises(UserError, match=r"gold\.csv: the gold file has no rows"):
         write_gold(lambda table: table.head(0))

@@ -16,6 +16,10 @@ REPLIES = [
     ("**Verdict: Partially correct.** It names one of the two.", "partly"),
     ("The answer is wrong: the right one is 9.", "wrong"),
     ("Not correct.", "wrong"),
+    ("Not quite right.", "partly"),
+    ("It isn't correct.", "wrong"),
+    ("The answer isn’t right.", "wrong"),
+    ("That is not the right one", "wrong"),
     ('{"verdict": "partly"}', "partly"),
     ("<think>Is it right, or wrong? Wrong.</think>\nRight", "right"),
     ("<think>Two is wrong. So is it wrong", "unclear"),
@@ -93,6 +97,14 @@ def test_a_reply_that_was_cut_off_is_unclear(judged):
     with serving(lambda body, attempt: answer("The answer looks right, but", "length")) as server:
         _, rows = judged(server.url)
     assert {row["judged"]["verdict"] for row in rows[:4]} == {"unclear"}
+
+
+def test_a_server_that_refuses_every_request_has_judged_nothing(judged, capsys):
+    with serving(lambda body, attempt: refusal(400, "no such model")) as server:
+        metrics, rows = judged(server.url)
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1].startswith("no verdicts of toy: ") and "refuses every request (no such model)" in said[-1]
+    assert "judge" not in metrics and rows == ROWS
 
 
 def test_a_server_that_is_gone_leaves_the_evaluation_as_it_was(judged, capsys):

@@ -87,6 +87,7 @@ def test_without_documents_it_says_where_they_belong(toy_root, capsys):
     assert cli.main(["new", "empty"]) == 0
     assert "data/pdfs/empty/" in capsys.readouterr().out
     assert (toy_root / "data" / "pdfs" / "empty").is_dir()
+    assert not any("loader" in name for name in Variant.load("empty").recipe.notebooks), "there is no page to show"
     (toy_root / "data" / "pdfs" / "words").mkdir()
     (toy_root / "data" / "pdfs" / "words" / "a.docx").write_bytes(b"")
     assert cli.main(["new", "words"]) == 2

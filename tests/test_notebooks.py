@@ -7,11 +7,17 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import pandas as pd
 import pytest
+import torch
 
 from llama_qna.documents.arxiv import fetch
+from llama_qna.documents.chunks import load
+from llama_qna.models import prompts
 from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.reporting import results
 from llama_qna.run import default_variant
+from tests.fixtures_models import tiny_llama, write_variant
 
 COURSE = sorted((REPOSITORY / "notebooks").glob("0[1-5]_*.ipynb"))
 MACHINE = re.compile(r"(?<![\w.])/(home|root|tmp|work|Users|mnt)/|\w+Warning:")
@@ -59,3 +65,69 @@ def test_the_recorded_paper_of_notebook_3(tmp_path, monkeypatch):
         thread.join()
     assert paper.read_bytes() == (REPOSITORY / "data" / "arxiv_recorded" / "pdf" / "2400.00001v1").read_bytes()
     assert json.loads(paper.with_suffix(".json").read_text(encoding="utf-8"))["number"] == "2400.00001v1"
+
+
+# --- cells that meet what users have ---------------------------------------------------------------------------------
+
+
+def run_cells(notebook, numbers, **known):
+    """The names that some cells of a notebook leave behind; `known` are those that earlier cells would have left."""
+    (path,) = (REPOSITORY / "notebooks").glob(f"{notebook}_*.ipynb")
+    sources = {cell["id"]: "".join(cell["source"]) for cell in cells_of(path, "code")}
+    for number in numbers.split():
+        exec(re.sub("(?m)^%.*", "", sources[f"nb{notebook}-{number}"]), known)
+    return known
+
+
+@pytest.mark.parametrize(("notebook", "cells"), [("01", "03 05 07 09 11 12 14 16"), ("02", "03 05 07 08 11 19")])
+@pytest.mark.parametrize("readable", ["z.pdf", "z.txt"])
+def test_loading_goes_on_where_the_first_pdf_cannot_be_read_or_there_is_none(
+    notebook, cells, readable, toy_root, make_pdf
+):
+    folder = toy_root / "data/pdfs/paper"
+    (folder / "wicketfold.pdf").write_text("no PDF")
+    if readable == "z.pdf":
+        make_pdf(folder / readable, ["Hello there."])
+    else:
+        (folder / readable).write_text("Hello there.")
+    found = run_cells(notebook, cells, VARIANT="paper_135m")
+    assert found["path"] == folder / readable
+    assert [section.page_content for section in found["sections"]] == ["Hello there."]
+
+
+@pytest.mark.parametrize(("notebook", "cells"), [("04", "15 17 18 20"), ("05", "09 13 15")])
+def test_pairs_of_ones_own_pass_through_no_funnel(notebook, cells, toy_root, edit_recipe):
+    edit_recipe("  reference_questions: true", "  reference_questions: false\n  qna_file: mine.csv")
+    (toy_root / "mine.csv").write_text("Question,Answer\nWhat is a wicket?,A small door.\n")
+    variant = Variant.load("paper_135m")
+    load(variant)
+    found = run_cells(notebook, cells, variant=variant, pd=pd)
+    assert found["rejected"].empty and found["made"].empty and len(found["pairs"]) == 1
+
+
+def test_the_original_of_a_layer_is_loaded_beside_no_other_model_on_the_card():
+    asked = []
+
+    def load_base(*arguments, **options):
+        asked.append(options)
+        return tiny_llama()
+
+    run_cells("06", "09", load_base=load_base, variant=Variant.load("paper_135m"), torch=torch)
+    assert asked == [{"on": "cpu"}]
+
+
+def test_a_variant_without_the_study_s_protocol_has_no_row_beside_it():
+    found = run_cells("08", "23", metrics={"published": []}, pd=pd, results=results, REPOSITORY=REPOSITORY)
+    assert len(found["models"]) == len(results.STUDY)
+
+
+def test_only_marked_gold_questions_are_asked_however_a_spreadsheet_wrote_them(tmp_path):
+    variant = write_variant(tmp_path)
+    load(variant)
+    gold = pd.read_csv(variant.gold, keep_default_na=False, dtype=str)
+    gold.assign(checked=["", "yes", "", "yes"]).to_csv(variant.gold, sep=";", index=False)
+    known = {"variant": variant, "prompts": prompts, "pd": pd, "wordings": {}}
+    found = run_cells("10", "18", table_of=lambda forms: pd.DataFrame({"question": list(forms)}), **known)
+    assert found["forms"] == {
+        "What does SkipNet leave out?": ["SkipNet skips single residual blocks.", "single residual blocks"]
+    }

@@ -11,14 +11,18 @@ import httpx
 import pytest
 
 from llama_qna import UserError
+from llama_qna.answering.answerer import Answerer
 from llama_qna.documents.chunks import load
 from llama_qna.project.systems import SYSTEMS
+from llama_qna.project.variant import Variant
 from llama_qna.serving import page
 from llama_qna.serving.desk import MAX_CHARACTERS, Desk, messages
+from llama_qna.serving.engine_client import EngineAnswerer, answerer_for
 from llama_qna.serving.page import answerer_at, serve_page
 from llama_qna.text.scores import score
 from tests.fixtures_models import write_variant
 from tests.fixtures_page import HOSTILE, QUESTION, REFERENCE, StandIn, desk, manual_root, serve  # noqa: F401
+from tests.fixtures_server import serving
 
 
 def last(replies):
@@ -94,6 +98,15 @@ def test_each_question_is_asked_of_each_system_once(desk):  # noqa: F811
     table = page.scores_table(done).splitlines()
     assert len(table) == 2 + len(SYSTEMS)
     assert table[-1].startswith(f"| finetuned+passages | {done['finetuned+passages'].scores['right']:.3f} |")
+
+
+def test_side_by_side_the_passages_stand_under_the_systems_that_were_given_them(desk):  # noqa: F811
+    (compare,) = (event.fn for event in page.build(desk, "manual").fns.values() if event.name == "compare")
+    shown = {box.label: text for update in compare(QUESTION, "manual") for box, text in update.items()}
+    passages = shown["Passages that the systems with passages are given"]
+    first, second = passages.split("\n\nreader with passages:\n")
+    assert first.startswith("base with passages, fine-tuned with passages:\n[1] manual, page 3") and "A hinge." in first
+    assert second.startswith("[1] manual, page 3") and "A hinge." not in second and "[2]" not in second
 
 
 @pytest.mark.parametrize(
@@ -189,3 +202,26 @@ def test_taken_port_and_missing_engine_are_one_line(desk, manual_root, monkeypat
             serve_page(desk.answerer("manual").variant, port)
         with pytest.raises(UserError, match="port 65536 cannot be used"):
             serve_page(desk.answerer("manual").variant, 65536)
+
+
+# --- a running engine, of which a server on loopback says what ours says ---------------------------------------------
+
+
+def test_beside_an_engine_the_reader_answers_in_this_process(manual_root):  # noqa: F811
+    variant = Variant.load("manual")
+    model = {"id": "finetuned", "root": f"{variant.run}/finetuning", "object": "model", "created": 1, "owned_by": "x"}
+    with serving(lambda body, attempt: (200, {"object": "list", "data": [model]})) as server:
+        desk = Desk(manual_root, lambda variant: EngineAnswerer(variant, server.url, "key"))  # noqa: F811
+        reply, answerer = last(desk.reply(QUESTION, "manual", "reader")), desk.answerer("manual")
+        assert "".join(answerer.stream(QUESTION, "reader")) == reply.text
+    here = Answerer(variant)
+    assert (reply.text, reply.by, reply.problem) == (here.answer([QUESTION], "reader")[0].text, "transformers", "")
+    assert answerer.label("reader") == here.label("reader") and answerer.label("base") == "base, vLLM"
+
+
+def test_what_is_no_engine_is_one_line_and_this_process_answers(manual_root):  # noqa: F811
+    variant = Variant.load("manual")
+    with serving(lambda body, attempt: (200, b"<html>", {"Content-Type": "text/html"})) as server:
+        with pytest.raises(UserError, match="what answers there is no engine"):
+            EngineAnswerer(variant, server.url)
+        assert isinstance(answerer_for(variant, server.url), Answerer)

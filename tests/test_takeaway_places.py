@@ -3,7 +3,7 @@
 import json
 import shutil
 
-import httpx
+import httpx2
 import pytest
 
 from llama_qna import UserError, cli
@@ -104,8 +104,8 @@ def stand_in(monkeypatch):
 def refusal(status):
     from huggingface_hub.errors import HfHubHTTPError
 
-    request = httpx.Request("POST", "https://huggingface.co/api/repos/create")
-    return HfHubHTTPError("the hub's own\nlong words", response=httpx.Response(status, request=request))
+    request = httpx2.Request("POST", "https://huggingface.co/api/repos/create")
+    return HfHubHTTPError("the hub's own\nlong words", response=httpx2.Response(status, request=request))
 
 
 def test_push_makes_a_private_repository(merged, stand_in):
@@ -122,7 +122,7 @@ def test_push_makes_a_private_repository(merged, stand_in):
         (refusal(403), "this account may not write there (403)"),
         (refusal(500), "the hub's own long words (500)"),
         (
-            httpx.ConnectError("[Errno -3] Temporary failure"),
+            httpx2.ConnectError("[Errno -3] Temporary failure"),
             "the hub cannot be reached ([Errno -3] Temporary failure)",
         ),
     ],

@@ -217,6 +217,12 @@ def test_new_learning_rate_trains_again_and_the_same_seed_gives_the_same_weights
         torch.testing.assert_close(first[name], again[name], msg=name)
 
 
+def test_fewer_steps_than_logging_steps_are_one_row_in_the_log(shallow_variant):
+    results = pretrain(with_stage(shallow_variant, logging_steps=10))["results"]
+    (row,) = log_of(shallow_variant.pretraining)
+    assert (row["step"], row["loss"]) == (3, results["final_loss"]) and row["epoch"] > 0 and row["loss"] > 1
+
+
 def test_exploded_loss_is_one_clear_error(shallow_variant, wild_rates):
     wild = with_stage(shallow_variant, learning_rate=1e30)
     with pytest.raises(

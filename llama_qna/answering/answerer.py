@@ -10,8 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 
-from llama_qna import UserError
-from llama_qna.answering.reader import ReadingAnswerer, check_question
+from llama_qna.answering.reader import ReadingAnswerer, check_question, check_text
 from llama_qna.answering.retrieval import Answer, Passages, Source, fitted_prompt
 from llama_qna.answering.sentences import Sentences
 from llama_qna.models.adapters import Models
@@ -50,10 +49,9 @@ class Prompter:
             sources: the passages to answer from, the best first.
 
         Raises:
-            UserError: the question is empty, or longer than a prompt may be.
+            UserError: the question is empty, holds bytes that are no text, or is longer than a prompt may be.
         """
-        if not question.strip():
-            raise UserError("the question is empty")
+        check_text(question)
         return fitted_prompt(self.tokenizer, question, sources)[0]
 
     def check(self, question: str, system: str) -> None:
@@ -74,12 +72,17 @@ class Prompter:
     def label(self, system: str) -> str:
         """What answers, such as `finetuned checkpoint-128 1713ce5c, transformers`: it tells trainings apart.
 
+        With passages it tells texts apart too, by the hash of `chunks.csv`: `base on 52af0c77, transformers`.
+
         Raises:
-            UserError: there is no such system, or it is not trained.
+            UserError: there is no such system, it is not trained, or it is given passages and there are no chunks.
         """
         name = model_of(system)
         _, adapter = trained(self.variant, name)
         hashed = f" {adapter.name} {sha256(adapter / 'adapter_model.safetensors')[:8]}" if adapter else ""
+        if is_given_passages(system):
+            read_chunks(self.variant)  # says what to run where there are none
+            hashed += f" on {sha256(self.variant.chunks / 'chunks.csv')[:8]}"
         return f"{name}{hashed}, {self.computed_by}"
 
     def reads(self, system: str) -> bool:

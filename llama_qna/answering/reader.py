@@ -32,16 +32,21 @@ NEW_TOKENS = 48  # of an answer
 BATCH = 32
 
 
+def check_text(question: str) -> None:
+    """Refuse a question that is empty, or holds bytes that are no text."""
+    if not question.strip():
+        raise UserError("the question is empty")
+    if question != question.encode(errors="replace").decode():
+        raise UserError("the question holds bytes that are no text in UTF-8")
+
+
 def check_question(tokenizer, question: str) -> None:
     """Refuse a question that cannot be asked.
 
     Raises:
         UserError: it is empty or too long, or holds bytes that are no text.
     """
-    if not question.strip():
-        raise UserError("the question is empty")
-    if question != question.encode(errors="replace").decode():
-        raise UserError("the question holds bytes that are no text in UTF-8")
+    check_text(question)
     if len(prompts.encode_document(tokenizer, question)) > QUESTION_TOKENS:
         raise UserError(f"the question {question[:60]!r} is longer than {QUESTION_TOKENS} tokens")
 

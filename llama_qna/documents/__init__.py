@@ -6,12 +6,13 @@ a LangChain program of your own take `SectionLoader`; `find` and `picture` show 
 
 from llama_qna import hand_out
 
-__all__ = ["SectionLoader", "fetch", "find", "load", "picture", "read_document", "read_folder"]
+__all__ = ["SectionLoader", "fetch", "find", "first_document", "load", "picture", "read_document", "read_folder"]
 __getattr__ = hand_out(
     __name__,
     load="chunks",
     read_document="read",
     read_folder="read",
+    first_document="read",
     fetch="arxiv",
     SectionLoader="loader",
     find="pages",

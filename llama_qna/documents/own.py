@@ -123,7 +123,7 @@ def new(name: str, source: str = "paper_135m", heldout: float = 0.0) -> tuple[Pa
 def fitted(known: Recipe, name: str, size: Size | None, heldout: float) -> dict:
     """The content of the new recipe: that of the known one, with epochs, checkpoints and notebooks for this corpus."""
     content = known.model_dump(exclude_unset=True)
-    size = size or Size(1, 8, 83, 35, READ_ALL_OVER[1], 0.0)  # the paper of paper_135m
+    size = size or Size(1, 8, 83, 35, READ_ALL_OVER[1], 0.0, pdfs=0)  # the paper of paper_135m
     is_paper = size.documents == 1 and size.pages <= PAPER
     loader, *others = [*(PAPER_NOTEBOOKS if is_paper else BOOK_NOTEBOOKS), *OTHER_NOTEBOOKS]
     content |= {"description": f"{known.base_model} on {name}", "corpus": name}

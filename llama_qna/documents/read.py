@@ -141,6 +141,20 @@ def read_document(path: Path, extractor: str = "pypdfium2", limits: ReadLimits =
     return outcome
 
 
+def first_document(
+    folder: Path, extractor: str = "pypdfium2", limits: ReadLimits = DEFAULT_LIMITS
+) -> tuple[Path, Document]:
+    """The first document of a corpus that can be read, and its path: a PDF, where one of them can be.
+
+    Raises:
+        UserError: no folder, no document in it, or none that can be read.
+    """
+    for _, outcome in read_each(folder, extractor, limits):
+        if isinstance(outcome, Document):
+            return named_documents(folder)[outcome.name], outcome
+    raise UserError(f"none of the documents in {'/'.join(folder.parts[-3:])}/ can be read")
+
+
 def read_one(path: Path, extractor: str = "pypdfium2", limits: ReadLimits = DEFAULT_LIMITS) -> Document | str:
     """The document, or the reason why there is none. However this ends, `subprocess.run` leaves no child behind."""
     command = [sys.executable, "-m", "llama_qna.documents.extract"]

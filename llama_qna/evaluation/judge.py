@@ -28,7 +28,9 @@ The answer is right if it says what the reference says, in whatever words; partl
 adds something false; wrong if it says something else, or nothing. Reply with one word: right, partly or wrong."""
 VERDICTS = ("right", "partly", "wrong", "unclear")
 MOST_TOKENS = 1000  # of a reply: a reasoning model thinks aloud first
-_WORDS = re.compile(r"\b(partly|partially|not right|not correct|incorrect|wrong|right|correct)\b")
+_WORDS = re.compile(r"\b(partly|partially|incorrect|wrong|right|correct)\b")
+_NOT_WHOLLY = re.compile(r"\b(?:not|\w+n't) (?:quite|entirely|fully|completely|wholly) (?:right|correct)\b")
+_NOT = re.compile(r"\b(?:not|\w+n't) (?:(?:a|the|really) )?(?:right|correct)\b")
 _MEANING = {"partly": "partly", "partially": "partly", "right": "right", "correct": "right"}  # the others mean wrong
 
 
@@ -77,7 +79,8 @@ def verdict_of(reply: str) -> str:
     >>> verdict_of("**Partially correct**: it names one of the two.")
     'partly'
     """
-    said = without_thoughts(reply).lower()
+    said = without_thoughts(reply).lower().replace("’", "'")
+    said = _NOT.sub("wrong", _NOT_WHOLLY.sub("partly", said))
     said = re.sub(r"^\W*(?:(?:the )?(?:answer|verdict)(?: is)?\W*)?", "", said)
     said = re.sub(r"\b(partly|partially)\W+(right|correct)\b", "partly", said)
     found = [_MEANING.get(word, "wrong") for word in _WORDS.findall(said)]
@@ -90,16 +93,24 @@ def _prompt(row: dict) -> str:
 
 
 def _verdicts(endpoint, prompts: list[str], seed: int) -> list[str]:
-    """The verdict on each prompt; one that stands several times is sent once."""
+    """The verdict on each prompt; one that stands several times is sent once.
+
+    Raises:
+        UserError: as `complete_all`, or the server refuses every one of them.
+    """
     once = list(dict.fromkeys(prompts))
-    replies = complete_all(
-        endpoint,
-        [[{"role": "user", "content": prompt}] for prompt in once],
-        max_tokens=MOST_TOKENS,
-        temperature=0.0,
-        seeds=[seed] * len(once),
-        setting="evaluation.judge",
+    replies = list(
+        complete_all(
+            endpoint,
+            [[{"role": "user", "content": prompt}] for prompt in once],
+            max_tokens=MOST_TOKENS,
+            temperature=0.0,
+            seeds=[seed] * len(once),
+            setting="evaluation.judge",
+        )
     )
+    if replies and all(reply.error for reply in replies):
+        raise UserError(f"{endpoint.url}: the server refuses every request ({replies[0].error}); see evaluation.judge")
     # the thoughts of a reply that was cut off may have begun in the prompt, and look like what it says
     found = {once[reply.index]: "unclear" if reply.cut_off else verdict_of(reply.text) for reply in replies}
     return [found[prompt] for prompt in prompts]

@@ -68,6 +68,18 @@ def start_of_finetuning(variant: Variant) -> tuple[Path | None, Path | None]:
     return variant.pretraining / "merged", None
 
 
+def pretrained_sha256(variant: Variant) -> str:
+    """The sha256 of all that pretraining made.
+
+    Raises:
+        UserError: its record is damaged or missing.
+    """
+    try:
+        return outputs_sha256(variant.pretraining)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise _without_record(variant, "pretrain") from None
+
+
 def trained(variant: Variant, name: str) -> tuple[Path | None, Path | None]:
     """The folder of weights (None: the base's own) and the adapter (None: none) of a model of a variant.
 
@@ -207,10 +219,19 @@ def _trained_alone(variant: Variant) -> list[Path]:
 
 def _check_order(variant: Variant) -> None:
     """Refuse a fine-tuned model that does not belong to the pretrained one: the scores would be of neither."""
-    record = read_json(variant.finetuning / "run.json")
-    stale = record["inputs"]["pretraining"] != outputs_sha256(variant.pretraining)
-    if stale or record["recipe"]["stacking"] != variant.recipe.stacking:
+    pretrained = pretrained_sha256(variant)
+    try:
+        record = read_json(variant.finetuning / "run.json")
+        begun_on, stacking = record["inputs"]["pretraining"], record["recipe"]["stacking"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise _without_record(variant, "finetune") from None
+    if begun_on != pretrained or stacking != variant.recipe.stacking:
         raise UserError(
             f"{variant.name}: pretraining or `stacking` has changed since fine-tuning: "
             f"run `{variant.again('finetune')}` first"
         )
+
+
+def _without_record(variant: Variant, stage: str) -> UserError:
+    folder = variant.stage_folders[stage]
+    return UserError(f"{folder.name}/run.json is damaged or missing: run `{variant.again(stage)}` again")

@@ -50,7 +50,7 @@ def read_gold(path: Path, chunks: pd.DataFrame) -> pd.DataFrame:
         UserError: no such file, no CSV, a column or all rows missing, or the first bad row and what is wrong with it.
     """
     table, sections = _read_table(path), sections_of(chunks)
-    seen, chunk_ids = {}, []
+    seen, numbers, chunk_ids = {}, {}, []
     for number, row in table.iterrows():
         where = f"{shown(path)}, row {number} ({row.question_id or 'no question_id'})"
         if not _counts(row, where):
@@ -61,6 +61,9 @@ def read_gold(path: Path, chunks: pd.DataFrame) -> pd.DataFrame:
         first = seen.setdefault(" ".join(words_of(row.Question)), number)
         if not problem and first != number:
             problem = f"the same question as in row {first}"
+        same = numbers.setdefault(row.question_id, number)
+        if not problem and same != number:
+            problem = f"the same question_id as in row {same}"
         if problem:
             raise UserError(f"{where}: {problem}")
         chunk_ids.append(ids)

@@ -121,7 +121,9 @@ class Desk:
             if len(question) > MAX_CHARACTERS:
                 raise UserError(f"the question is longer than {MAX_CHARACTERS} characters")
             answerer, text, evidence = self.answerer(name), "", None
+            by = answerer.computed_by
             if answerer.reads(system):  # its answer and its evidence are there at once
+                by = Answerer.computed_by  # beside an engine too
                 answer = answerer.answer([question], system)[0]
                 text, sources = answer.text, answer.sources
                 evidence = shown(answerer, answer.evidence) if answer.evidence else None
@@ -130,9 +132,9 @@ class Desk:
                     sources = self._sources(answerer, question, system)
                     for piece in pieces:
                         text += piece
-                        yield Reply(text, sources, answerer.computed_by)
+                        yield Reply(text, sources, by)
             gold, scores = self._scored(question, text, name)
-            yield Reply(text or NOTHING, sources, answerer.computed_by, evidence, gold, scores, done=True)
+            yield Reply(text or NOTHING, sources, by, evidence, gold, scores, done=True)
         except UserError as error:
             yield Reply("", done=True, problem=str(error))
 

@@ -34,7 +34,7 @@ def push(folder: Path, repository: str) -> str:
     Raises:
         UserError: no token, a name that is none, no network, or no right to write there.
     """
-    import httpx
+    import httpx2
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -48,7 +48,7 @@ def push(folder: Path, repository: str) -> str:
         reason = {401: "the hub does not know this token", 403: "this account may not write there"}
         status = error.response.status_code
         raise UserError(f"--push {repository}: {reason.get(status, _said(error))} ({status})") from None
-    except (httpx.HTTPError, OSError) as error:
+    except (httpx2.HTTPError, OSError) as error:
         raise UserError(f"--push {repository}: the hub cannot be reached ({_said(error)})") from None
 
 

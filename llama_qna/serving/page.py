@@ -13,7 +13,7 @@ from functools import partial
 from starlette.middleware import Middleware
 
 from llama_qna import UserError
-from llama_qna.answering.answerer import Answerer
+from llama_qna.answering.answerer import Answerer, Source
 from llama_qna.project.systems import LABELS, SYSTEMS, is_given_passages
 from llama_qna.project.variant import Variant, root_in_use
 from llama_qna.serving.desk import (
@@ -230,11 +230,12 @@ def _side_by_side(desk: Desk, variant: gr.Dropdown) -> gr.Textbox:
     def compare(asked, name):
         hidden = {reference: gr.Textbox(visible=False), scores: gr.Markdown(visible=False)}
         yield {component: "" for component in [*answers.values(), passages]} | hidden
-        scored = {}
+        given, scored = {}, {}
         for system, reply in desk.side_by_side(asked, name):
             update = {answers[system]: f"No answer: {reply.problem}" if reply.problem else reply.text}
             if reply.sources and is_given_passages(system):
-                update[passages] = passages_text(reply.sources)
+                given[system] = reply.sources
+                update[passages] = passages_by_system(given)
             if reply.gold:
                 scored[system] = reply
                 update[reference] = gr.Textbox(reply.gold.Answer, visible=True)
@@ -253,6 +254,14 @@ def _side_by_side(desk: Desk, variant: gr.Dropdown) -> gr.Textbox:
     )
     stop.click(None, cancels=[running])
     return question
+
+
+def passages_by_system(given: dict[str, tuple[Source, ...]]) -> str:
+    """The passages that each system was given; those that several were given stand once, under all their names."""
+    names: dict[tuple[Source, ...], list[str]] = {}
+    for system, sources in given.items():
+        names.setdefault(sources, []).append(LABELS[system])
+    return "\n\n".join(f"{', '.join(labels)}:\n{passages_text(sources)}" for sources, labels in names.items())
 
 
 def scores_table(replies: dict[str, Reply]) -> str:

@@ -18,12 +18,12 @@ from llama_qna import UserError
 from llama_qna.models.adapters import adapter_from, attach_adapter, merge_adapter
 from llama_qna.models.base import load_base, load_tokenizer, model_identity
 from llama_qna.models.device import release
-from llama_qna.models.lineage import checkpoints, start_of_finetuning, start_of_training
+from llama_qna.models.lineage import checkpoints, pretrained_sha256, start_of_finetuning, start_of_training
 from llama_qna.project import processes
 from llama_qna.project.data import REPLAY_TEXT, read_chunks, read_qna
 from llama_qna.project.files import sha256
 from llama_qna.project.recipe import Pretraining
-from llama_qna.project.stage import once, outputs_sha256
+from llama_qna.project.stage import once
 from llama_qna.project.variant import SETTINGS, Variant
 from llama_qna.training.passages import passage_rows
 from llama_qna.training.reading import LOST, READING_SET, reading_loss, rows_beside
@@ -35,8 +35,8 @@ def pretrain(variant: Variant) -> dict:
 
     >>> record = pretrain(Variant.load("paper_135m"))
 
-    Writes `checkpoint-N/` every `save_steps` steps and at the end, `log.json` (one row every `logging_steps`), and with
-    `stacking: merge` also `merged/`, the 16-bit base with the last adapter merged into it.
+    Writes `checkpoint-N/` every `save_steps` steps and at the end, `log.json` (one row every `logging_steps`, at least
+    one), and with `stacking: merge` also `merged/`, the 16-bit base with the last adapter merged into it.
 
     Returns:
         The stage's record.
@@ -88,7 +88,7 @@ def finetune(variant: Variant, only: bool = False) -> dict:
         inputs |= model_identity(variant.recipe.base_model)
         return _stage(variant, "finetune_only", settings, inputs, rows)
     weights, adapter = start_of_finetuning(variant)
-    inputs["pretraining"] = outputs_sha256(variant.pretraining)
+    inputs["pretraining"] = pretrained_sha256(variant)
     return _stage(variant, "finetune", settings, inputs, rows, weights, adapter)
 
 

@@ -127,7 +127,9 @@ def train_once(
 
 def _saved(trainer, outcome, rows: list[dict], settings: TrainingStage, batch: Batch, folder: Path) -> dict:
     """Write the log and leave the checkpoints that were planned; what a finished training says of itself."""
-    log = log_of(trainer.state.log_history)
+    state = trainer.state
+    whole = {"step": state.global_step, "epoch": state.epoch, "loss": outcome.training_loss}
+    log = log_of(state.log_history) or log_of([whole])  # nothing is logged of fewer steps than logging_steps
     write_json(folder / "log.json", log)
     for checkpoint in checkpoints(folder)[:-1]:
         if step_of(checkpoint) % settings.save_steps:  # made only because the run was stopped
@@ -135,8 +137,8 @@ def _saved(trainer, outcome, rows: list[dict], settings: TrainingStage, batch: B
     return {
         "rows": len(rows),
         "tokens_per_epoch": round(sum(len(row["input_ids"]) for row in rows) / settings.rounds),
-        "steps": trainer.state.global_step,
-        "final_loss": log[-1]["loss"] if log else outcome.training_loss,
+        "steps": state.global_step,
+        "final_loss": log[-1]["loss"],
         "seconds_of_steps": round(trainer.seconds(), 1),
         "rows_at_once": batch.rows,
         "checkpoints": [checkpoint.name for checkpoint in checkpoints(folder)],

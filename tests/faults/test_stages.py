@@ -12,10 +12,11 @@ import pytest
 from llama_qna import UserError, cli
 from llama_qna.documents.chunks import load
 from llama_qna.models import lineage
-from llama_qna.project.files import LOCK, locked, whole_folder, write_text
+from llama_qna.project.data import QNA_COLUMNS
+from llama_qna.project.files import LOCK, locked, sha256, whole_folder, write_json, write_text
 from llama_qna.project.stage import check_output
 from llama_qna.project.variant import REPOSITORY
-from llama_qna.training.stages import pretrain
+from llama_qna.training.stages import finetune, pretrain
 from tests.faults import injected
 from tests.faults.harness import (  # noqa: F401
     commands_fixture,
@@ -349,3 +350,27 @@ def test_output_that_is_missing_or_of_no_record_is_refused(seed, again, variant)
             (folder / "run.json").write_text(record)
         with pytest.raises(UserError, match=said):
             check_output(found, "finetune", "checkpoint-3/a")
+
+
+def test_weights_without_a_record_of_what_they_stand_on_are_refused(variant):
+    for file in (variant.pretraining / "merged/model.safetensors", variant.qna / "qna.csv"):
+        file.parent.mkdir(parents=True)
+        file.write_text(",".join(QNA_COLUMNS) + "\n")
+    for folder in (variant.pretraining, variant.finetuning):
+        (folder / "checkpoint-4").mkdir(parents=True)
+        (folder / "checkpoint-4/adapter_model.safetensors").write_bytes(b"weights")
+
+    def refused(folder, stage, work):
+        said = f"{folder.name}/run.json is damaged or missing: run `llama-qna {stage} small` again"
+        with pytest.raises(UserError, match=said):
+            work(variant)
+
+    refused(variant.pretraining, "pretrain", lineage.points_of)
+    refused(variant.pretraining, "pretrain", finetune)
+    names = ("merged/model.safetensors", "checkpoint-4/adapter_model.safetensors")
+    outputs = {name: sha256(variant.pretraining / name) for name in names}
+    write_json(variant.pretraining / "run.json", {"outputs": outputs})
+    for record in (None, "torn", "[]", "{}"):
+        if record:
+            (variant.finetuning / "run.json").write_text(record)
+        refused(variant.finetuning, "finetune", lineage.points_of)
