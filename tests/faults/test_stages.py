@@ -1,5 +1,6 @@
 """Every stage: two at once, killed between two renames, stopped, short of disk, and fed with damaged results."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,7 +13,8 @@ import pytest
 from llama_qna import UserError, cli
 from llama_qna.documents.chunks import load
 from llama_qna.models import lineage
-from llama_qna.project.files import LOCK, locked, whole_folder, write_text
+from llama_qna.project import files
+from llama_qna.project.files import LOCK, locked, sha256, whole_folder, write_text
 from llama_qna.project.stage import check_output
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.training.stages import pretrain
@@ -335,6 +337,23 @@ def test_flipped_bit_in_finished_weights_is_never_loaded(name, commands_then, ag
     status, said = commands.run(finished.root, "run", "small")
     assert status == 0, said
     assert results(finished) == wanted
+
+
+def test_finished_weights_are_read_once_and_again_when_they_were_replaced(variant, monkeypatch):
+    """Those of a merged 13B are 26 GB, and every question asks whether they are whole."""
+    read, name, record = [], "merged/model.safetensors", variant.pretraining / "run.json"
+    weights = variant.pretraining / name
+    monkeypatch.setattr(files, "sha256", lambda path: read.append(path) or sha256(path))
+    weights.parent.mkdir(parents=True)
+    weights.write_text("weights")
+    record.write_text(json.dumps({"outputs": {name: sha256(weights)}}))
+    for _ in range(2):
+        check_output(variant, "pretrain", name)
+    assert read == [weights]
+    weights.with_name("beside").write_text("another")
+    os.replace(weights.with_name("beside"), weights)
+    with pytest.raises(UserError, match="damaged or missing"):
+        check_output(variant, "pretrain", name)
 
 
 @pytest.mark.parametrize(("seed", "again"), [(42, "finetune small"), (43, "repeat small --seeds 43")])
