@@ -212,6 +212,15 @@ def test_folder_that_was_not_finished_leaves_the_old_one_and_nothing_else(tmp_pa
     assert (tmp_path / "model" / "weights").read_text() == "old"
 
 
+def test_folder_that_an_earlier_process_of_our_number_left_goes(tmp_path):
+    """In a container the first process is always number 1."""
+    (tmp_path / f"model.partial-{os.getpid()}" / "model").mkdir(parents=True)
+    with whole_folder(tmp_path / "model") as new:
+        with whole_folder(tmp_path / "model.other"):
+            (new / "weights").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.other"]
+
+
 # --- stopped ---------------------------------------------------------------------------------------------------------
 
 
