@@ -9,12 +9,13 @@ from bitsandbytes.functional import dequantize_4bit, has_avx512bf16
 from bitsandbytes.nn import Linear4bit
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from llama_qna import UserError
 from llama_qna.models import base as loading
 from llama_qna.models import nf4
 from llama_qna.models.adapters import attach_adapter, lora_config, merge_adapter, name_base_in_adapter, swap_adapter
-from llama_qna.models.base import EMBEDDED, embedded_model, load_base, load_tokenizer
+from llama_qna.models.base import EMBEDDED, embedded_model, load_base, load_tokenizer, model_identity, model_path
 from llama_qna.models.folded import load_folded
 from llama_qna.project.recipe import Lora, Quantization
 from tests import fixtures_models as shared
@@ -253,6 +254,16 @@ def test_missing_wheel_says_what_to_do(tmp_path, monkeypatch):
 def test_unknown_embedded_model_is_refused():
     with pytest.raises(UserError, match=f"embedded/other.*{EMBEDDED}"):
         load_base("embedded/other", None)
+
+
+def test_folder_is_named_from_the_root_whatever_the_working_directory(shallow_folder, tmp_path, monkeypatch):
+    """The terminal works in the root, notebooks in their own folder."""
+    monkeypatch.setenv("LLAMA_QNA_ROOT", str(shallow_folder.parent))
+    monkeypatch.chdir(tmp_path)
+    name, whole = shallow_folder.name, str(shallow_folder)
+    assert model_path(name) == model_path(whole) == whole
+    assert model_identity(name) == {name: model_identity(whole)[whole]} != {name: "hub"}
+    assert model_path("someone/else") == "someone/else"
 
 
 def test_folder_without_model_is_named(tmp_path):

@@ -221,7 +221,9 @@ class Recipe(_Strict):
 
     description: str
     corpus: str = Field(pattern=FOLDER_NAME)  # reads data/pdfs/<corpus>/: *.pdf, *.txt, *.md
-    base_model: str  # embedded/smollm2-135m-instruct, a name on the Hugging Face hub, or a local folder
+    # embedded/smollm2-135m-instruct, a name on the Hugging Face hub, or a local folder, its path from the root of the
+    # repository
+    base_model: str
     # a folder with a reader's adapter, such as reader_135m, which training goes on from; None: a fresh adapter
     start: str | None = Field(None, pattern=FOLDER_NAME)
     seed: int = Field(42, ge=0)
