@@ -47,7 +47,7 @@ def adapters(base, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def merged(base, adapters, tmp_path_factory):
-    return merge_adapter(base, adapters[0], tmp_path_factory.mktemp("merging") / "merged")
+    return merge_adapter(base, NF4, adapters[0], tmp_path_factory.mktemp("merging") / "merged")
 
 
 def with_random_adapter(model, seed):
@@ -220,6 +220,18 @@ def test_merge_starts_from_16_bit_weights(shallow_folder, adapters, merged):
         wanted = weight.float() + LORA.alpha / LORA.r * change
         assert after[name].dtype == torch.bfloat16
         torch.testing.assert_close(after[name].float(), wanted, rtol=2**-7, atol=2**-11)
+
+
+def test_merge_is_in_the_recipes_type_and_one_file(base, adapters, tmp_path, monkeypatch):
+    """As on a card that has both types; above its default size the library would part the file."""
+    kinds, save = {"float16": torch.float16, "bfloat16": torch.bfloat16}, PreTrainedModel.save_pretrained
+    monkeypatch.setattr(loading, "compute_dtype", lambda q: kinds[q.compute_dtype if q else "bfloat16"])
+    small = {"max_shard_size": "1MB"}
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", lambda *given, **how: save(*given, **small | how))
+    for name, kind in kinds.items():
+        recipe = Quantization(compute_dtype=name, dequantize_once=True)
+        weights = load_file(merge_adapter(base, recipe, adapters[0], tmp_path / name) / "model.safetensors")
+        assert {weight.dtype for weight in weights.values()} == {kind}
 
 
 def test_adapter_names_the_recipes_base(base, adapters, tmp_path):

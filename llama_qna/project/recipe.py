@@ -113,6 +113,11 @@ class Quantization(_Strict):
         """What the base is in, as in "the base in NF4"."""
         return "NF4" if self.bits == 4 else "16 bits"
 
+    @property
+    def unquantized(self) -> Quantization:
+        """The base's own 16 bits, in the same compute type."""
+        return self.model_copy(update={"bits": 16, "dequantize_once": False})
+
 
 class Lora(_Strict):
     r: int = Field(64, gt=0)
