@@ -125,11 +125,18 @@ class Lora(_Strict):
     dropout: float = Field(0.0, ge=0, lt=1)
     target_modules: Literal["all-linear"] | list[str]
 
+    @field_validator("target_modules")
+    @classmethod
+    def _something_is_adapted(cls, value: str | list[str]):
+        if not value:
+            raise ValueError("all-linear, or the names of some modules")
+        return value
+
 
 class TrainingStage(_Strict):
     folder: str = Field(pattern=r"^(pretraining|finetuning)\w*$")
     epochs: float = Field(gt=0)
-    max_steps: int = Field(-1, ge=-1)  # -1: as many as the epochs make
+    max_steps: int = -1  # as many as the epochs make
     batch_size: int = Field(gt=0)  # rows per optimizer step
     learning_rate: float = Field(gt=0)
     scheduler: Literal["linear", "cosine", "constant"] = "linear"
@@ -143,6 +150,13 @@ class TrainingStage(_Strict):
     gradient_checkpointing: bool = False
     logging_steps: int = Field(gt=0)
     save_steps: int = Field(gt=0)
+
+    @field_validator("max_steps")
+    @classmethod
+    def _some_steps_are_made(cls, value: int):
+        if value < 1 and value != -1:  # of 0 the trainer makes one step, with a learning rate of 0
+            raise ValueError("must be greater than 0, or -1 for as many as the epochs make")
+        return value
 
     @property
     def rounds(self) -> int:
