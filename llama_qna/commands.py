@@ -253,7 +253,7 @@ def plan(options) -> None:
         print("\n" + table(rehearse(variant, budget, options.rows, options.length)))
         print(f"\nin {_shown(variant.run / 'rehearsal.json')}")
         return
-    if options.rows or options.length:
+    if options.rows is not None or options.length is not None:
         raise UserError("--rows and --length belong to --rehearse")
     from llama_qna.documents.own import measure
     from llama_qna.models.forecast import report

@@ -36,7 +36,7 @@ def _trained(root: Path, base: Path, stacking: str):
     load(variant)
     first = random_adapter(base, variant.pretraining / "checkpoint-3", 1)
     if stacking == "merge":
-        base = adapters.merge_adapter(str(base), first, variant.pretraining / "merged")
+        base = adapters.merge_adapter(str(base), variant.recipe.quantization, first, variant.pretraining / "merged")
     random_adapter(base, variant.finetuning / "checkpoint-3", 2)
     return variant
 

@@ -230,6 +230,12 @@ def test_an_address_without_a_scheme_is_refused_at_once():
     assert text == "generation.endpoint.url: 'localhost:8000/v1' does not begin with http:// or https://"
 
 
+@pytest.mark.parametrize("url", ["http://localhost:8000v1", "http://[::1:8000/v1", "http://local\x01host/v1"])
+def test_an_address_that_is_none_is_one_line(url):
+    text, _ = complaint(url, max_retries=0)
+    assert text.startswith(f"{url!r} is no address of a server (Invalid ") and "\n" not in text
+
+
 def test_what_arrived_before_an_error_is_handed_over_and_the_rest_is_not_sent():
     def reply(body, attempt):
         return echo(body) if number(body) < 5 else refusal(401, "the key has expired")

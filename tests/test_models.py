@@ -9,12 +9,13 @@ from bitsandbytes.functional import dequantize_4bit, has_avx512bf16
 from bitsandbytes.nn import Linear4bit
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from llama_qna import UserError
 from llama_qna.models import base as loading
 from llama_qna.models import nf4
 from llama_qna.models.adapters import attach_adapter, lora_config, merge_adapter, name_base_in_adapter, swap_adapter
-from llama_qna.models.base import EMBEDDED, embedded_model, load_base, load_tokenizer
+from llama_qna.models.base import EMBEDDED, embedded_model, load_base, load_tokenizer, model_identity, model_path
 from llama_qna.models.folded import load_folded
 from llama_qna.project.recipe import Lora, Quantization
 from tests import fixtures_models as shared
@@ -46,7 +47,7 @@ def adapters(base, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def merged(base, adapters, tmp_path_factory):
-    return merge_adapter(base, adapters[0], tmp_path_factory.mktemp("merging") / "merged")
+    return merge_adapter(base, NF4, adapters[0], tmp_path_factory.mktemp("merging") / "merged")
 
 
 def with_random_adapter(model, seed):
@@ -221,6 +222,18 @@ def test_merge_starts_from_16_bit_weights(shallow_folder, adapters, merged):
         torch.testing.assert_close(after[name].float(), wanted, rtol=2**-7, atol=2**-11)
 
 
+def test_merge_is_in_the_recipes_type_and_one_file(base, adapters, tmp_path, monkeypatch):
+    """As on a card that has both types; above its default size the library would part the file."""
+    kinds, save = {"float16": torch.float16, "bfloat16": torch.bfloat16}, PreTrainedModel.save_pretrained
+    monkeypatch.setattr(loading, "compute_dtype", lambda q: kinds[q.compute_dtype if q else "bfloat16"])
+    small = {"max_shard_size": "1MB"}
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", lambda *given, **how: save(*given, **small | how))
+    for name, kind in kinds.items():
+        recipe = Quantization(compute_dtype=name, dequantize_once=True)
+        weights = load_file(merge_adapter(base, recipe, adapters[0], tmp_path / name) / "model.safetensors")
+        assert {weight.dtype for weight in weights.values()} == {kind}
+
+
 def test_adapter_names_the_recipes_base(base, adapters, tmp_path):
     attach_adapter(load_base(base, None), adapters[0]).save_pretrained(tmp_path)
     path = tmp_path / "adapter_config.json"
@@ -253,6 +266,16 @@ def test_missing_wheel_says_what_to_do(tmp_path, monkeypatch):
 def test_unknown_embedded_model_is_refused():
     with pytest.raises(UserError, match=f"embedded/other.*{EMBEDDED}"):
         load_base("embedded/other", None)
+
+
+def test_folder_is_named_from_the_root_whatever_the_working_directory(shallow_folder, tmp_path, monkeypatch):
+    """The terminal works in the root, notebooks in their own folder."""
+    monkeypatch.setenv("LLAMA_QNA_ROOT", str(shallow_folder.parent))
+    monkeypatch.chdir(tmp_path)
+    name, whole = shallow_folder.name, str(shallow_folder)
+    assert model_path(name) == model_path(whole) == whole
+    assert model_identity(name) == {name: model_identity(whole)[whole]} != {name: "hub"}
+    assert model_path("someone/else") == "someone/else"
 
 
 def test_folder_without_model_is_named(tmp_path):

@@ -48,6 +48,14 @@ def test_shapes_are_those_of_the_config_file(shallow_folder):
     assert shapes_of(EMBEDDED)[0] == KNOWN[EMBEDDED]
 
 
+def test_shapes_of_a_folder_named_from_the_root_are_found_from_anywhere(shallow_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLAMA_QNA_ROOT", str(shallow_folder.parent))
+    monkeypatch.setenv("HOME", str(shallow_folder.parent))
+    monkeypatch.chdir(tmp_path)
+    for name in (shallow_folder.name, f"~/{shallow_folder.name}"):
+        assert shapes_of(name) == shapes_of(str(shallow_folder))
+
+
 def test_unknown_shapes_are_one_clear_line(tmp_path):
     with pytest.raises(UserError, match="base_model someone/else: its shapes are not known without the hub"):
         shapes_of("someone/else")

@@ -246,6 +246,19 @@ def test_model_without_a_chat_template_gets_the_plain_one(tokenizer):
     )
 
 
+def test_template_that_refuses_a_system_turn_gets_the_message_in_the_users(tokenizer, tmp_path):
+    """As those of Mistral-7B-Instruct-v0.1 and Gemma do."""
+    refusal = "{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    refusal += "{{ raise_exception('roles must alternate') }}{% endif %}{% endfor %}"
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(refusal + prompts.PLAIN_TEMPLATE)
+    strict = load_tokenizer(str(tmp_path))
+    said = f"### User:\n{prompts.SYSTEM}\n\n{QUESTION}\n### Assistant:\n"
+    assert strict.decode(prompts.question_ids(strict, QUESTION)) == said
+    prompts.chat_ids(strict, prompts.answer_messages(ANSWER, HOSTILE))
+    assert tokenizer.chat_template == load_tokenizer(EMBEDDED).chat_template and "system" in strict.chat_template
+
+
 def test_start_token_is_there_once_for_models_that_expect_it(tokenizer, with_start_token):
     """Llama's tokenizer adds a start token, and its chat template writes one too."""
     llama, start = with_start_token, with_start_token.bos_token_id

@@ -1,5 +1,6 @@
 """Tests of llama_qna/pairs/qna.py over a server on loopback: killed, deserted, refused, and started again."""
 
+import json
 import os
 import signal
 import subprocess
@@ -42,8 +43,13 @@ def results(variant):
 
 
 def ledger_lines(variant):
+    """Those of whole chunks, without those of single answers."""
     path = variant.run / "qna.ledger"
-    return path.read_text().splitlines() if path.exists() else []
+    return [line for line in path.read_text().splitlines() if '"candidates"' in line] if path.exists() else []
+
+
+def requests(bodies):
+    return {(json.dumps(body["messages"]), body["seed"]) for body in bodies}
 
 
 @contextmanager
@@ -74,7 +80,7 @@ def undisturbed(tmp_path_factory):
 
 
 def test_killed_in_the_middle_and_run_again(tmp_path, undisturbed):
-    answered = 5
+    answered = 8  # the first group, and the first request for each chunk of the second
     with stalling(model, after=answered) as (server, go_on):
         variant = variant_at(tmp_path, server.url)
         process = command(variant)
@@ -91,23 +97,19 @@ def test_killed_in_the_middle_and_run_again(tmp_path, undisturbed):
     in_ledger = {fact for fact in FACTS if fact in "\n".join(lines)}
     assert len(in_ledger) == 2 * len(lines)
     assert asked_about(server.bodies[first:]) == set(FACTS) - in_ledger
+    assert requests(server.bodies[first:]).isdisjoint(requests(server.bodies[:answered]))
 
 
 def test_server_that_goes_away_midway_loses_nothing(tmp_path, undisturbed, monkeypatch, capsys):
-    gone = threading.Event()
+    answered = 5  # all of the first chunk, and two of three of the second
 
-    def dying(body, attempt):
-        return refusal(503, "the server is shutting down") if gone.is_set() else model(body)
+    def leave(body, attempt):
+        gone = len(server.bodies) > answered
+        return refusal(503, "the server is shutting down") if gone else model(body)
 
-    with serving(dying) as server:
-        variant = variant_at(tmp_path, server.url)
-
-        def leave(body, attempt):
-            if len(server.bodies) > 7:
-                gone.set()
-            return dying(body, attempt)
-
-        server.reply = leave
+    with serving(leave) as server:
+        endpoint = {"url": server.url, "model": "toy", "max_retries": 0, "concurrency": 1}
+        variant = variant_at(tmp_path, server.url, endpoint=endpoint)
         monkeypatch.setenv("LLAMA_QNA_ROOT", str(variant.root))
         assert cli.main(["generate", variant.name]) == 2
         errors = capsys.readouterr().err
@@ -116,11 +118,11 @@ def test_server_that_goes_away_midway_loses_nothing(tmp_path, undisturbed, monke
         assert "the server answered 503 (the server is shutting down)" in line
         lines, first = ledger_lines(variant), len(server.bodies)
         assert 0 < len(lines) < len(SECTIONS)
-        gone.clear()
         server.reply = model
         qna.generate(variant)
     assert results(variant) == undisturbed
     assert asked_about(server.bodies[first:]).isdisjoint(fact for fact in FACTS if fact in "\n".join(lines))
+    assert requests(server.bodies[first:]) == requests(server.bodies) - requests(server.bodies[:answered])
 
 
 @pytest.mark.parametrize("what", ["first", "check"])

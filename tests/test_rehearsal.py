@@ -7,7 +7,7 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit, Params4bit
 
-from llama_qna import UserError
+from llama_qna import UserError, cli
 from llama_qna.models import shapes
 from llama_qna.models.device import GIB, device
 from llama_qna.models.shapes import KNOWN, Shapes
@@ -71,6 +71,14 @@ def test_rehearsal_trains_generates_and_reports(small_13b, monkeypatch, capsys):
     assert "the steps were shortened; the recipe's own: --rows 2 --length 1024" in text
     assert "peak, measured" in text and "two training steps of 2 x 16 tokens" in text
     assert not list(small_13b.run.glob("*/checkpoint-*"))
+
+
+@pytest.mark.parametrize("option, value", [("--rows", "-1"), ("--rows", "0"), ("--length", "1")])
+def test_rows_that_there_cannot_be_are_refused(option, value, small_13b, capsys):
+    assert cli.main(["plan", "paper_13b", "--rehearse", option, value]) == 2
+    assert f"{option} must be at least" in capsys.readouterr().err
+    assert cli.main(["plan", "paper_13b", option, value]) == 2
+    assert "--rows and --length belong to --rehearse" in capsys.readouterr().err
 
 
 def test_rehearsal_that_does_not_fit_builds_nothing(small_13b, monkeypatch):

@@ -55,6 +55,18 @@ def test_merged_weights_are_those_of_nf4_and_the_adapter(trained, merged):
     assert torch.equal(found.model.norm.weight, base.model.norm.weight)
 
 
+def test_merged_weights_are_loaded_in_the_recipes_type(trained, monkeypatch):
+    """A card that has bfloat16 too would round a float16 base to it."""
+    variant, seen = trained("continue"), []
+    quantization = variant.recipe.quantization.model_copy(update={"compute_dtype": "float16"})
+    variant = replace(variant, recipe=variant.recipe.model_copy(update={"quantization": quantization}))
+    measured = load_base(variant.recipe.base_model, quantization)
+    measured = adapters.attach_adapter(measured, variant.finetuning / "checkpoint-3")
+    monkeypatch.setattr(exports, "load_base", lambda name, how, **at: seen.append(how) or load_base(name, how, **at))
+    exports.merged_model(variant, measured)
+    assert [(how.bits, how.compute_dtype) for how in seen] == [(16, "float16")]
+
+
 def test_merged_folder_needs_nothing_of_ours(merged):
     from transformers import AutoModelForCausalLM
 

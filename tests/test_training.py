@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from transformers import Trainer
 
 from llama_qna import UserError
 from llama_qna.models import adapters, prompts
@@ -23,7 +24,7 @@ from llama_qna.project import recipe
 from llama_qna.project.data import read_chunks
 from llama_qna.project.files import write_json
 from llama_qna.project.variant import REPOSITORY, Variant
-from llama_qna.training import stages, trainer
+from llama_qna.training import resume, stages, trainer
 from llama_qna.training.loss import Replay, summed_losses
 from llama_qna.training.stages import checkpoints, finetune, pretrain
 from tests import fixtures_models as shared
@@ -309,6 +310,17 @@ def test_without_a_compiler_the_loss_is_computed_uncompiled(monkeypatch, capsys)
     assert not chunked_logprob._use_triton(torch.device("cuda"))
     said = capsys.readouterr().out
     assert said.startswith("no C compiler and no Python.h") and "python3-dev" in said
+
+
+def test_scaler_of_a_gpu_is_left_out_where_there_is_none(tmp_path):
+    kept = torch.amp.GradScaler("cpu", init_scale=8.0)
+    kept.scale(torch.ones(1))  # which makes it
+    torch.save(kept.state_dict(), tmp_path / "scaler.pt")
+    going_on = object.__new__(type("Trainer", (resume.Resumable, Trainer), {}))
+    for scaler in (None, torch.amp.GradScaler("cpu")):
+        going_on.accelerator = SimpleNamespace(scaler=scaler)
+        going_on._load_scaler(str(tmp_path))
+    assert scaler.get_scale() == 8.0
 
 
 def test_adapters_are_float32_on_a_gpu_and_keep_every_bit_that_was_loaded(monkeypatch):

@@ -164,12 +164,16 @@ def _add_to_kept_copies(model) -> None:
             layer.merged_adapters = [name]  # peft then leaves the layer to its base
 
 
-def merge_adapter(base_model: str, adapter: Path, folder: Path) -> Path:
-    """Merge an adapter into the 16-bit base (never into 4-bit weights) and save the result as a model folder."""
+def merge_adapter(base_model: str, quantization: Quantization, adapter: Path, folder: Path) -> Path:
+    """Merge an adapter into the 16-bit base (never into 4-bit weights) and save the result as a model folder.
+
+    Args:
+        quantization: the recipe's, in whose compute type the weights are merged.
+    """
     # in main memory: the 16-bit weights of 13B, 26 GB, do not fit the 24 GB card that its 4-bit weights train on
-    model = attach_adapter(load_base(base_model, None, on="cpu"), adapter).merge_and_unload()
+    model = attach_adapter(load_base(base_model, quantization.unquantized, on="cpu"), adapter).merge_and_unload()
     with whole_folder(folder) as new:
-        model.save_pretrained(new)
+        model.save_pretrained(new, max_shard_size="10TB")  # one file, which fine-tuning checks
     return folder
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from llama_qna import UserError
 from llama_qna.models.device import available_memory, compute_dtype, device, release
 from llama_qna.models.nf4 import copies_fit, dequantize_once, keep_gradients_on_cpu
+from llama_qna.models.prompts import with_system_turn
 from llama_qna.models.safety import from_pretrained, whole_model
 from llama_qna.project import processes
 from llama_qna.project.files import sha256, whole_folder
 from llama_qna.project.recipe import EMBEDDED, Quantization
-from llama_qna.project.variant import REPOSITORY
+from llama_qna.project.variant import REPOSITORY, root_in_use
 from llama_qna.text.language import main_language
 
 EMBEDDED_FOLDER = REPOSITORY / "models" / "smollm2-135m-instruct"
@@ -26,11 +27,16 @@ def model_identity(base_model: str) -> dict[str, str]:
     """What a record says of the base model: its name, and for files on this machine the hash of its weights' index."""
     if base_model == EMBEDDED:
         return {base_model: GGUF_SHA256}
-    config = Path(base_model) / "config.json"
+    config = local_folder(base_model) / "config.json"
     if config.is_file():
-        weights = sorted(Path(base_model).glob("*.safetensors"))
+        weights = sorted(config.parent.glob("*.safetensors"))
         return {base_model: " ".join([sha256(config), *(f"{path.name}:{path.stat().st_size}" for path in weights)])}
     return {base_model: "hub"}
+
+
+def local_folder(base_model: str) -> Path:
+    """Where a base model lies if it is a folder; a relative one is below the root, for notebooks as in a terminal."""
+    return root_in_use() / os.path.expanduser(base_model)
 
 
 def model_path(base_model: str) -> str:
@@ -39,7 +45,8 @@ def model_path(base_model: str) -> str:
         return str(embedded_model())
     if base_model.startswith("embedded/"):
         raise UserError(f"base_model {base_model}: the only embedded model is {EMBEDDED}")
-    return base_model
+    folder = local_folder(base_model)
+    return str(folder) if os.path.isdir(folder) else base_model
 
 
 def knows_not(base_model: str, texts: Iterable[str]) -> str:
@@ -113,7 +120,7 @@ def load_tokenizer(base_model: str):
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.bos_token
-    return tokenizer
+    return with_system_turn(tokenizer)
 
 
 def load_base(base_model: str, quantization: Quantization | None, weights: Path | None = None, on: str | None = None):

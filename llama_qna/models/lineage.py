@@ -21,7 +21,7 @@ from llama_qna import UserError
 from llama_qna.models.safety import read_adapter_config
 from llama_qna.project.files import read_json, sha256
 from llama_qna.project.recipe import EMBEDDED
-from llama_qna.project.stage import check_output, outputs_sha256, valid_record
+from llama_qna.project.stage import check_output, outputs_sha256, sha256_once, valid_record
 from llama_qna.project.variant import Reader, Variant
 
 
@@ -189,7 +189,8 @@ def chosen_checkpoint(variant: Variant) -> Path | None:
     for adapter in checkpoints(variant.finetuning):
         name = Point("finetuning", adapter).name
         if record["results"].get("chosen") == name:
-            return adapter if record["inputs"].get(name) == sha256(adapter / "adapter_model.safetensors") else None
+            same = record["inputs"].get(name) == sha256_once(adapter / "adapter_model.safetensors")
+            return adapter if same else None
     return None
 
 

@@ -24,6 +24,24 @@ PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ '### ' + message['role'] | capitalize + ':\n' + message['content'] + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '### Assistant:\n' }}{% endif %}"
 )
+# Before a template that takes no system turn: the message becomes the beginning of the user's.
+SYSTEM_IN_USER = (
+    "{% if messages[0]['role'] == 'system' %}{% set messages = [{'role': 'user', 'content': messages[0]['content'] "
+    "+ '\n\n' + messages[1]['content']}] + messages[2:] %}{% endif %}"
+)
+
+
+def with_system_turn(tokenizer):
+    """The tokenizer, whose chat template takes a system turn from now on if it refused one."""
+    from jinja2 import TemplateError
+
+    template = tokenizer.chat_template
+    if isinstance(template, str):
+        try:
+            tokenizer.apply_chat_template(_turn("system", "a") + _turn("user", "a"), tokenize=False)
+        except TemplateError:
+            tokenizer.chat_template = SYSTEM_IN_USER + template
+    return tokenizer
 
 
 def question_ids(tokenizer, question: str) -> list[int]:

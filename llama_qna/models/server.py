@@ -17,7 +17,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from llama_qna import UserError
+from llama_qna import UserError, first_line
 
 if TYPE_CHECKING:
     from llama_qna.project.recipe import Endpoint
@@ -79,7 +79,7 @@ def complete_all(
         UserError: the server cannot be reached, refuses key or model, or still fails after the retries. Requests in
             flight are then cancelled; what arrived before has been yielded.
     """
-    if urlsplit(endpoint.url).scheme not in ("http", "https"):
+    if not endpoint.url.lower().startswith(("http://", "https://")):
         raise UserError(f"{setting}.url: {endpoint.url!r} does not begin with http:// or https://")
     options = {"model": endpoint.model, "max_tokens": max_tokens, "temperature": temperature, "stop": stop or None}
     waiting = iter(list(enumerate(zip(requests, seeds, strict=True))))
@@ -125,17 +125,23 @@ def client_of(url: str, key: str, seconds: float, retries: int):
     Args:
         key: the server's, "" where it wants none.
         seconds: that a request may take.
+
+    Raises:
+        UserError: it is no address.
     """
     import openai
 
-    return openai.OpenAI(
-        base_url=url,
-        api_key=key.strip() or "none",  # local servers want something
-        timeout=seconds,
-        max_retries=retries,
-        # a proxy for the internet knows no server on this machine
-        http_client=openai.DefaultHttpxClient(trust_env=not _is_loopback(url)),
-    )
+    try:
+        return openai.OpenAI(
+            base_url=url,
+            api_key=key.strip() or "none",  # local servers want something
+            timeout=seconds,
+            max_retries=retries,
+            # a proxy for the internet knows no server on this machine
+            http_client=openai.DefaultHttpxClient(trust_env=not _is_loopback(url)),
+        )
+    except Exception as error:  # the error for a bad address is of whichever library openai sends with
+        raise UserError(f"{url!r} is no address of a server ({first_line(error)})") from None
 
 
 def _is_loopback(url: str) -> bool:

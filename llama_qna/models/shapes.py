@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_qna import UserError
-from llama_qna.models.base import EMBEDDED, EMBEDDED_FOLDER
+from llama_qna.models.base import EMBEDDED, EMBEDDED_FOLDER, local_folder
 from llama_qna.project.recipe import Lora
 
 HEAD_TILE = 256  # positions whose scores over the vocabulary exist at once: 25 MB in 16 bits for 49,152 tokens
@@ -100,7 +100,7 @@ def shapes_of(base_model: str) -> tuple[Shapes, str]:
     Raises:
         UserError: a folder whose config.json is no Llama's, or a hub name that is neither known nor downloaded before.
     """
-    folder = EMBEDDED_FOLDER if base_model == EMBEDDED else Path(base_model)
+    folder = EMBEDDED_FOLDER if base_model == EMBEDDED else local_folder(base_model)
     if (folder / "config.json").is_file():
         return _from_config(folder / "config.json", base_model), "config.json of the model"
     if base_model in KNOWN:

@@ -134,19 +134,22 @@ def _row(question: str, answer: str, chunk, method: str, model: str, evidence: s
 def _model_pairs(variant: Variant, chunks: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
     """Let the model write about every chunk; the pairs that are kept, those that are not, and what was written.
 
-    Every answer of the model goes to the ledger before the next question. Passages are asked about in groups that do
-    not depend on what the ledger holds, so that a run that was stopped ends with the pairs of an undisturbed one.
+    What was written about a passage goes to the ledger before the next group, and each answer of a server when it
+    arrives. Passages are asked about in groups that do not depend on what the ledger holds, so that a run that was
+    stopped ends with the pairs of an undisturbed one.
     """
     recipe = variant.recipe
     body = chunks[chunks.kind == "body"]
     passages = sorted(passages_of(body), key=lambda passage: (-len(passage.text), passage.chunk_id))
     questions = 4 if recipe.generation.method == "reader" else 1  # about a passage, at least
     size = max(1, recipe.generation.batch_size // questions)  # passages that are written about at once
+    if recipe.generation.endpoint:
+        size = max(size, recipe.generation.endpoint.concurrency)  # else fewer requests than that are ever in flight
     judge, told = Judge(variant, body), _decides(variant)
-    write = cache(lambda: writers.writer(variant))  # the model is loaded when it is first needed
     variant.run.mkdir(parents=True, exist_ok=True)
     tokens_in_all = 0
     with Ledger(variant.run / "qna.ledger") as ledger:
+        write = cache(lambda: writers.writer(variant, ledger))  # the model is loaded when it is first needed
         for attempt in range(1, recipe.generation.attempts + 1):
             pairs, _ = judge.verdict()
             asked = set(pairs.chunk_id)

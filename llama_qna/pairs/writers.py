@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from llama_qna import UserError
 from llama_qna.models import prompts
 from llama_qna.models.server import AnswerFormat, Completion, complete_all, without_thoughts
 from llama_qna.pairs import parser
 from llama_qna.pairs.evidence import evidence_of, worth
+from llama_qna.pairs.ledger import Ledger
+from llama_qna.project.files import digest
 from llama_qna.project.recipe import EMBEDDED, Generation
 from llama_qna.project.variant import Reader, Variant
 from llama_qna.text.language import language_of
@@ -73,8 +75,11 @@ def write_pairs(variant: Variant, passages: list[Passage]) -> list[Written]:
     return writer(variant)(passages, 1)
 
 
-def writer(variant: Variant):
+def writer(variant: Variant, ledger: Ledger | None = None):
     """The function `write(passages, attempt) -> list[Written]` of a variant; loads its model unless a server has it.
+
+    Args:
+        ledger: keeps each answer of a server.
 
     Raises:
         UserError: the recipe asks for the reader, and there is none for its base model, or a server is to be asked.
@@ -82,7 +87,7 @@ def writer(variant: Variant):
     settings = variant.recipe.generation
     if settings.method == "reader":
         return Reading(LocalModel(variant, reader_for(variant)), settings)
-    engine = Server(settings, variant.recipe.seed) if settings.endpoint else LocalModel(variant)
+    engine = Server(settings, variant.recipe.seed, ledger) if settings.endpoint else LocalModel(variant)
     return MultiPair(engine, settings)
 
 
@@ -266,10 +271,10 @@ class LocalModel:
 
 
 class Server:
-    """An OpenAI-compatible server that has a model."""
+    """An OpenAI-compatible server that has a model; what it has answered is in the ledger and is not asked again."""
 
-    def __init__(self, settings: Generation, seed: int):
-        self.settings, self.seed = settings, seed
+    def __init__(self, settings: Generation, seed: int, ledger: Ledger | None = None):
+        self.settings, self.seed, self.ledger = settings, seed, ledger
         self.format, self.thinks = AnswerFormat(PAIRS_SCHEMA), False
 
     def texts(self, requests: list[list[dict]], seeds: list[str], one_line: bool = False) -> list:
@@ -291,15 +296,21 @@ class Server:
         return texts
 
     def _complete(self, requests: list[list[dict]], seeds: list[str], **options) -> list:
-        answers = complete_all(
-            self.settings.endpoint,
-            requests,
-            max_tokens=self.settings.max_new_tokens,
-            temperature=self.settings.temperature,
-            seeds=[int(hashlib.sha256(f"{self.seed} {seed}".encode()).hexdigest()[:7], 16) for seed in seeds],
-            **options,
-        )
-        return sorted(answers, key=lambda answer: answer.index)
+        endpoint, ledger = self.settings.endpoint, {} if self.ledger is None else self.ledger
+        limits = {"max_tokens": self.settings.max_new_tokens, "temperature": self.settings.temperature}
+        numbers = [int(hashlib.sha256(f"{self.seed} {seed}".encode()).hexdigest()[:7], 16) for seed in seeds]
+        told = limits | {"model": endpoint.model, "stop": options.get("stop")}
+        asked = zip(requests, numbers, strict=True)
+        keys = [digest(told | {"messages": messages, "seed": number}) for messages, number in asked]
+        found = {n: Completion(**ledger[key]["answer"]) for n, key in enumerate(keys) if key in ledger}
+        new = [n for n in range(len(requests)) if n not in found]
+        sent = [requests[n] for n in new]
+        for answer in complete_all(endpoint, sent, seeds=[numbers[n] for n in new], **limits, **options):
+            n = new[answer.index]
+            found[n] = answer
+            if self.ledger is not None and not answer.error:
+                self.ledger.add([{"key": keys[n], "answer": asdict(answer)}])
+        return [replace(found[n], index=n) for n in range(len(requests))]
 
 
 def _first_line(completion):

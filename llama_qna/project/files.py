@@ -81,6 +81,9 @@ def _old(folder: Path) -> Path:
     return folder.with_name(folder.name + ".old")
 
 
+_PARTIAL = set()  # folders that this process is writing
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Give a new folder to write into; when it is whole it takes the name `folder`, in place of what stood there.
@@ -92,10 +95,13 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.iterdir():
         name, _, process = left.name.rpartition(".partial-")
-        if name == folder.name and process.isdecimal() and not psutil.pid_exists(int(process)):
-            shutil.rmtree(left, ignore_errors=True)
+        if name == folder.name and process.isdecimal() and left not in _PARTIAL:
+            is_own = int(process) == os.getpid()  # of an earlier process of that number: in a container each may be 1
+            if is_own or not psutil.pid_exists(int(process)):
+                shutil.rmtree(left, ignore_errors=True)
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     new = partial / folder.name
+    _PARTIAL.add(partial)
     try:
         new.mkdir(parents=True)
         yield new
@@ -109,6 +115,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        _PARTIAL.discard(partial)
 
 
 @contextmanager

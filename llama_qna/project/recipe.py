@@ -113,6 +113,11 @@ class Quantization(_Strict):
         """What the base is in, as in "the base in NF4"."""
         return "NF4" if self.bits == 4 else "16 bits"
 
+    @property
+    def unquantized(self) -> Quantization:
+        """The base's own 16 bits, in the same compute type."""
+        return self.model_copy(update={"bits": 16, "dequantize_once": False})
+
 
 class Lora(_Strict):
     r: int = Field(64, gt=0)
@@ -120,11 +125,18 @@ class Lora(_Strict):
     dropout: float = Field(0.0, ge=0, lt=1)
     target_modules: Literal["all-linear"] | list[str]
 
+    @field_validator("target_modules")
+    @classmethod
+    def _something_is_adapted(cls, value: str | list[str]):
+        if not value:
+            raise ValueError("all-linear, or the names of some modules")
+        return value
+
 
 class TrainingStage(_Strict):
     folder: str = Field(pattern=r"^(pretraining|finetuning)\w*$")
     epochs: float = Field(gt=0)
-    max_steps: int = Field(-1, ge=-1)  # -1: as many as the epochs make
+    max_steps: int = -1  # as many as the epochs make
     batch_size: int = Field(gt=0)  # rows per optimizer step
     learning_rate: float = Field(gt=0)
     scheduler: Literal["linear", "cosine", "constant"] = "linear"
@@ -138,6 +150,13 @@ class TrainingStage(_Strict):
     gradient_checkpointing: bool = False
     logging_steps: int = Field(gt=0)
     save_steps: int = Field(gt=0)
+
+    @field_validator("max_steps")
+    @classmethod
+    def _some_steps_are_made(cls, value: int):
+        if value < 1 and value != -1:  # of 0 the trainer makes one step, with a learning rate of 0
+            raise ValueError("must be greater than 0, or -1 for as many as the epochs make")
+        return value
 
     @property
     def rounds(self) -> int:
@@ -221,7 +240,9 @@ class Recipe(_Strict):
 
     description: str
     corpus: str = Field(pattern=FOLDER_NAME)  # reads data/pdfs/<corpus>/: *.pdf, *.txt, *.md
-    base_model: str  # embedded/smollm2-135m-instruct, a name on the Hugging Face hub, or a local folder
+    # embedded/smollm2-135m-instruct, a name on the Hugging Face hub, or a local folder, its path from the root of the
+    # repository
+    base_model: str
     # a folder with a reader's adapter, such as reader_135m, which training goes on from; None: a fresh adapter
     start: str | None = Field(None, pattern=FOLDER_NAME)
     seed: int = Field(42, ge=0)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 from llama_qna import UserError
@@ -183,6 +184,17 @@ def outputs_sha256(folder: Path) -> str:
     return files.digest(files.read_json(folder / "run.json")["outputs"])
 
 
+def sha256_once(path: Path) -> str:
+    """The sha256 of a file, read once a process and again when it was replaced: weights may have many gigabytes."""
+    found = path.stat()
+    return _sha256(path, found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+@lru_cache(maxsize=4096)
+def _sha256(path: Path, *state: int) -> str:
+    return files.sha256(path)
+
+
 def check_output(variant: Variant, stage: str, name: str) -> None:
     """Refuse a file of a finished stage that is no longer what the stage wrote.
 
@@ -194,7 +206,7 @@ def check_output(variant: Variant, stage: str, name: str) -> None:
     if path.is_file() and not record.exists():  # a person put it there, and nothing tells what it was
         return
     try:
-        whole = files.sha256(path) == files.read_json(record)["outputs"][name]
+        whole = sha256_once(path) == files.read_json(record)["outputs"][name]
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
     if not whole:
@@ -205,7 +217,7 @@ def valid_record(folder: Path, stage: str) -> dict | None:
     """The record of a finished stage whose every output is still what it was, made by the code as it is; or None."""
     try:
         record = files.read_json(folder / "run.json")
-        whole = all(files.sha256(folder / name) == digest for name, digest in record["outputs"].items())
+        whole = all(sha256_once(folder / name) == digest for name, digest in record["outputs"].items())
         of_stage = record["stage"] == stage and record["code"] == code_hash(stage)
         return record if of_stage and whole else None
     except (OSError, ValueError, KeyError, TypeError):

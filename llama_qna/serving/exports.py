@@ -16,7 +16,6 @@ from llama_qna import UserError
 from llama_qna.models import adapters, planning, prompts
 from llama_qna.models.adapters import delta, name_base_in_adapter, stack
 from llama_qna.models.base import load_base, load_tokenizer
-from llama_qna.models.device import compute_dtype
 from llama_qna.models.generate import generate_texts
 from llama_qna.models.lineage import checkpoints, chosen_checkpoint, shipped_checkpoint, start_of_finetuning
 from llama_qna.models.nf4 import dequantize
@@ -163,8 +162,8 @@ def merged_model(variant: Variant, measured):
 
     recipe = variant.recipe
     # in main memory, as `adapters.merge_adapter`
-    plain = load_base(recipe.base_model, None, weights=start_of_finetuning(variant)[0], on="cpu")
-    plain = plain.to(compute_dtype(recipe.quantization))
+    unquantized = recipe.quantization.unquantized
+    plain = load_base(recipe.base_model, unquantized, weights=start_of_finetuning(variant)[0], on="cpu")
     for name, layer in measured.get_base_model().named_modules():
         is_lora = isinstance(layer, LoraLayer)
         base = layer.get_base_layer() if is_lora else layer

@@ -22,6 +22,7 @@ from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
+from llama_qna import UserError
 from llama_qna.models.base import nf4_config, ready
 from llama_qna.models.device import GIB, available_memory, compute_dtype, device, kind_of_device, measure
 from llama_qna.models.generate import continue_prompts
@@ -54,9 +55,12 @@ def rehearse(variant: Variant, budget: int | None = None, rows: int | None = Non
         seconds of building, of each step and of the generation, tokens a second and the measured limit.
 
     Raises:
-        UserError: it does not fit, or the shapes are not known.
+        UserError: it does not fit, the shapes are not known, or there are no such rows.
     """
     # --- plan
+    for option, value, least in (("--rows", rows, 1), ("--length", length, 2)):
+        if value is not None and value < least:
+            raise UserError(f"{option} must be at least {least}, and it is {value}")
     recipe, (shapes, source), kind = variant.recipe, shapes_of(variant.recipe.base_model), kind_of_device()
     budget = _held_to(budget, kind)
     default = CPU_STEP if kind == "cpu" else (recipe.pretraining.batch_size, recipe.pretraining.max_length)

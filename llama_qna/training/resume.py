@@ -177,6 +177,11 @@ class Resumable(TrainerCallback):
             "rows_at_once": self.rows_at_once,
         }
 
+    def _load_scaler(self, checkpoint):
+        """Leave out what was kept of a scaler where there is none: only float16 on a GPU has one."""
+        if self.accelerator.scaler is not None:
+            super()._load_scaler(checkpoint)
+
     def _load_from_checkpoint(self, checkpoint, model=None):
         """The adapter as it is, in the type that it trains in; the library would make it float32."""
         weights = load_file(Path(checkpoint) / "adapter_model.safetensors")

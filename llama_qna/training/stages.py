@@ -134,7 +134,7 @@ def _stage(
 
         # --- save what fine-tuning begins on; else the last checkpoint is what is saved
         if stage == "pretrain" and recipe.stacking == "merge" and processes.is_main():
-            merge_adapter(recipe.base_model, checkpoints(folder)[-1], folder / "merged")
+            merge_adapter(recipe.base_model, recipe.quantization, checkpoints(folder)[-1], folder / "merged")
             tokenizer.save_pretrained(folder / "merged")
         return results
 

@@ -1,4 +1,7 @@
-"""The ledger of a real `generate` over a server, damaged between two runs: what it still holds is not asked again."""
+"""The ledger of a real `generate` over a server, damaged between two runs: what it still holds is not asked again.
+
+It holds single answers and whole chunks: one line that is damaged costs an answer, or nothing where the other has it.
+"""
 
 from pathlib import Path
 
@@ -27,7 +30,13 @@ def slow(*values):
 
 @pytest.mark.parametrize(
     "damage, lost",
-    [(flip, 1), slow(truncate, 1), slow(zeros, 1), slow(Path.unlink, 5), slow(lambda path: path.write_text(""), 5)],
+    [
+        (flip, [0, 1]),
+        slow(truncate, [0]),
+        slow(zeros, [0, 1]),
+        slow(Path.unlink, [5]),
+        slow(lambda path: path.write_text(""), [5]),
+    ],
     ids=["flipped", "truncated", "zeros", "missing", "empty"],
 )
 def test_damaged_ledger_costs_what_was_damaged(damage, lost, tmp_path):
@@ -39,4 +48,4 @@ def test_damaged_ledger_costs_what_was_damaged(damage, lost, tmp_path):
         (variant.qna / "run.json").unlink()  # so that the stage is not taken as done
         qna.generate(variant)
         assert results(variant) == wanted
-        assert len(asked_about(server.bodies[first:])) == lost * len(FACTS) // len(SECTIONS)
+        assert len(asked_about(server.bodies[first:])) * len(SECTIONS) / len(FACTS) in lost

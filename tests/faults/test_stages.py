@@ -1,5 +1,6 @@
 """Every stage: two at once, killed between two renames, stopped, short of disk, and fed with damaged results."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import pytest
 from llama_qna import UserError, cli
 from llama_qna.documents.chunks import load
 from llama_qna.models import lineage
+from llama_qna.project import files
 from llama_qna.project.data import QNA_COLUMNS
 from llama_qna.project.files import LOCK, locked, sha256, whole_folder, write_json, write_text
 from llama_qna.project.stage import check_output
@@ -211,6 +213,15 @@ def test_folder_that_was_not_finished_leaves_the_old_one_and_nothing_else(tmp_pa
     assert (tmp_path / "model" / "weights").read_text() == "old"
 
 
+def test_folder_that_an_earlier_process_of_our_number_left_goes(tmp_path):
+    """In a container the first process is always number 1."""
+    (tmp_path / f"model.partial-{os.getpid()}" / "model").mkdir(parents=True)
+    with whole_folder(tmp_path / "model") as new:
+        with whole_folder(tmp_path / "model.other"):
+            (new / "weights").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.other"]
+
+
 # --- stopped ---------------------------------------------------------------------------------------------------------
 
 
@@ -336,6 +347,23 @@ def test_flipped_bit_in_finished_weights_is_never_loaded(name, commands_then, ag
     status, said = commands.run(finished.root, "run", "small")
     assert status == 0, said
     assert results(finished) == wanted
+
+
+def test_finished_weights_are_read_once_and_again_when_they_were_replaced(variant, monkeypatch):
+    """Those of a merged 13B are 26 GB, and every question asks whether they are whole."""
+    read, name, record = [], "merged/model.safetensors", variant.pretraining / "run.json"
+    weights = variant.pretraining / name
+    monkeypatch.setattr(files, "sha256", lambda path: read.append(path) or sha256(path))
+    weights.parent.mkdir(parents=True)
+    weights.write_text("weights")
+    record.write_text(json.dumps({"outputs": {name: sha256(weights)}}))
+    for _ in range(2):
+        check_output(variant, "pretrain", name)
+    assert read == [weights]
+    weights.with_name("beside").write_text("another")
+    os.replace(weights.with_name("beside"), weights)
+    with pytest.raises(UserError, match="damaged or missing"):
+        check_output(variant, "pretrain", name)
 
 
 @pytest.mark.parametrize(("seed", "again"), [(42, "finetune small"), (43, "repeat small --seeds 43")])
