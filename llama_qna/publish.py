@@ -218,7 +218,7 @@ def _published_seconds(root: Path) -> dict[str, dict[str, float]]:
 def _read(path: Path):
     """The content of a published file of JSON, or of JSON Lines; UserError where it is missing or damaged."""
     try:
-        return read_json(path) if path.suffix == ".json" else read_lines(path)
+        return read_lines(path) if path.suffix == ".jsonl" else read_json(path)
     except (OSError, ValueError):
         raise UserError(f"{path.parent.name}/{path.name} is missing or damaged: it cannot be read as JSON") from None
 

@@ -245,6 +245,17 @@ def test_adapter_names_the_recipes_base(base, adapters, tmp_path):
     assert after == before | {"base_model_name_or_path": EMBEDDED, "target_modules": modules}
 
 
+def test_saving_an_adapter_that_is_trained_on_asks_no_hub(base, adapters, tmp_path, monkeypatch):
+    checkpoint = shutil.copytree(adapters[0], tmp_path / "checkpoint")
+    name_base_in_adapter(checkpoint, EMBEDDED)
+    model = load_base(base, None)
+    model.recipe_name = EMBEDDED
+    trained_on = attach_adapter(model, checkpoint, trainable=True)
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda *asked: pytest.fail(asked[0]))
+    trained_on.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / "adapter_model.safetensors").is_file()
+
+
 # --- where weights come from -----------------------------------------------------------------------------------------
 
 

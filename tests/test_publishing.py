@@ -84,6 +84,20 @@ def test_publishing_writes_the_run_into_the_pages(finished):
     assert front[2][:3] == ["the question itself, printed as the answer", "6", "8"]  # of 50 each
 
 
+def test_executed_notebooks_go_where_the_course_has_them(finished, monkeypatch):
+    name = "07_finetuning.ipynb"
+    course, ran = finished.root / "course", finished.run / "notebooks"
+    for folder in (course, ran):
+        folder.mkdir(parents=True)
+        shutil.copy(REPOSITORY / "notebooks" / name, folder)
+    executed = json.loads((ran / name).read_text(encoding="utf-8"))
+    executed["cells"][0]["source"] = ["seen"]
+    (ran / name).write_text(json.dumps(executed, indent=1), encoding="utf-8")
+    monkeypatch.setattr(publish, "NOTEBOOKS", course)
+    assert course / name in publish.publish(finished)
+    assert json.loads((course / name).read_text(encoding="utf-8"))["cells"][0]["source"] == ["seen"]
+
+
 def test_another_variant_of_an_older_form_is_left_out_and_named(finished, capsys):
     other = finished.root / "physics_books_135m/metrics.json"
     other.write_text(json.dumps({"variant": "physics_books_135m", "systems": []}))

@@ -43,7 +43,8 @@ def attach_adapter(model, adapter: Path, trainable: bool = False):
     with adapter_of(adapter, *_names(model)):
         model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
         check_all_there(model, adapter)
-    if trainable:
+    if trainable:  # by the recipe's name of the base peft would ask the hub for its configuration at every save
+        model.peft_config["default"].base_model_name_or_path = model.get_base_model().name_or_path
         return model
     _add_to_kept_copies(model)
     return model.eval()
