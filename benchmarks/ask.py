@@ -68,7 +68,7 @@ def measure() -> dict:
 def lines(found: dict) -> str:
     """What stands in the page."""
     later = sorted(found["later"])[len(found["later"]) // 2]
-    said = f"`llama-qna ask` on a folder of {found['papers']} PDFs of {found['pages']}, from Enter on: "
+    said = f"`llama-qna ask` on a folder of {found['papers']} PDFs of {found['pages']} pages each, from Enter on: "
     said += f"{found['first']:.0f} s the first time, {later:.0f} s later. {found['questions']} questions of a file: "
     said += f"{found['many']:.0f} s, {found['a_second']:.1f} a second after the first. "
     about = f"{found['machine']['cpu']}, {found['machine']['cores']} cores, {found['date']}"

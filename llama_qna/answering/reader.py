@@ -20,7 +20,7 @@ from llama_qna.answering.sentences import Sentences
 from llama_qna.models import prompts
 from llama_qna.models.base import load_tokenizer
 from llama_qna.models.folded import load_reader
-from llama_qna.models.likelihood import candidate_log_likelihoods, doubts_of
+from llama_qna.models.likelihood import answer_log_likelihoods, doubts_of
 from llama_qna.project.variant import Reader
 from llama_qna.text.right import is_taken_from
 
@@ -121,7 +121,7 @@ class ReadingAnswerer:
         pairs = [(place, n) for place, numbers in enumerate(found) for n in numbers]
         shown = [prompts.writing_messages(self.sentences.passage(n).text, self.sentences.all[n].text) for _, n in pairs]
         prompt_ids = [prompts.chat_ids(self.tokenizer, messages) for messages in shown]
-        likely = candidate_log_likelihoods(self.model(), prompt_ids, [asked[place] for place, _ in pairs])
+        likely = answer_log_likelihoods(self.model(), prompt_ids, [asked[place] for place, _ in pairs])
         ranked = sorted(zip(likely, pairs, strict=True), reverse=True)
         return [[n for _, (at, n) in ranked if at == place] for place in range(len(questions))]
 
