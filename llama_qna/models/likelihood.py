@@ -12,7 +12,7 @@ from llama_qna.models.generate import shared_beginning
 from llama_qna.models.prompts import nothing_id
 
 PACKED = 384  # tokens of prompts and texts that are scored at once
-TOGETHER = 8  # answers that are scored at once, each after its own prompt: of 4, 8, 16 and 32 the quickest on two cores
+TOGETHER = 8  # answers scored at once, each after its own prompt: of 4, 8, 16 and 32 the quickest on two cores
 
 
 @torch.inference_mode()
