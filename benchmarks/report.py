@@ -28,8 +28,8 @@ loading the model is counted in the sweep alone, where the study's way loads it 
 - **Useful tokens** are none of them padding. **Peak** is the most memory that the process held; on a GPU, the GPU's.
 - **Times as fast** is the ratio of items or tokens a second: the median of the rounds, in brackets the lowest and the
   highest.
-- **Older than the code**: these stages were measured before the loader was written anew. On 30 November 2026, on another
-  machine, 300 pages took it 2.1 s and pdfminer 12.5 s, by hand: about 6 times as fast, where the goal is 15.
+- **Older than the code**: these stages were measured before the loader was written anew. On 30 November 2026, on
+  another machine, 300 pages took it 2.1 s and pdfminer 12.5 s, by hand: about 6 times as fast, where the goal is 15.
 - **Share of the limit**: of 16-bit matrix products at the model's own shapes, or of a copy of memory, whichever is
   nearer, both measured in the same run (`benchmarks/measures.py`).
 """
