@@ -174,6 +174,9 @@ def ready(model, quantization: Quantization | None):
     if processes.sharded():
         model.__dict__.pop("hf_device_map", None)  # accelerate refuses to move a model that says where it is
     if device() == "cpu":
+        from llama_qna.models.attention import use_products
+
+        use_products(model)
         # Attention that shares key and value heads itself; else transformers copies them once a query head and a step.
         os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")
         # oneDNN keeps each matrix product that it has made ready, by shape: 1,024 by default. A row length brings

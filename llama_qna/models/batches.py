@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from llama_qna.models.device import available_memory, is_out_of_memory, release
-from llama_qna.models.plan import KEPT_FREE, answering_row
+from llama_qna.models.plan import CPU_TOKENS, KEPT_FREE, answering_row
 from llama_qna.models.shapes import shapes_in
 
 
@@ -42,14 +42,14 @@ def in_batches(
         release()
 
 
-def rows_that_fit(model, prompt: int, new: int) -> int | None:
-    """Prompts that a GPU's free memory has room for at once; None on a CPU, where all have.
+def rows_that_fit(model, prompt: int, new: int) -> int:
+    """Prompts that a GPU's free memory has room for at once; on a CPU as many as it computes quickest.
 
     Args:
         prompt: tokens of the longest one.
         new: tokens that may be written after it.
     """
     if model.device.type == "cpu":
-        return None
+        return CPU_TOKENS // prompt
     row = sum(answering_row(shapes_in(model.config.to_dict()), prompt, new, model.dtype.itemsize))
     return int(available_memory("cuda") * (1 - KEPT_FREE)) // row
