@@ -19,10 +19,11 @@ from llama_qna.project.recipe import FOLDER_NAME, Recipe
 from llama_qna.project.variant import Variant, root_in_use
 
 CHARACTERS_PER_TOKEN = 4  # of English; the two published corpora have 3.6 and 4.2
-PAIRS_PER_CHUNK = 1.5  # that the filters keep, in both published runs
+PAIRS_PER_CHUNK = 0.5  # that the filters keep; 0.6 and 0.4 in the published runs
+PAIRS_PER_REFERENCE = 2  # made of the entry itself
 READ_ALL_OVER = (8, 11_000)  # epochs of pretraining for so many tokens, as in paper_135m; fewer by the root of the size
-PAIRS_SEEN = 1500  # in fine-tuning, about as in both published runs
-MOST_EPOCHS = 13
+PAIRS_SEEN = 1500  # in fine-tuning, as in paper_135m
+MOST_EPOCHS = 16
 MOST_STEPS_LOST = 200  # by a killed run, which goes on at its last checkpoint
 PAPER = 40  # pages of one document; the notebooks for a paper show its columns and references
 PAPER_NOTEBOOKS = "02_coaxnn_paper_loader", "05_QnA_GPT_Generator-coaxnn-paper"  # to load, and to generate
@@ -51,7 +52,7 @@ class Size:
     @property
     def pairs(self) -> int:
         """How many the generation will keep, about."""
-        return round(PAIRS_PER_CHUNK * self.chunks)
+        return round(PAIRS_PER_CHUNK * (self.chunks - self.references)) + PAIRS_PER_REFERENCE * self.references
 
     def __str__(self) -> str:
         documents = "1 document" if self.documents == 1 else f"{self.documents} documents"

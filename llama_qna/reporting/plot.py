@@ -127,10 +127,9 @@ def _label_ends(axis, ends: list[tuple[float, str, str]]) -> None:
 
 def _label_marks(axis, marks: dict[str, float]) -> None:
     """Lines upward with their names above the axis, the second one higher than the first."""
-    middle = sum(axis.get_xlim()) / 2
     for (name, step), height in zip(marks.items(), (1.01, 1.06), strict=False):
         axis.axvline(step, color="0.5", linewidth=1.5, linestyle=":", zorder=1)
-        look = {"ha": "left" if step < middle else "right", "color": "0.35", "fontsize": 12}
+        look = {"ha": "center", "color": "0.35", "fontsize": 12}
         axis.text(step, height, name, transform=axis.get_xaxis_transform(), **look)
 
 

@@ -60,10 +60,13 @@ def _best(run: dict) -> str:
     return "Right: " + ", ".join(f"{system['label']} {system['scores']['right']['mean']:.0%}" for system in found)
 
 
+def _questions(run: dict) -> str:
+    return f"{run['questions']['test']} {asked_of(run)} that nothing was trained on"
+
+
 def _asked(run: dict) -> str:
     """What the questions and the words in a figure of systems are."""
-    asked = f"{run['questions']['test']} {asked_of(run)} that nothing was trained or chosen on"
-    return f'{asked}; whiskers: 95% intervals; says so: "The documents do not say."'
+    return f'{_questions(run)}; whiskers: 95% intervals; says so: "The documents do not say."'
 
 
 # --- the figures
@@ -90,8 +93,8 @@ def _way(run: dict) -> dict | None:
         {
             "Question": "in your own words",
             "Passages": "what a search finds in the text",
-            "Model": "answers, or says that the documents do not",
-            "Answer": "with its sentence and its page",
+            "Model": "the reader, or the one that was trained",
+            "Answer": "the reader's with its sentence and its page",
         },
     ]
     arrows = [["PDF", "Clean text"], ["Clean text", "Pairs"], ["Base model", "Pretraining"]]
@@ -135,7 +138,7 @@ def _rouge_and_right(run: dict) -> dict | None:
     panel = {"title": "", "x": "score (0-1)", "dots": rows}
     echo = values["question"]
     title = f"The question itself as the answer: ROUGE-L {echo['ROUGE-L']:.2f}, right {echo['right']:.0%}"
-    return {"title": title, "note": _asked(run), "panels": [panel]}
+    return {"title": title, "note": _questions(run), "panels": [panel]}
 
 
 def _memory(run: dict) -> dict | None:

@@ -6,7 +6,7 @@ from llama_qna.reporting.plot import LOSS, PERPLEXITY, SCORE
 from llama_qna.reporting.results import HARDWARE, ROUGE, STAGES, STUDY, study
 from llama_qna.reporting.run_figures import STEP, curve_of
 
-NOTE = f"published by the study: {HARDWARE}, all scored on training data"
+NOTE = f"published by the study: {HARDWARE}, scored on training data, save for WikiText-2"
 TEXTS = {"domain": "its text", "general": "WikiText-2, not trained on"}
 
 
