@@ -43,7 +43,7 @@ def machines(folder: Path = RESULTS) -> list[dict]:
 
 def others() -> dict:
     """Results that are not of one machine's stages: see `page`; None where nothing was measured."""
-    found = {name: RESULTS / f"{name}.json" for name in ("step_profile", "run")}
+    found = {name: RESULTS / f"{name}.json" for name in ("step_profile", "run", "attention")}
     known = {
         name: json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None for name, path in found.items()
     }
@@ -51,12 +51,18 @@ def others() -> dict:
     return known | {"rehearsed": rehearsed}
 
 
-def page(contents: list[dict], step_profile: dict | None, run: dict | None, rehearsed: list[dict]) -> str:
+def page(
+    contents: list[dict],
+    step_profile: dict | None,
+    run: dict | None,
+    rehearsed: list[dict],
+    attention: dict | None = None,
+) -> str:
     """The whole page.
 
     Args:
         contents: what `benchmarks` measured, by machine.
-        step_profile, run: what `benchmarks.step_profile` and `benchmarks.whole_run` wrote.
+        step_profile, run, attention: what `benchmarks.step_profile`, `.whole_run` and `.attention` wrote.
         rehearsed: what `llama-qna plan --rehearse` wrote.
     """
     parts = [INTRODUCTION.format(result=_result(contents[0]) if contents else "Nothing has been measured yet.")]
@@ -66,6 +72,7 @@ def page(contents: list[dict], step_profile: dict | None, run: dict | None, rehe
     parts += [sections.goals(contents[0], run)] if contents else []
     parts += [sections.step(step_profile)] if step_profile else []
     parts += [sections.run(run)] if run else []
+    parts += [sections.attention(attention)] if attention else []
     return "\n".join(parts + ([sections.rehearsals(rehearsed)] if rehearsed else []))
 
 

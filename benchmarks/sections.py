@@ -84,6 +84,25 @@ them; PyTorch's compiler could make it, but needs a C++ compiler, which is not a
 """
 
 
+def attention(found: dict) -> str:
+    """What a CPU's answers take with PyTorch's attention and with ours."""
+    lines = [row(["way", "answers, s", "general text read, s", "its perplexity"]), row(["---"] * 4)]
+    for name, way in found["ways"].items():
+        lines.append(row([name, f"{way['answers']:.0f}", f"{way['reading']:.1f}", f"{way['perplexity']:.2f}"]))
+    about = f"{found['date']}, {title(found['machine'])}"
+    return ATTENTION.format(about=about, table="\n".join(lines), tokens=found["tokens"], questions=found["questions"])
+
+
+ATTENTION = """## Attention where a CPU answers
+
+`models.attention` multiplies blocks of 64 queries with the keys before them; and prompts of about one length go
+together, so that little of them is padding. {questions} questions with their passages, {tokens:,} tokens, 64 new ones each, on
+the embedded base in NF4 ({about}):
+
+{table}
+"""
+
+
 def run(whole: dict) -> str:
     """The stages of one `make run` by the run's own records."""
     lines = [row(["stage", "seconds"]), row(["---"] * 2)]
