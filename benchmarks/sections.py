@@ -96,8 +96,8 @@ def attention(found: dict) -> str:
 ATTENTION = """## Attention where a CPU answers
 
 `models.attention` multiplies blocks of 64 queries with the keys before them; and prompts of about one length go
-together, so that little of them is padding. {questions} questions with their passages, {tokens:,} tokens, 64 new ones each, on
-the embedded base in NF4 ({about}):
+together, so that little of them is padding. {questions} questions with their passages, {tokens:,} tokens, 64 new ones
+each, on the embedded base in NF4 ({about}):
 
 {table}
 """
