@@ -21,7 +21,7 @@ LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", 
 LIGATURE = re.compile("[ﬀ-ﬆ]")
 FORMULA_LETTER = re.compile("[\U0001d400-\U0001d7ff\u210e\u2112]")
 NO_BREAK_SPACE = re.compile("[\u00a0\u2007\u202f]")
-SOFT_LINE_END_HYPHEN = re.compile("(?<=\\w)\u00ad(?=[ ]*(?:[\r\n]|$))")
+SOFT_LINE_END_HYPHEN = re.compile("\u00ad(?<=\\w.)(?=[ ]*(?:[\r\n]|$))")
 DROPPED = {  # joiners (U+200C, U+200D) are spared: some scripts spell with them; U+FFFE is HYPHEN
     "control characters": "\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f",
     "private-use glyphs": "\ue000-\uf8ff\U000f0000-\U0010ffff",
@@ -32,7 +32,7 @@ DROPPED = {  # joiners (U+200C, U+200D) are spared: some scripts spell with them
 }
 DROPPED_KINDS = {kind: re.compile(f"[{characters}]") for kind, characters in DROPPED.items()}
 ANY_DROPPED = re.compile(f"[{''.join(DROPPED.values())}]")
-LINE_END_HYPHEN = re.compile("(?<=\\w)[\x02\u2010\u00ad]$")
+LINE_END_HYPHEN = re.compile("[\x02\u2010\u00ad](?<=\\w.)$")
 CONTENTS_LINE = re.compile(r"(?:\.\s*){5,}([\divxlc]*)$")
 CONTENTS_LINES = 3  # on one page; fewer are the dotted lines of a form, or of a list of values
 CONTENTS_TITLE = re.compile(r"(?:table of )?contents", re.IGNORECASE)

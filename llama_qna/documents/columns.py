@@ -8,6 +8,7 @@ on over several rows). Tables have gutters too: their rows are short, and they a
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -92,14 +93,16 @@ def _bands(runs: list[Run], size: float) -> tuple[list[int], float]:
     top = max(run.base + run.size for run in runs)
     bottom = min(run.base - run.size for run in runs)
     bands = [0] * (int((top - bottom) / BAND) + 2)
+    covered: dict[tuple[int, int], int] = defaultdict(int)  # by first and last band; the runs of a line have the same
     for run in runs:
         if run.size < 0.85 * size and len(run.text) <= 3:
             continue  # the mark of a note belongs to a line
         left = max(0, int(run.left))
         bits = (1 << max(1, int(run.right) - left + 1)) - 1 << left
-        for n in range(
-            int((top - run.base - 0.7 * run.size) / BAND), int((top - run.base + 0.15 * run.size) / BAND) + 1
-        ):
+        first, last = (top - run.base - 0.7 * run.size) / BAND, (top - run.base + 0.15 * run.size) / BAND
+        covered[int(first), int(last)] |= bits
+    for (first, last), bits in covered.items():
+        for n in range(first, last + 1):
             bands[n] |= bits
     return bands, top
 
@@ -107,10 +110,15 @@ def _bands(runs: list[Run], size: float) -> tuple[list[int], float]:
 def _groups(bands: list[int], gutter: int) -> list[_Group]:
     """Bands that follow each other and share gutters, or have none; together they hold all bands."""
     groups: list[_Group] = []
+    split = False
     for n, band in enumerate(bands):
         if not band:
             continue
         here = groups[-1] if groups else None
+        if here and band == bands[n - 1]:  # as within a line, which is several bands high
+            here.last = n + 1
+            here.sides += split
+            continue
         free, used = (here.free & ~band, here.used | band) if here else (~band, band)
         split = bool(_gutters(~band, band, gutter))
         if here and here.split:

@@ -19,19 +19,20 @@ BROKEN_WORD = re.compile(rf"{_HEAD}(?=(\w+))")  # the tail may be broken itself
 WHOLE_BROKEN_WORD = re.compile(rf"{_HEAD}\w+")
 TOKEN = re.compile(r"[\w-]+")
 CAPITAL = "[A-ZÀ-ÖØ-Þ]"
-SPACED_CAPITALS = re.compile(rf"(?<!\S)(?:{CAPITAL}\s+){{3,}}{CAPITAL}(?!\S)")
+# what a pattern begins with is sought fast, unless a look behind stands before it
+SPACED_CAPITALS = re.compile(rf"{CAPITAL}(?<!\S.)(?:\s+{CAPITAL}){{3,}}(?!\S)")
 ENDINGS = ("s", "es", "ed", "d", "ing", "er", "ers", "ly", "ness", "ization", "izing")
 BRITISH = (  # pyspellchecker's list is American
     (re.compile("our"), "or"), (re.compile("is(?=e|ation|ing)"), "iz"), (re.compile("ys(?=e|ing)"), "yz"),
     (re.compile("tre(?=s?$|d$)"), "ter"), (re.compile("ence(?=s?$)"), "ense"), (re.compile("mme(?=s?$)"), "m"),
 )  # fmt: skip
-DASHED_LINE_END = re.compile(r"(?<=\w[–—])\n(?=\w)")
+DASHED_LINE_END = re.compile(r"\n(?<=\w[–—]\n)(?=\w)")
 WIDE = f"[{UNSPACED}\u3001-\u3011\uff01-\uff65]"  # with the punctuation of East Asia
 EAST = f"[{KANA}{HAN}\u3001-\u3011\uff01-\uff65]"
 QUOTES = "[“”‘’…—]"  # East Asia has them as wide as a character, other scripts with a space beside them
 UNSPACED_LINE_END = re.compile(
-    rf"(?<={WIDE})\n(?=\f?{WIDE})|(?<={EAST})\n(?=\f?{QUOTES})|(?<={QUOTES})\n(?=\f?{EAST})"
-    rf"|(?:(?<={EAST}{QUOTES})|(?<={EAST}{QUOTES}{QUOTES}))\n(?=\f?{QUOTES})"
+    rf"\n(?:(?<={WIDE}\n)(?=\f?{WIDE})|(?<={EAST}\n)(?=\f?{QUOTES})|(?<={QUOTES}\n)(?=\f?{EAST})"
+    rf"|(?:(?<={EAST}{QUOTES}\n)|(?<={EAST}{QUOTES}{QUOTES}\n))(?=\f?{QUOTES}))"
 )
 COMPOUNDING = {"da", "de", "et", "fi", "hu", "is", "nl", "no", "sv"}  # languages that write compounds in one word
 # Words after a hyphen that stands for the rest of a later word: "Ein- und Ausgabe", "pre- and post-war".

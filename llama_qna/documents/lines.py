@@ -116,7 +116,7 @@ def _hangs_on(run: Run, row: list[Run], size: float, sign: bool) -> bool:
 def _line(row: list[Run]) -> Line:
     """A line of runs on one base line."""
     letters = "".join(run.text for run in row)
-    if len(RIGHT_TO_LEFT.findall(letters)) > len(letters) / 2:
+    if not letters.isascii() and len(RIGHT_TO_LEFT.findall(letters)) > len(letters) / 2:
         row = sorted(row, key=lambda run: -run.right)
         text, lead = " ".join(run.text.strip() for run in row), 0
     else:
@@ -126,7 +126,7 @@ def _line(row: list[Run]) -> Line:
     for run in row:
         weights[run.size] += len(run.text.strip())
     size = max(weights, key=weights.get)
-    main = max(row, key=lambda run: (run.size == size, len(run.text)))
+    main = max((run for run in row if run.size == size), key=lambda run: len(run.text))
     return Line(
         text,
         min(run.left for run in row),
@@ -172,8 +172,7 @@ def _is_under(accent: Run, middle: float, run: Run) -> bool:
 
 def _joined(row: list[Run]) -> tuple[str, int]:
     """The text of runs from the left, and how many letters at its start are bold where the rest is not."""
-    size = max(run.size for run in row)
-    base = max(row, key=lambda run: (run.size, len(run.text))).base
+    largest = max(row, key=lambda run: (run.size, len(run.text)))
     wide = _word_gap(row)
     text, lead, in_lead, last = "", 0, row[0].face.bold and not all(run.face.bold for run in row), None
     for run in row:
@@ -182,7 +181,7 @@ def _joined(row: list[Run]) -> tuple[str, int]:
             continue
         if last and text and _parted(last, run, wide):
             text += " "
-        if _is_raised(run, own, base, size):
+        if _is_raised(run, own, largest.base, largest.size):
             own = f"{RAISED}{own}{LEVEL}"
         if in_lead and not run.face.bold:
             lead, in_lead = len(text), False

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
+from itertools import islice, pairwise
+from operator import attrgetter
 from statistics import median
 
 from llama_qna.documents.runs import Page, Run, by_base
@@ -31,10 +33,18 @@ LETTERS = re.compile(r"[^\W\d_]")
 class _Row:
     """What stands on one base line, over the whole width of a page."""
 
-    runs: list[Run]  # from the left
-    text: str
+    found: list[Run]
     base: float
     size: float
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """From the left."""
+        return sorted(self.found, key=attrgetter("left"))
+
+    @cached_property
+    def text(self) -> str:
+        return " ".join(" ".join(run.text for run in self.runs).split())
 
 
 def body_size(pages: list[Page]) -> float:
@@ -119,9 +129,11 @@ def _drop_line_numbers(pages: list[Page], size: float) -> None:
     """
     for page in pages:
         numbers = [run for run in page.runs if run.text.strip().isdigit() and run.size < 1.1 * size]
+        if len(numbers) < 3:
+            continue
         text = [run for run in page.runs if not run.text.strip().isdigit()]
         others = [run for run in text if len(run.text) > 1]
-        if len(numbers) < 3 or not others:
+        if not others:
             continue
         lefts = sorted(run.left for run in others)
         edge, far = lefts[len(lefts) // 10], max(run.right for run in others)
@@ -139,7 +151,8 @@ def _drop_line_numbers(pages: list[Page], size: float) -> None:
 def _line_width(text: list[Run], numbers: list[Run], size: float) -> float:
     """How many points of the lines from the first to the last of some numbers are text, in the median."""
     bases = [number.base for number in numbers]
-    beside = [run for run in text if min(bases) - 0.6 * size < run.base < max(bases) + 0.6 * size]
+    low, high = min(bases) - 0.6 * size, max(bases) + 0.6 * size
+    beside = [run for run in text if low < run.base < high]
     rows = by_base(beside, 0.6)  # columns beside each other need not share their base lines
     return median(sum(run.right - run.left for run in row) for row in rows) if rows else 0
 
@@ -167,7 +180,7 @@ def _drop_edges(pages: list[Page], size: float, titles: set[tuple[str, int | Non
         for n, edge in enumerate(edges):
             for row, after in zip(edge[:EDGE], [*edge[1:], None], strict=False):
                 above = n > 0 and row.base > top + 0.9 * size and row.size < 0.97 * size
-                stays = (heading_key(row.text), n) in titles
+                stays = titles and (heading_key(row.text), n) in titles
                 if stays or not (row in known or _stands_apart(row, after, heights, above, size)):
                     break
                 gone[n] |= {id(run) for run in row.runs}
@@ -181,7 +194,9 @@ def _drop_edges(pages: list[Page], size: float, titles: set[tuple[str, int | Non
 
 def _is_gutted(page: Page, gone: set[int]) -> bool:
     """Whether more than half of a page's letters would go."""
-    letters = sum(len(run.text) for run in page.runs if id(run) in gone) if gone else 0
+    if not gone:
+        return False
+    letters = sum(len(run.text) for run in page.runs if id(run) in gone)
     return 2 * letters > sum(len(run.text) for run in page.runs)
 
 
@@ -210,20 +225,16 @@ def _is_page_number(row: _Row, size: float) -> bool:
 
 
 def _rows(runs: list[Run]) -> list[_Row]:
-    rows = []
-    for row in by_base(runs, 0.3):
-        ordered = sorted(row, key=lambda run: run.left)
-        text = " ".join(" ".join(run.text for run in ordered).split())
-        rows.append(_Row(ordered, text, row[0].base, max(run.size for run in row)))
-    return rows
+    return [_Row(row, row[0].base, max(run.size for run in row)) for row in by_base(runs, 0.3)]
 
 
 def _top(rows: list[list[_Row]], size: float) -> float:
     """The height at which the text of the document's pages begins."""
     tops = []
     for page in rows:
-        body = [row.base for row in page if abs(row.size - size) < 0.06 * size and len(row.text) > 12]
-        tops += body[:1] if len(body) > 2 else []
+        body = (row.base for row in page if abs(row.size - size) < 0.06 * size and len(row.text) > 12)
+        first = list(islice(body, 3))
+        tops += first[:1] if len(first) > 2 else []
     return max(tops, default=float("inf"))
 
 

@@ -21,6 +21,7 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 
 MOST_TEXT = 1 << 16  # UTF-16 units of one run
+MANY_RUNS = 200  # on one page
 MOST_RULES = 400  # on one page; a drawing has more lines than a reader of text needs
 DEEPEST_FORM = 4
 BOLD = re.compile(r"bold|black|heavy|semibold|demi(?!n)|-bd\b", re.IGNORECASE)
@@ -103,7 +104,9 @@ class _Reader:
 
     def __init__(self, page: pypdfium2.PdfPage):
         self.source, self.textpage = page, page.get_textpage()
+        self.raw_textpage = self.textpage.raw
         self.buffer = (ctypes.c_ushort * MOST_TEXT)()
+        self.bytes = memoryview(self.buffer).cast("B")
         self.edges, self.size, self.matrix = [ctypes.c_float() for _ in range(4)], ctypes.c_float(), pdfium.FS_MATRIX()
         self.faces: dict[int, Face] = {}
         self.stored: list[_Stored] = []
@@ -131,6 +134,7 @@ class _Reader:
         found = Page(width, height, self._runs(upright, main, width, height), rules, turned=main != rotation)
         found.unreadable = self._unreadable() if found.runs else 0
         self.textpage.close()
+        self.source.close()
         return found
 
     def _objects(self, container, count, get, outer, depth) -> None:
@@ -149,10 +153,7 @@ class _Reader:
                 self._objects(item, pdfium.FPDFFormObj_CountObjects, pdfium.FPDFFormObj_GetObject, inner, depth + 1)
 
     def _text(self, item, outer) -> None:
-        length = pdfium.FPDFTextObj_GetText(item, self.textpage, self.buffer, 2 * MOST_TEXT)
-        if not 2 < length <= 2 * MOST_TEXT:  # in bytes, with a closing zero
-            return
-        text = ctypes.string_at(self.buffer, length - 2).decode("utf-16-le", "replace")
+        text = self._string(item)
         if not text or text.isspace():
             return
         a, b, c, d, *origin = self._matrix(item, outer)
@@ -160,6 +161,24 @@ class _Reader:
         size = abs(self.size.value) * math.hypot(c, d)
         quarters = 0 if not b and a > 0 else _quarters(a, b)
         self.stored.append(_Stored(text, size, self._face(item), quarters, origin, self._box(item, outer), item))
+
+    def _string(self, item) -> str:
+        """The text of a run, with the space after it.
+
+        PDFium looks through the whole page for it. Where runs are many, each character is asked once for its run.
+        """
+        if len(self.stored) > MANY_RUNS:
+            numbers = self._characters.get(ctypes.addressof(item.contents))
+            if not numbers:
+                return ""
+            first, last = numbers[0], numbers[-1]
+            if last - first == len(numbers) - 1:
+                space = " " if self._unicode[last + 1 : last + 2] == " " else ""
+                text = self._unicode[first : last + 1].replace("\0", "") + space
+                return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        length = pdfium.FPDFTextObj_GetText(item, self.raw_textpage, self.buffer, 2 * MOST_TEXT)
+        in_buffer = 2 < length <= 2 * MOST_TEXT  # in bytes, with a closing zero
+        return str(self.bytes[: length - 2], "utf-16-le", "replace") if in_buffer else ""
 
     def _matrix(self, item, outer) -> Matrix:
         m = self.matrix
@@ -237,10 +256,17 @@ class _Reader:
         """The numbers of the page's characters by the address of the run that they belong to."""
         numbers = defaultdict(list)
         for n in range(self.textpage.count_chars()):
-            owner = pdfium.FPDFText_GetTextObject(self.textpage, n)
+            owner = pdfium.FPDFText_GetTextObject(self.raw_textpage, n)
             if owner:
                 numbers[ctypes.addressof(owner.contents)].append(n)
         return numbers
+
+    @cached_property
+    def _unicode(self) -> str:
+        """The page's characters by their numbers: units of UTF-16, and zeros."""
+        return "".join(
+            chr(pdfium.FPDFText_GetUnicode(self.raw_textpage, n)) for n in range(self.textpage.count_chars())
+        )
 
     def _unreadable(self) -> int:
         """About how many of the page's characters have no Unicode, judged by forty of them."""
@@ -257,17 +283,20 @@ def by_base(runs: list[Run], share: float, least: float = 0.0) -> list[list[Run]
         least: or by so many points.
     """
     rows: list[list[Run]] = []
+    base = math.inf  # of the row in hand
     for run in sorted(runs, key=attrgetter("base"), reverse=True):
-        if rows and rows[-1][0].base - run.base < max(share * run.size, least):
+        below = base - run.base
+        if below < share * run.size or below < least:
             rows[-1].append(run)
         else:
             rows.append([run])
+            base = run.base
     return rows
 
 
 def _is_spaced(text: str) -> bool:
     """Whether a text is letters with spaces between them."""
-    letters = text.split()
+    letters = text.split() if len(text) > 6 else []
     return len(letters) > 3 and sum(len(letter) == 1 for letter in letters) > 0.8 * len(letters)
 
 

@@ -106,7 +106,7 @@ def mark_headings(blocks: list[Block], look: Look, outline: dict[str, int | None
     number: tuple[int, ...] = ()
     for n, block in enumerate(blocks):
         text = block.text
-        page = titles.get(heading_key(text), math.inf)
+        page = titles.get(heading_key(text), math.inf) if titles else math.inf
         outlined = page is None or abs(page + 1 - block.first.page) <= 1
         looks_so = n in candidates and _is_heading(n, blocks, styles, look, start)
         named = NAMED.fullmatch(text) or bibliography.HEADING.fullmatch(text)
@@ -127,9 +127,10 @@ def _start_of_text(blocks: list[Block], look: Look) -> int:
 
 def _may_be(block: Block, look: Look) -> bool:
     """Whether a block is short, stands apart and does not look like the running text."""
-    text, style = block.text, _style(block, look)
+    text = block.text
     if block.first.table or len(block.lines) > MOST_LINES or len(text) > MOST_LETTERS or len(text.split()) > MOST_WORDS:
         return False
+    style = _style(block, look)
     if not _is_worded(block) or (MONOSPACED.search(style.face) and not MONOSPACED.search(look.face)):
         return False  # a formula, a list item, or code
     if style.size < (0.85 if style.capitals else 0.97) * look.size:
