@@ -97,6 +97,22 @@ def test_three_columns_of_which_one_begins_higher(drawn):
     assert flat(document) == " ".join(FIRST + SECOND + FIRST[::-1])
 
 
+@pytest.mark.parametrize("size", [6, 8])
+def test_numbers_at_an_axis_stand_apart_from_the_column_beside_the_figure(size, drawn):
+    axis = [(306, 702 - 21 * n, str(84 - n), "Times-Roman", size) for n in range(5)]
+    feet = [(322 + 45 * n, 606, str(20 + 5 * n), "Times-Roman", size) for n in range(5)]
+    curve = [(360, 680, "lamp", "Times-Roman", size), (420, 645, "glass", "Times-Roman", size)]
+    document = drawn([*column(FIRST, 60), *axis, *feet, *curve, *column(SECOND, 310, 580)])
+    assert document.text().startswith(" ".join([*FIRST, *SECOND]))
+
+
+def test_numbers_at_an_axis_above_the_text_come_after_its_paragraph(drawn):
+    axis = [(60, 720 - 18 * n, f"0.{9 - n}", "Times-Roman", 7) for n in range(5)]
+    before = [(60, 700 - 13 * n, line) for n, line in enumerate([*FIRST, *SECOND[:-1]])]
+    document = drawn(before, [*axis, (60, 600, SECOND[-1])])
+    assert document.text().startswith(" ".join([*FIRST, *SECOND]))
+
+
 def test_table_is_read_row_by_row_and_parts_no_sentence(typeset):
     rows = [("Bogwood", "0.4", "north"), ("Hedgerow", "1.4", "south"), ("Marram", "2.4", "west")]
     cells = ", ".join(f"[{cell}]" for row in rows for cell in row)

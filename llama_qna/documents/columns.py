@@ -7,12 +7,13 @@ on over several rows). Tables have gutters too: their rows are short, and they a
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from operator import attrgetter
 from statistics import median
 
 from llama_qna.documents.lines import RIGHT_TO_LEFT
@@ -23,6 +24,7 @@ GUTTER = 0.7  # of the size of the text; a space between words is narrower
 SAME_LINE = 0.4  # of a run's size
 DEEPEST = 4
 FULL = 0.62  # of a column's width is filled by its lines on average, where it is text
+SMALL = 0.85  # of the size of the text; what is smaller may be the mark of a note
 MARK = 3.2  # em; what is narrower is a bullet or a number before a list item
 
 
@@ -93,10 +95,12 @@ def _bands(runs: list[Run], size: float) -> tuple[list[int], float]:
     top = max(run.base + run.size for run in runs)
     bottom = min(run.base - run.size for run in runs)
     bands = [0] * (int((top - bottom) / BAND) + 2)
+    lines = sorted(runs, key=attrgetter("base"))
+    bases = [run.base for run in lines]
     covered: dict[tuple[int, int], int] = defaultdict(int)  # by first and last band; the runs of a line have the same
     for run in runs:
-        if run.size < 0.85 * size and len(run.text) <= 3:
-            continue  # the mark of a note belongs to a line
+        if run.size < SMALL * size and len(run.text) <= 3 and not _is_alone(run, lines, bases, size):
+            continue  # the mark of a note belongs to a line, but a number at a figure's axis does not
         left = max(0, int(run.left))
         bits = (1 << max(1, int(run.right) - left + 1)) - 1 << left
         first, last = (top - run.base - 0.7 * run.size) / BAND, (top - run.base + 0.15 * run.size) / BAND
@@ -105,6 +109,22 @@ def _bands(runs: list[Run], size: float) -> tuple[list[int], float]:
         for n in range(first, last + 1):
             bands[n] |= bits
     return bands, top
+
+
+def _is_alone(mark: Run, lines: list[Run], bases: list[float], size: float) -> bool:
+    """Whether a small run stands by itself: nothing is beside it, nor text whose note's mark or limit it may be.
+
+    Args:
+        lines: all runs by their base lines, which are `bases`.
+    """
+    near = lines[bisect_left(bases, mark.base - 1.5 * size) : bisect_right(bases, mark.base + 1.5 * size)]
+    return not any(
+        run is not mark
+        and run.left - size < mark.right
+        and mark.left < run.right + size
+        and (run.size >= SMALL * size or abs(run.base - mark.base) < 0.5 * size)
+        for run in near
+    )
 
 
 def _groups(bands: list[int], gutter: int) -> list[_Group]:
