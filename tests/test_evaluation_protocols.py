@@ -16,6 +16,7 @@ from llama_qna.documents.chunks import load
 from llama_qna.evaluation import bench, perplexity, protocols
 from llama_qna.models import adapters, prompts
 from llama_qna.pairs.qna import generate
+from llama_qna.project.data import read_qna
 from llama_qna.project.generated import GENERATED
 from llama_qna.project.systems import FREE
 from llama_qna.project.variant import REPOSITORY, Variant
@@ -82,6 +83,14 @@ def test_pairs_kept_from_training_are_asked_where_there_are_no_gold_questions(tr
     assert metrics["questions"] == source | {"in_sample": 2, "dev": 1, "test": 1}
     assert [system["scores"]["evidence_right"]["mean"] for system in metrics["systems"][-1:]] == [1]
     assert GENERATED in tables.systems_table(metrics).columns[0]
+
+
+def test_a_pair_that_was_too_long_to_train_on_is_not_asked(trained):
+    pairs = read_qna(trained)
+    longer = pairs.head(1).assign(Question=f"What {'and so on ' * trained.recipe.finetuning.max_length}?")
+    at_work = bench.Bench(trained, pd.concat([longer, pairs]), None, {})
+    assert [row["question"] for row, _ in at_work.in_sample("base")] == list(pairs.Question.head(2))
+    assert list(at_work.trained_pairs.Question) == list(pairs.Question)
 
 
 @pytest.mark.parametrize("name", ["chunks.csv", "text.txt", "heldout.txt"])

@@ -59,6 +59,18 @@ def test_a_pair_without_evidence_has_the_nearest_sentence_of_its_chunk(chunks):
     assert "small door in a large gate" in found.evidence[0] and found.kind[0] == "why"
 
 
+@pytest.mark.parametrize("evidence", ["", "The lid weighs 3 kg and hangs on a chain."])
+def test_a_pair_about_a_sentence_with_citation_marks_is_asked(chunks, evidence):
+    """Evidence is a sentence as a model was given it, without them."""
+    text = "It is old. The lid weighs 3 kg [1, 2] and hangs on a chain [3]."
+    chunk = chunks[chunks.kind == "body"][:1].assign(text=text)
+    pair = {"Question": "How heavy is the lid?", "Answer": "The lid weighs 3 kg.", "split": "heldout"}
+    pair |= {"chunk_id": chunk.chunk_id.iloc[0], "evidence": evidence}
+    found = generated_questions(pd.DataFrame([pair]), chunk)
+    assert found.evidence[0] == "The lid weighs 3 kg and hangs on a chain."
+    assert found.chunk_ids[0] == list(chunk.chunk_id)
+
+
 def test_the_nearest_sentence_is_found_by_the_words_of_its_language(chunks):
     text = "Im Jahr 1884 kamen Brücken hinzu. Der Lauf der Ilse ist dort kurz und gerade."
     chunk = chunks[chunks.kind == "body"][:1].assign(text=text)

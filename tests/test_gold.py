@@ -155,9 +155,11 @@ def put(column, value):
     return edit
 
 
-def test_evidence_may_differ_in_white_space_only(write_gold):
-    gold = write_gold(lambda table: table.assign(evidence=table.evidence.str.replace(" ", "\n  ")))
-    assert list(gold.columns) == [*GOLD_COLUMNS, "chunk_ids", "source"] and gold.chunk_ids.map(len).min() == 1
+def test_evidence_may_differ_in_white_space_and_citation_marks_only(write_gold):
+    gaps = write_gold(lambda table: table.assign(evidence=table.evidence.str.replace(" ", "\n  ")))
+    assert list(gaps.columns) == [*GOLD_COLUMNS, "chunk_ids", "source"] and gaps.chunk_ids.map(len).min() == 1
+    marked = write_gold(lambda table: table.assign(evidence=table.evidence.str.replace(" a ", " [3, 4] a ") + " [5]"))
+    assert list(marked.chunk_ids) == list(gaps.chunk_ids)
     with pytest.raises(UserError, match="evidence stands in no chunk"):
         write_gold(lambda table: table.assign(evidence=table.evidence.str.upper()))
 

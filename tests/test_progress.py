@@ -1,11 +1,13 @@
 """What the start of a small training and each of its checkpoints answer, and their losses, kept and shown again."""
 
+import pandas as pd
 import pytest
 
 from llama_qna import UserError
 from llama_qna.evaluation import progress as module
 from llama_qna.evaluation.progress import FILE, dev_questions, progress
 from llama_qna.training.stages import finetune, pretrain
+from tests import fixtures_models as shared
 from tests.fixtures_models import GOLD, PAIRS, shallow_folder_fixture, shallow_variant_fixture, write_gold  # noqa: F401
 
 QUESTIONS = ["Who wrote the manual?", "How heavy is the lid?"]
@@ -29,6 +31,17 @@ def test_the_start_and_every_checkpoint_answer_and_are_measured_once(shallow_var
         assert (variant.stage_folders[stage] / FILE).is_file()
         with pytest.raises(pytest.fail.Exception):
             progress(variant, stage, QUESTIONS[:1])
+
+
+def test_the_loss_is_of_pairs_that_were_trained_on(shallow_variant):
+    def loss():
+        return module._loss(shared.tiny_llama(), shared.tokenizer(), shallow_variant, "finetune", "train")
+
+    before, path = loss(), shallow_variant.qna / "qna.csv"
+    pairs = pd.read_csv(path, keep_default_na=False, dtype=str)
+    longer = pairs.head(1).assign(Question=f"What {'and so on ' * shallow_variant.recipe.finetuning.max_length}?")
+    pd.concat([longer, pairs]).to_csv(path, index=False)
+    assert loss() == before
 
 
 def test_before_training_it_is_refused_and_questions_are_gold_ones_of_dev_or_those_of_the_pairs(shallow_variant):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from llama_qna import UserError
-from llama_qna.answering.sentences import Sentences
+from llama_qna.answering.sentences import LONGEST, Sentences
 from llama_qna.documents.chunks import split
 from llama_qna.documents.clean import Document, Paragraph
 from llama_qna.project.data import CHUNK_COLUMNS
@@ -107,6 +107,71 @@ def test_chunks_that_share_letters_but_no_words_are_not_glued_together():
     rows = chunks_of([("1 A", "The mill stands in the north.")]).iloc[[0, 0]].copy()
     rows["text"] = ["The mill of the north", "hangs on a chain."]
     assert [sentence.text for sentence in Sentences(rows).all] == ["The mill of the north hangs on a chain."]
+
+
+def sentences_in(*paragraphs, size=120, overlap=40):
+    """The sentences of a document of (section, text) paragraphs."""
+    document = Document("d", 1, [Paragraph(text, 1, section) for section, text in paragraphs], [])
+    rows = split(document, Chunking(chunk_size=size, chunk_overlap=overlap))
+    return Sentences(pd.DataFrame([row | {"tokens": 1} for row in rows], columns=CHUNK_COLUMNS))
+
+
+def test_sections_of_the_same_title_are_read_each_for_itself():
+    chapters = [("1", "The ferry."), ("Notes", "Smith 2003"), ("2", "The mill."), ("Notes", "Hall 2008")]
+    found = sentences_in(*chapters, ("3", "[3]"), ("Notes", "Kim 2010"), ("4", "The end."), ("Notes", "[4]"))
+    texts = [sentence.text for sentence in found.all]
+    assert texts == ["The ferry.", "Smith 2003", "The mill.", "Hall 2008", "Kim 2010", "The end."]
+    assert found.passage(4).text == "Kim 2010"
+
+
+def test_nothing_but_citation_marks_is_nothing_to_search():
+    with pytest.raises(UserError):
+        sentences_in(("1", "[3]"), ("2", "[4, 5]"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("It hangs on a chain [1,", "2] of steel. The wind turns it."),
+        ("It hangs on a chain [1,", "a chain [1, 2] of steel. The wind turns it."),
+        ("It hangs on a chain [1, 2]", "[1, 2] of steel. The wind turns it."),
+    ],
+)
+def test_a_citation_may_be_cut_by_the_border_of_a_chunk(first, second):
+    rows = chunks_of([("1 A", "The mill stands in the north.")]).iloc[[0, 0]].copy()
+    rows["text"], rows["chunk_id"] = [first, second], ["d0-0000", "d0-0001"]
+    found = Sentences(rows).all
+    assert [source.text for source in found] == ["It hangs on a chain of steel.", "The wind turns it."]
+    assert [source.chunk_id for source in found] == ["d0-0000", "d0-0001"]
+
+
+@pytest.mark.parametrize("line", ["item {n}: bolt M{n}, shelf {m}", "螺栓{n}号，在{m}号架上", "- valve {n} [3]"])
+@pytest.mark.parametrize("size", [120, 1024])
+def test_a_text_without_full_stops_is_cut_at_its_lines(line, size):
+    lines = [line.format(n=n, m=n % 97) for n in range(400)]
+    found = [sentence.text for sentence in sentences_in(("1 Stock", "\n".join(lines)), size=size).all]
+    assert found == [line.replace(" [3]", "") for line in lines]
+
+
+@pytest.mark.parametrize("word", ["word{n} ", "字{n}"])
+def test_a_line_without_end_is_cut_between_words(word):
+    text = "".join(word.format(n=n) for n in range(3000)).strip()
+    found = [sentence.text for sentence in sentences_in(("1", text), size=1024).all]
+    assert max(map(len, found)) <= LONGEST and all(part in text for part in found)
+    if " " in word:
+        assert " ".join(found) == text
+
+
+@pytest.mark.parametrize("overlap", [0, 100, 390, 500, 900])
+def test_the_overlap_of_chunks_may_be_long(overlap):
+    valves = [f"Sentence {n} tells that valve {n} opens at {n * 3} bar in the hall." for n in range(60)]
+    found = sentences_in(("1", " ".join(valves)), size=1024, overlap=overlap).all
+    assert [sentence.text for sentence in found] == valves
+
+
+def test_the_overlap_of_chunks_without_spaces_is_found():
+    valves = [f"第{n}号阀门在北厅打开。" for n in range(60)]
+    assert [sentence.text for sentence in sentences_in(("1", "".join(valves))).all] == valves
 
 
 @pytest.mark.parametrize("around", [0, 1, 3])

@@ -78,9 +78,10 @@ class Bench:
     ):
         self.recipe, self.settings = variant.recipe, variant.recipe.evaluation
         self.questions, self.unanswerable, self.texts = questions, unanswerable, texts
-        self.trained_pairs = pairs[pairs.split == "train"]
         self.answerer = Answerer(variant)
         self.tokenizer, self.passages = self.answerer.tokenizer, self.answerer.passages
+        trained, length = pairs[pairs.split == "train"], self.recipe.finetuning.max_length
+        self.trained_pairs = prompts.fitting_pairs(self.tokenizer, trained, length)  # the others were left out
         self.chunks = read_chunks(variant)
         self.sentences = document_sentences(self.chunks)
         self.predictions, self.published_perplexity = [], {}

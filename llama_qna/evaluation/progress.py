@@ -97,7 +97,7 @@ def _states(variant: Variant, stage: str) -> list[Point]:
 
 
 def _loss(model, tokenizer, variant: Variant, stage: str, split: str) -> float | None:
-    """Nats a token of a sample of chunks or pairs of a split; None where there are none."""
+    """Nats a token of a sample of chunks, or of pairs that are short enough to train on; None where there are none."""
     from llama_qna.evaluation.perplexity import perplexity
     from llama_qna.models.likelihood import answer_log_likelihoods
 
@@ -107,7 +107,8 @@ def _loss(model, tokenizer, variant: Variant, stage: str, split: str) -> float |
             return None
         found = perplexity(model, tokenizer, "\n\n".join(chunks.text), WINDOW, WINDOW)
         return found["nll"] / found["tokens"]
-    pairs = _sample(read_qna(variant), split)
+    fitting = prompts.fitting_pairs(tokenizer, read_qna(variant), variant.recipe.finetuning.max_length)
+    pairs = _sample(fitting, split)
     asked = [prompts.question_ids(tokenizer, question) for question in pairs.Question]
     answers = [prompts.encode_document(tokenizer, answer) + [tokenizer.eos_token_id] for answer in pairs.Answer]
     lengths = [len(answer) for answer in answers]

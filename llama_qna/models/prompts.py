@@ -90,6 +90,17 @@ def training_row(tokenizer, question: str, answer: str) -> dict[str, list[int]]:
     return {"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion}
 
 
+def fits(row: dict[str, list[int]], max_length: int) -> bool:
+    """Whether a row of a pair is trained on: one of more tokens than that is left out."""
+    return len(row["input_ids"]) <= max_length
+
+
+def fitting_pairs(tokenizer, pairs, max_length: int):
+    """The rows of a table of pairs whose own rows fit, closed book."""
+    texts = zip(pairs.Question, pairs.Answer, strict=True)
+    return pairs.loc[[fits(training_row(tokenizer, *text), max_length) for text in texts]]
+
+
 def reading_messages(question: str, passages: Sequence[str]) -> list[dict[str, str]]:
     """The messages that ask for a quote from passages and for the answer that it gives."""
     texts = [f"Text: {passage}" for passage in passages]

@@ -17,7 +17,7 @@ from llama_qna import UserError
 from llama_qna.project.data import read_table
 from llama_qna.text.language import HAN, KANA
 from llama_qna.text.tables import delimiter_of
-from llama_qna.text.words import CHARACTER, WORD
+from llama_qna.text.words import CHARACTER, CITATION, WORD
 
 GOLD_COLUMNS = "question_id Question Answer variants kind document section chunk_split fold evidence".split()
 UNANSWERABLE_COLUMNS = "question_id Question document section fold".split()
@@ -119,9 +119,16 @@ def sections_of(chunks: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
 
 
 def holding(group: pd.DataFrame, evidence: str) -> list[str]:
-    """The chunks of a section that hold the evidence."""
-    wanted = plain(evidence)
-    return [chunk_id for chunk_id, text in zip(group.chunk_id, group.plain, strict=True) if wanted in text]
+    """The chunks of a section that hold the evidence; if none does as it stands, those that do without citation marks.
+
+    A sentence that a model was given has none (`text.words.sentences_of`).
+    """
+    wanted, unmarked = plain(evidence), plain(CITATION.sub("", evidence))
+    found = [chunk_id for chunk_id, text in zip(group.chunk_id, group.plain, strict=True) if wanted in text]
+    if found or not unmarked:
+        return found
+    texts = [plain(CITATION.sub("", text)) for text in group.text]
+    return [chunk_id for chunk_id, text in zip(group.chunk_id, texts, strict=True) if unmarked in text]
 
 
 def _problem(row, group: pd.DataFrame | None, ids: list[str]) -> str:

@@ -49,7 +49,7 @@ def fitting(found: list[tuple[str, dict]], max_length: int, what: str, kind: str
     Raises:
         UserError: none fits, or there is none.
     """
-    longer = [(question, row) for question, row in found if len(row["input_ids"]) > max_length]
+    longer = [(question, row) for question, row in found if not prompts.fits(row, max_length)]
     if not found:
         raise UserError(f"{what}: there is no training pair")
     if longer:
@@ -59,7 +59,7 @@ def fitting(found: list[tuple[str, dict]], max_length: int, what: str, kind: str
         if len(longer) == len(found):
             raise UserError(f"{said}; raise it in the recipe")
         _say(f"{said}, and left out: {_some(list(dict.fromkeys(question for question, _ in longer)))}")
-    return [row for _, row in found if len(row["input_ids"]) <= max_length]
+    return [row for _, row in found if prompts.fits(row, max_length)]
 
 
 def _some(names: list[str]) -> str:
