@@ -87,6 +87,14 @@ def test_questions_are_read_however_a_spreadsheet_wrote_them(files, mark):
         ask_file(oracle, *files, "finetuned")
 
 
+def test_a_question_with_a_carriage_return_is_answered_once(files):
+    files[0].write_bytes(b'question\n"why\rand where"\n')
+    assert ask_file(Oracle(), *files, "finetuned") == 1
+    done = files[1].read_bytes()
+    assert ask_file(Oracle(), *files, "finetuned") == 0 and files[1].read_bytes() == done
+    assert [row["question"] for row in rows(files[1])] == ["why\nand where"]
+
+
 def test_an_interrupted_file_goes_on_where_it_stopped(files):
     with pytest.raises(KeyboardInterrupt):
         ask_file(Oracle(fail_at="when"), *files, "finetuned")

@@ -16,7 +16,7 @@ from llama_qna.answering.retrieval import Answer
 from llama_qna.project.files import write_text
 from llama_qna.project.systems import SYSTEMS, is_given_passages, model_of
 from llama_qna.serving.library import SYSTEM, Library, told
-from llama_qna.text.tables import delimiter_of
+from llama_qna.text.tables import delimiter_of, plain_line_ends
 
 COLUMNS = ["question", "system", "model", "answer", "evidence", "sources"]
 HELP = "A question is answered; /system NAME changes the system, /sources shows the passages or not, /quit leaves."
@@ -157,7 +157,7 @@ def _questions(path: Path, answerer: Prompter, system: str) -> list[str]:
             answerer.check(row[place], system)
         except UserError as error:
             raise UserError(f"{path}, row {number}: {error}") from None
-        questions.append(row[place].strip())
+        questions.append(plain_line_ends(row[place]).strip())
     return questions
 
 
