@@ -6,6 +6,7 @@ What may be typed stands in `commands`.
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import signal
@@ -13,8 +14,11 @@ import sys
 import time
 from contextlib import suppress
 
-from llama_qna import Stopped, UserError, __version__, commands
+from llama_qna import Stopped, UserError, __version__, commands, one_line
 from llama_qna.project import processes
+
+# of a path: closed, too long, or something else in its place
+OF_A_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -82,7 +86,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _of_the_machine(error: Exception) -> str:
-    """What the machine lacks, where that is what an error means."""
+    """What the machine lacks, or which of its paths cannot be used, where that is what an error means."""
     from llama_qna.models.device import is_out_of_memory
     from llama_qna.project.files import is_full
 
@@ -90,6 +94,8 @@ def _of_the_machine(error: Exception) -> str:
         return "the disk is full; what was finished is kept: make room, and start again"
     if is_out_of_memory(error):
         return "out of memory; what was finished is kept: lower batch_size in this stage's part of the recipe"
+    if isinstance(error, OSError) and error.filename and error.errno in OF_A_PATH:
+        return f"{one_line(str(error.filename))}: {error.strerror}"
     return ""
 
 

@@ -61,7 +61,11 @@ def variants(options) -> None:
     from llama_qna.project.variant import Variant, root_in_use, variant_names
 
     for name in variant_names(root_in_use()):
-        print(f"{name:22} {Variant.load(name).recipe.description}")
+        try:
+            said = Variant.load(name).recipe.description
+        except UserError as error:  # the others are still to be listed
+            said = error
+        print(f"{name:22} {said}")
 
 
 @verb(

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from llama_qna import UserError
 from llama_qna.documents.folder import document_hashes
+from llama_qna.models.lineage import READER, has_reader
 from llama_qna.project import processes
 from llama_qna.project.files import locked, read_json, sha256, write_json
 from llama_qna.project.stage import seconds_of, valid_record
-from llama_qna.project.variant import REPOSITORY, Variant
+from llama_qna.project.variant import REPOSITORY, Reader, Variant
 from llama_qna.reporting.results import ROUGE, asked_of, last, our_run
 from llama_qna.reporting.tables import as_text, systems_table
 
@@ -171,16 +172,22 @@ def default_variant(notebook: Path) -> str:
 
 
 def _key(variant: Variant, name: str) -> str:
-    """What a notebook's result depends on: its cells, the recipe, the documents and the results of its stages."""
+    """What a notebook's result depends on: its cells, the recipe, what its stages read of ours, and what they made."""
     cells = read_json(NOTEBOOKS / f"{name}.ipynb")["cells"]
     parts = ["".join(cell["source"]) for cell in cells] + [variant.recipe.model_dump_json()]
     parts += [f"{name} {digest}" for name, digest in document_hashes(variant.pdfs).items()]
+    end = LAST_STAGE.get(name[:2], "figures")
     beside = [variant.gold, variant.root / (variant.recipe.generation.qna_file or "-")]
+    if end in ("evaluate", "figures"):
+        beside.append(variant.unanswerable)
+    if has_reader(variant):  # it writes pairs, begins trainings and is compared
+        readers = sorted({READER, variant.recipe.start or READER})
+        beside += [Reader.load(reader).adapter / "adapter_model.safetensors" for reader in readers]
     parts += [sha256(path) for path in beside if path.is_file()]
     for stage, folder in variant.stage_folders.items():
         record = valid_record(folder, stage)
         parts.append(record["key"] if record else "")
-        if stage == LAST_STAGE.get(name[:2], "figures"):
+        if stage == end:
             break
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -1,7 +1,10 @@
 """Tests of llama_qna/serving/terminal.py and the verb `ask`: files, pipes, a conversation, and mistakes in them."""
 
 import csv
+import fcntl
 import io
+import os
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,6 +88,14 @@ def test_questions_are_read_however_a_spreadsheet_wrote_them(files, mark):
     files[0].write_text(f"number{mark}question\n1{mark}who\n2\n")
     with pytest.raises(UserError, match="row 2 has 1 fields, not 2"):
         ask_file(oracle, *files, "finetuned")
+
+
+def test_a_question_with_a_carriage_return_is_answered_once(files):
+    files[0].write_bytes(b'question\n"why\rand where"\n')
+    assert ask_file(Oracle(), *files, "finetuned") == 1
+    done = files[1].read_bytes()
+    assert ask_file(Oracle(), *files, "finetuned") == 0 and files[1].read_bytes() == done
+    assert [row["question"] for row in rows(files[1])] == ["why\nand where"]
 
 
 def test_an_interrupted_file_goes_on_where_it_stopped(files):
@@ -184,9 +195,42 @@ def test_a_question_that_is_too_long_for_its_system_is_named_with_its_row(files)
     assert prompter.check("why " * 400, "base") is None
 
 
-def test_a_folder_that_is_not_there(files):
-    with pytest.raises(UserError, match="No such file"):
-        ask_file(Oracle(), files[0], files[1].parent / "nowhere" / "out.csv", "finetuned")
+@pytest.mark.parametrize(
+    "name, reason", [("nowhere/out.csv", "its folder is not there"), ("out.csv", "Is a directory")]
+)
+def test_answers_that_could_not_be_written_are_not_asked_for(files, name, reason):
+    (files[1].parent / "out.csv.tmp").mkdir()  # what is written first, under a name that is taken
+    oracle = Oracle()
+    with pytest.raises(UserError, match=reason):
+        ask_file(oracle, files[0], files[1].parent / name, "finetuned")
+    assert oracle.asked == []
+
+
+def test_who_answers_into_a_file_at_the_same_time_is_refused(files):
+    lock = files[1].with_name(".out.csv.lock")
+
+    class Busy(Oracle):
+        def answer(self, questions, system="finetuned"):
+            with open(lock) as file, pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return super().answer(questions, system)
+
+    with open(lock, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as another process holds it
+        with pytest.raises(UserError, match="^out.csv is in use by another llama-qna"):
+            ask_file(Busy(), *files, "finetuned")
+    assert not files[1].exists()
+    assert ask_file(Busy(), *files, "finetuned") == 4 and not lock.exists()
+
+
+def test_questions_come_through_a_pipe(files):
+    pipe = files[0].with_name("pipe")
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=("\ufeffquestion;note\nwho;1\n".encode(),), daemon=True)
+    writer.start()
+    oracle = Oracle()
+    assert ask_file(oracle, pipe, files[1], "finetuned") == 1 and oracle.asked == ["who"]
+    writer.join()
 
 
 # --- words and pipes -------------------------------------------------------------------------------------------------
@@ -217,7 +261,7 @@ def oracle(monkeypatch, toy_root):
 
 
 def test_questions_from_a_pipe(oracle, monkeypatch, capsys):
-    monkeypatch.setattr("sys.stdin", io.StringIO("who\n\n  why \n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeffwho\n\n  why \n\ufeff\n"))
     assert cli.main(["ask", "paper_135m", "--system", "base"]) == 0
     assert oracle.asked == ["who", "why"] and "Answer: WHY, base" in capsys.readouterr().out
 

@@ -1,8 +1,11 @@
 """The command with a wrong word, recipe or order of stages: one line, status 2, and nothing is written."""
 
+import errno
+import os
+
 import pytest
 
-from llama_qna import cli
+from llama_qna import cli, commands
 from tests.fixtures_commands import VERBS, refused_fixture  # noqa: F401
 
 
@@ -12,6 +15,28 @@ def test_usage_error_is_status_2(capsys):
         with pytest.raises(SystemExit) as end:
             cli.main(arguments)
         assert end.value.code == 2 and capsys.readouterr().err.startswith("usage: llama-qna")
+
+
+# --- paths -----------------------------------------------------------------------------------------------------------
+
+LONG = "What_is_" + "x" * 300
+
+
+@pytest.mark.parametrize("name", [LONG, f"./{LONG}.pdf"])
+def test_name_that_is_too_long_for_any_file_is_one_line(name, refused):
+    assert refused("ask", name, "Why?")
+    if "/" not in name:
+        for verb in ("run", "plan", "new"):
+            assert "File name too long" in refused(verb, name)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR])
+def test_path_that_is_closed_or_in_the_way_is_one_line(number, refused, monkeypatch):
+    def variants(options):
+        raise OSError(number, os.strerror(number), "/a/closed\nfolder")
+
+    monkeypatch.setattr(commands, "variants", variants)
+    assert refused("variants") == f"/a/closed folder: {os.strerror(number)}"
 
 
 # --- recipe ----------------------------------------------------------------------------------------------------------
@@ -27,7 +52,6 @@ def test_misspelt_key(refused, edit_recipe):
     edit_recipe("chunk_overlap:", "chunk_overlp:")
     complaint = "paper_135m/variant.yaml: unknown key `chunking.chunk_overlp`; did you mean `chunk_overlap`?"
     assert refused("load", "paper_135m") == complaint
-    assert refused("variants") == complaint
 
 
 def test_broken_yaml(refused, edit_recipe):

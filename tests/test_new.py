@@ -76,6 +76,14 @@ def test_a_bad_name_is_one_line_and_status_2_and_writes_nothing(arguments, corpu
     assert sorted(toy_root.rglob("*")) == before
 
 
+def test_a_file_in_the_place_of_the_documents_is_named_before_anything_is_made(toy_root, capsys):
+    (toy_root / "data/pdfs/letters").write_bytes(b"%PDF-")
+    for _ in range(2):
+        assert cli.main(["new", "letters"]) == 2
+        assert capsys.readouterr().err == "llama-qna: data/pdfs/letters is a file; it must be a folder with documents\n"
+    assert not (toy_root / "letters").exists()
+
+
 def test_an_existing_name_keeps_its_recipe(corpus, toy_root, capsys):
     assert cli.main(["new", "letters"]) == 0
     (toy_root / "letters" / "variant.yaml").write_text("mine")

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+from llama_qna import run
 from llama_qna.documents.arxiv import fetch
 from llama_qna.documents.chunks import load
 from llama_qna.models import prompts
@@ -103,6 +105,35 @@ def test_pairs_of_ones_own_pass_through_no_funnel(notebook, cells, toy_root, edi
     load(variant)
     found = run_cells(notebook, cells, variant=variant, pd=pd)
     assert found["rejected"].empty and found["made"].empty and len(found["pairs"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "again"),
+    [
+        ("data/paper/gold.csv", ["07_finetuning", "08_evaluation"]),
+        ("data/paper/unanswerable.csv", ["08_evaluation"]),
+        ("reader_135m/adapter/adapter_model.safetensors", ["07_finetuning", "08_evaluation"]),
+    ],
+)
+def test_a_notebook_is_executed_again_when_a_file_that_its_stages_read_has_changed(
+    changed, again, toy_root, monkeypatch
+):
+    executed = []
+
+    def execute(source, target, variant):  # the notebooks themselves take minutes
+        executed.append(source.stem)
+        target.write_text("{}")
+
+    monkeypatch.setattr(run, "_execute", execute)
+    monkeypatch.setattr("llama_qna.project.variant.REPOSITORY", toy_root)  # where the reader is
+    (toy_root / "reader_135m").mkdir()
+    shutil.copy(REPOSITORY / "reader_135m/reader.yaml", toy_root / "reader_135m")
+    (toy_root / changed).parent.mkdir(parents=True)
+    for content in ("one", "one", "two"):
+        executed.clear()
+        (toy_root / changed).write_text(content)
+        run.run_notebooks(Variant.load("paper_135m"), ["07_finetuning", "08_evaluation"])
+    assert executed == again
 
 
 def test_the_original_of_a_layer_is_loaded_beside_no_other_model_on_the_card():

@@ -9,7 +9,7 @@ import pytest
 from llama_qna import UserError
 from llama_qna.pairs import formats
 from llama_qna.pairs.own import read_qna_file
-from llama_qna.project.data import QNA_COLUMNS
+from llama_qna.project.data import QNA_COLUMNS, read_table
 
 PAIR = ("What is a wicket?", "A small door, often low.")
 
@@ -85,6 +85,18 @@ def test_table_is_read_however_it_is_written(names, mark, end, bom, read):
     rows = [names.split(), ["What is a wicket?", '"A small door, often low; or not."'], ["Who?", '"Two\nlines"']]
     content = bom + "".join(mark.join(row) + end for row in rows).encode()
     assert pairs(read(content)) == [(PAIR[0], "A small door, often low; or not."), ("Who?", "Two\nlines")]
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+def test_carriage_return_inside_a_pair_is_a_line_break_and_tears_no_row(end, read, tmp_path):
+    rows = [("What is A?", f"It is one.{end}It is two."), (f"What{end}is B?", "It is b.")]
+    records = "".join(json.dumps(dict(zip(("question", "answer"), row, strict=True))) + "\n" for row in rows)
+    quoted = "Question,Answer\r\n" + "".join(f'"{question}","{answer}"\r\n' for question, answer in rows)
+    for content, name in ((records, "mine.jsonl"), (quoted, "mine.csv")):
+        table = read(content, name)
+        table.to_csv(tmp_path / "qna.csv", index=False)
+        written = read_table(tmp_path / "qna.csv", "qna.csv", QNA_COLUMNS)
+        assert pairs(written) == [("What is A?", "It is one.\nIt is two."), ("What\nis B?", "It is b.")] == pairs(table)
 
 
 def test_columns_stand_in_any_order_and_others_are_no_matter(read):

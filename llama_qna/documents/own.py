@@ -94,7 +94,8 @@ def new(name: str, source: str = "paper_135m", heldout: float = 0.0) -> tuple[Pa
         yet.
 
     Raises:
-        UserError: a name that cannot be a folder's, or is taken; no such source; documents of which none can be read.
+        UserError: a name that cannot be a folder's, or is taken; no such source; documents of which none can be read,
+            or a file in their place.
     """
     root = root_in_use()
     if not re.fullmatch(FOLDER_NAME, name) or name != name.strip(" .") or name == "runs":
@@ -105,6 +106,8 @@ def new(name: str, source: str = "paper_135m", heldout: float = 0.0) -> tuple[Pa
         raise UserError(f"--heldout {heldout:g}: a fraction below 1, such as 0.15")
     known = Variant.load(source).recipe
     folder = root / "data" / "pdfs" / name
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"data/pdfs/{name} is a file; it must be a folder with documents")
     size = measure(folder, known) if folder.is_dir() and any(folder.iterdir()) else None
     content = fitted(known, name, size, heldout)
     header = HEADER.format(
@@ -115,8 +118,8 @@ def new(name: str, source: str = "paper_135m", heldout: float = 0.0) -> tuple[Pa
         held="; nothing is held out" if not heldout else "",
     )
     path = root / name / "variant.yaml"
-    path.parent.mkdir()
     folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir()
     write_text(path, header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100))
     return path, size
 

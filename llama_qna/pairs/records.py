@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from llama_qna.text.tables import DELIMITERS
+from llama_qna.text.tables import DELIMITERS, plain_line_ends
 
 # Words of labels and names of fields and columns, in the order in which they are believed: English, German, French,
 # Spanish, Italian, Chinese.
@@ -98,8 +98,10 @@ def text_of(value) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return str(value)
+    if not isinstance(value, str):
+        return ""
     # JSON can hold half a character, which no file can
-    return value.encode("utf-8", "replace").decode().strip() if isinstance(value, str) else ""
+    return plain_line_ends(value.encode("utf-8", "replace").decode()).strip()
 
 
 def field_name(name: str) -> tuple[str, str]:

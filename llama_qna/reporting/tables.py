@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 
+from llama_qna import UserError
 from llama_qna.project.files import read_json
 from llama_qna.project.provenance import place
 from llama_qna.project.recipe import read_recipe
@@ -52,22 +54,29 @@ def seeds_table(content: dict):
 def times_table(root: Path, stage: str):
     """One row a variant: the minutes that a stage of training took on a CPU and on a GPU, by its committed record.
 
+    A variant that cannot be read is left out.
+
     Args:
         root: the folder of the variants.
         stage: `pretraining` or `finetuning`.
     """
     rows = {}
     for name in variant_names(root):
-        recipe = read_recipe(root / name / "variant.yaml")
-        row = {"base model": recipe.base_model.split("/")[-1]}
-        row |= {"CPU, minutes": "not measured", "GPU, minutes": "not measured"}
-        record = root / name / getattr(recipe, stage).folder / "run.json"
-        if record.is_file():
-            found = read_json(record)
-            device = "GPU" if found["machine"]["gpu"] else "CPU"
-            row[f"{device}, minutes"] = f"{seconds_of(found) / 60:.1f} ({place(found['machine'])})"
-        rows[name] = row
+        with suppress(UserError, OSError, ValueError, KeyError, TypeError):  # of its recipe, and of its record
+            rows[name] = _times(root / name, stage)
     return pd.DataFrame(rows).T
+
+
+def _times(folder: Path, stage: str) -> dict[str, str]:
+    recipe = read_recipe(folder / "variant.yaml")
+    row = {"base model": recipe.base_model.split("/")[-1]}
+    row |= {"CPU, minutes": "not measured", "GPU, minutes": "not measured"}
+    record = folder / getattr(recipe, stage).folder / "run.json"
+    if record.is_file():
+        found = read_json(record)
+        device = "GPU" if found["machine"]["gpu"] else "CPU"
+        row[f"{device}, minutes"] = f"{seconds_of(found) / 60:.1f} ({place(found['machine'])})"
+    return row
 
 
 def as_text(table) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,10 +14,10 @@ from tqdm import tqdm
 from llama_qna import UserError
 from llama_qna.answering.answerer import Prompter
 from llama_qna.answering.retrieval import Answer
-from llama_qna.project.files import write_text
+from llama_qna.project.files import locked, write_text
 from llama_qna.project.systems import SYSTEMS, is_given_passages, model_of
 from llama_qna.serving.library import SYSTEM, Library, told
-from llama_qna.text.tables import delimiter_of
+from llama_qna.text.tables import delimiter_of, plain_line_ends
 
 COLUMNS = ["question", "system", "model", "answer", "evidence", "sources"]
 HELP = "A question is answered; /system NAME changes the system, /sources shows the passages or not, /quit leaves."
@@ -49,13 +50,25 @@ def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int
         How many questions were answered now.
 
     Raises:
-        UserError: a file cannot be read or written, the target is damaged, or a question is empty or too long.
+        UserError: a file cannot be read or written, the target is damaged or written by another process at this time,
+            or a question is empty or too long.
     """
     questions = _questions(source, answerer, system)
+    folder = target.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{target}: its folder is not there, or may not be written to")
+    with locked(folder, target.name, folder, lock=f".{target.name}.lock"):  # who answers beside us would be overwritten
+        return _answer_into(target, questions, answerer, system)
+
+
+def _answer_into(target: Path, questions: list[str], answerer: Prompter, system: str) -> int:
+    """Answer the questions that have no row in the target yet; how many."""
     rows = _answered(target)
     model = answerer.label(system)
     known = {tuple(row[:3]) for row in rows}
     missing = [question for question in dict.fromkeys(questions) if (question, system, model) not in known]
+    if missing or not target.is_file():
+        _write(target, rows)  # before anything is answered that could not be kept
     with tqdm(total=len(questions), initial=len(questions) - len(missing), desc="answers", unit="question") as bar:
         for start in range(0, len(missing), answerer.batch_size):
             batch = missing[start : start + answerer.batch_size]
@@ -65,8 +78,6 @@ def ask_file(answerer: Prompter, source: Path, target: Path, system: str) -> int
                 rows.append([question, system, model, *map(printable, (answer.text, evidence, places))])
             _write(target, rows)
             bar.update(len(batch))
-    if not target.is_file():
-        _write(target, rows)  # no questions, no answers
     return len(missing)
 
 
@@ -139,7 +150,7 @@ def piped_questions(lines: Iterable[str]) -> list[str]:
     Raises:
         UserError: there is none.
     """
-    questions = [line.strip() for line in lines if line.strip()]
+    questions = [text for line in lines if (text := line.replace("\ufeff", "").strip())]  # the mark of a file in UTF-8
     if not questions:
         raise UserError("no question: give one in quotes, or one a line on standard input, or --input FILE")
     return questions
@@ -157,7 +168,7 @@ def _questions(path: Path, answerer: Prompter, system: str) -> list[str]:
             answerer.check(row[place], system)
         except UserError as error:
             raise UserError(f"{path}, row {number}: {error}") from None
-        questions.append(row[place].strip())
+        questions.append(plain_line_ends(row[place]).strip())
     return questions
 
 
@@ -179,11 +190,12 @@ def _read_csv(path: Path, any_delimiter: bool = False) -> list[list[str]]:
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            start = file.read(2**16) if any_delimiter else ""
-            delimiter = delimiter_of(start, lambda header: "question" in [name.strip().lower() for name in header])
-            file.seek(0)
-            rows = csv.reader(file, strict=True, delimiter=delimiter, skipinitialspace=any_delimiter)
-            table = [row for row in rows if row]
+            text = file.read()  # once: of a pipe there is no second time
+        start = text[: 2**16] if any_delimiter else ""
+        delimiter = delimiter_of(start, lambda header: "question" in [name.strip().lower() for name in header])
+        lines = io.StringIO(text, newline="")
+        rows = csv.reader(lines, strict=True, delimiter=delimiter, skipinitialspace=any_delimiter)
+        table = [row for row in rows if row]
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except (csv.Error, UnicodeDecodeError) as error:

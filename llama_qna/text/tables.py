@@ -22,6 +22,11 @@ def aligned(rows: Sequence[Sequence[str]], right: bool = False) -> str:
     return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
+def plain_line_ends(text: str) -> str:
+    """A text whose lines end in `\\n` alone: csv writes a lone `\\r` without quotes, and pandas ends the row there."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def delimiter_of(text: str, fits: Callable[[list[str]], bool]) -> str:
     """The mark between the fields of a CSV: the first that parts its header into names that fit; else a comma."""
     header = text.lstrip("\r\n").splitlines()[:1]

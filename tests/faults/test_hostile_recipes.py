@@ -1,11 +1,14 @@
 """Recipes of strangers: YAML that is a bomb, a program, a path out of the repository, or nonsense is one line."""
 
+import shutil
+
 import pytest
 
 from llama_qna import UserError, cli
 from llama_qna.pairs.qna import read_qna_file
 from llama_qna.project.recipe import LARGEST
 from llama_qna.project.variant import Variant
+from llama_qna.reporting.tables import times_table
 
 LAUGHS = "a0: &a0 [ha, ha]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
 MERGES = "b0: &b0 {k: 1}\n" + "".join(f"b{n}: &b{n} {{<<: [{', '.join([f'*b{n - 1}'] * 9)}]}}\n" for n in range(1, 12))
@@ -119,8 +122,15 @@ def test_qna_file_that_is_a_link_is_read_as_a_table_alone(toy_root):
         read_qna_file(toy_root / "mine.csv")
 
 
-def test_bad_recipe_beside_others_is_one_line(toy_root, capsys):
+def test_bad_recipe_beside_others_is_one_line_and_stops_none_of_them(toy_root, capsys):
     (toy_root / "evil").mkdir()
     (toy_root / "evil" / "variant.yaml").write_text(LAUGHS)
-    assert cli.main(["variants"]) == 2
-    assert capsys.readouterr().err.startswith("llama-qna: evil/variant.yaml line 2: not readable as YAML")
+    record = toy_root / "evil_too" / "pretraining_paper" / "run.json"
+    shutil.copytree(toy_root / "paper_135m", toy_root / "evil_too")
+    record.parent.mkdir()
+    record.write_text("{")
+    assert cli.main(["variants"]) == 0
+    bad, _, good = capsys.readouterr().out.splitlines()
+    assert bad.split(maxsplit=1)[1].startswith("evil/variant.yaml line 2: not readable as YAML")
+    assert good.startswith("paper_135m ")
+    assert list(times_table(toy_root, "pretraining").index) == ["paper_135m"]
