@@ -150,7 +150,7 @@ def test_a_step_is_one_of_the_rows_that_the_documents_make_and_of_full_rows_with
     reader = Variant.load("paper_reader_135m")
     rows = forecast.expected_rows(reader.recipe, size(chunks=80, tokens=8000))
     assert rows["pretraining"] == [100] * 160 + [300] * 80  # two epochs, and a row of the reading set for every two
-    assert rows["finetuning"].count(75) == 3 * 24 and len(rows["finetuning"]) == 3 * 120 * 5 // 4
+    assert rows["finetuning"].count(75) == 3 * 8 and len(rows["finetuning"]) == 3 * 40 * 5 // 4  # half a pair a chunk
     text = forecast.report(reader, 24 * GIB, "cpu", size=size(chunks=80, tokens=8000))
     assert "time: pretraining: 30 steps of" in text and "rows of 167 tokens on average" in text
     text = forecast.report(reader, 24 * GIB, "cpu")
