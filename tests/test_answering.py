@@ -7,13 +7,14 @@ from contextlib import closing
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 
 from llama_qna import UserError
 from llama_qna.answering.answerer import Answerer, best_system, stripped
 from llama_qna.documents.chunks import load
-from llama_qna.models import prompts
+from llama_qna.models import adapters, prompts
 from llama_qna.models.lineage import Point, reader_of, trained
 from llama_qna.pairs.qna import generate
 from llama_qna.project.data import read_chunks
@@ -86,6 +87,46 @@ def test_the_base_is_itself_again_after_an_adapter(continued, dequantize_once):
         logits["pretrained"], logits["finetuned"]
     )
     assert len(answerer.models._models) == 1, "the base is loaded once"
+
+
+def test_what_was_trained_again_is_loaded_again_though_its_folders_are_the_same(tmp_path, monkeypatch):
+    loads, put = [], []
+
+    def load_base(base_model, quantization, weights=None):
+        loads.append(weights)
+        return shared.tiny_llama(100)
+
+    monkeypatch.setattr(adapters, "load_base", load_base)
+    monkeypatch.setattr(adapters, "_with_adapter", lambda model, adapter: put.append(adapter) or model)
+    models = adapters.Models("base", None)
+    weights, adapter = tmp_path / "merged/model.safetensors", tmp_path / "checkpoint-2/adapter_model.safetensors"
+    for file in (weights, adapter):
+        file.parent.mkdir()
+        file.write_bytes(b"1")
+
+    def load(*replaced):
+        for file in replaced:
+            file.with_name("new").write_bytes(file.read_bytes() + b"1")
+            file.with_name("new").replace(file)
+        return models.load(weights.parent, adapter.parent)
+
+    first = load()
+    assert load() is first and len(loads) == len(put) == 1
+    assert load(adapter) is first and len(loads) == 1 and len(put) == 2
+    assert load(weights, adapter) is not first and len(loads) == 2 and len(put) == 3
+    load(weights)
+    assert len(loads) == 3 and len(put) == 4, "the adapter is put on the new weights"
+    assert len(models._models) == 1, "the old weights are let go"
+
+
+def test_passages_and_sentences_are_those_of_the_chunks_as_they_are(shallow_variant):
+    answerer, path = Answerer(shallow_variant), shallow_variant.chunks / "chunks.csv"
+    before = answerer.passages, answerer.sentences
+    assert (answerer.passages, answerer.sentences) == before, "made once"
+    table = pd.read_csv(path, keep_default_na=False)
+    table.assign(text="The zeppelin is red.").to_csv(path, index=False)
+    assert answerer.sources("Which zeppelin?")[0].text == "The zeppelin is red."
+    assert answerer.sentences.all[0].text == "The zeppelin is red."
 
 
 def test_nothing_trained(shallow_variant):

@@ -120,6 +120,21 @@ def test_marked_proposals_are_gold_questions(variant, pairs, chunks, capsys):
     assert list(found.question_id) == [f"generated-{n:03}" for n in (1, 3, 4, 5)] and set(found.source) == {"gold"}
 
 
+@pytest.mark.parametrize(("heldout", "train", "wanted"), [(0, 12, 4), (3, 12, 7), (0, 2, 1), (2, 0, 2)])
+def test_a_third_of_the_pairs_trained_on_is_proposed_at_most(variant, pairs, heldout, train, wanted):
+    few = [pairs[pairs.split == split].tail(count) for split, count in (("heldout", heldout), ("train", train))]
+    pd.concat(few).assign(chunk_id=pairs.chunk_id[1], evidence="").to_csv(variant.qna / "qna.csv", index=False)
+    assert generated.propose(variant, 30)[1] == wanted
+    proposed = pd.read_csv(variant.gold, keep_default_na=False).Question
+    assert proposed.isin(few[0].Question).sum() == heldout
+
+
+def test_one_pair_that_is_trained_on_cannot_be_spared(variant, pairs):
+    pairs[pairs.split == "train"].head(1).to_csv(variant.qna / "qna.csv", index=False)
+    with pytest.raises(UserError, match="no pair to propose"):
+        generated.propose(variant, 30)
+
+
 def test_a_gold_file_is_never_replaced(variant, capsys):
     variant.gold.parent.mkdir()
     variant.gold.write_text("mine")

@@ -13,9 +13,12 @@ import pytest
 import torch
 
 from llama_qna import run
+from llama_qna.documents import read
 from llama_qna.documents.arxiv import fetch
 from llama_qna.documents.chunks import load
+from llama_qna.evaluation import progress
 from llama_qna.models import prompts
+from llama_qna.pairs.qna import generate
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.reporting import results
 from llama_qna.run import default_variant
@@ -134,6 +137,32 @@ def test_a_notebook_is_executed_again_when_a_file_that_its_stages_read_has_chang
         (toy_root / changed).write_text(content)
         run.run_notebooks(Variant.load("paper_135m"), ["07_finetuning", "08_evaluation"])
     assert executed == again
+
+
+@pytest.mark.parametrize("unread", ["pypdfium2", "pdfminer"])
+def test_a_pdf_that_one_extractor_cannot_read_is_said_and_the_other_s_words_are_shown(
+    unread, toy_root, make_pdf, monkeypatch, capsys
+):
+    def read_one(path, extractor, limits, real=read.read_one):
+        return "reading it failed" if extractor == unread else real(path, extractor, limits)
+
+    path = make_pdf(toy_root / "page.pdf", ["Hello there."])
+    monkeypatch.setattr(read, "read_one", read_one)
+    found = run_cells("02", "19 20", variant=Variant.load("paper_135m"), path=path, pd=pd)
+    assert sorted([found["one"].total(), found["other"].total()]) == [0, 2]
+    assert capsys.readouterr().out.startswith(f"{unread}: reading it failed\nonly in pypdfium2:")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 9])
+def test_few_pairs_are_asked_once_each_and_the_last_one_was_trained_on(count, toy_root, edit_recipe, monkeypatch):
+    edit_recipe("  reference_questions: true", "  reference_questions: false\n  qna_file: mine.csv")
+    (toy_root / "mine.csv").write_text("Question,Answer\n" + "".join(f"Who is {n}?,Nobody.\n" for n in range(count)))
+    variant = Variant.load("paper_135m")
+    load(variant)
+    monkeypatch.setattr(progress, "progress", lambda *a: {"points": [{"step": 0, "answers": a[-1]}]})
+    found = run_cells("07", "18 21 23", variant=variant, pairs=generate(variant), pd=pd)
+    assert found["asked"][-1] == f"Who is {min(1, count - 1)}?"
+    assert len(set(found["asked"])) == len(found["asked"]) == min(count, 4 if count > 5 else 3)
 
 
 def test_the_original_of_a_layer_is_loaded_beside_no_other_model_on_the_card():

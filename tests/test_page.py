@@ -132,6 +132,13 @@ def test_two_models_are_kept_at_most(desk, manual_root):  # noqa: F811
     assert desk.answerer("manual") is first and desk.answerer("fresh") is not second
 
 
+def test_a_changed_recipe_has_an_answerer_of_its_own(desk, manual_root):  # noqa: F811
+    first, path = desk.answerer("manual"), manual_root / "manual/variant.yaml"
+    assert desk.answerer("manual") is first
+    path.write_text(path.read_text().replace("seed: 42", "seed: 43"))
+    assert desk.answerer("manual").variant.recipe.seed == 43
+
+
 def test_many_at_once_get_their_own_answers_from_the_real_model(tmp_path, monkeypatch):
     """Four people at one model: each gets what the model says when it is asked their question alone."""
     variant = write_variant(tmp_path, gold=False)

@@ -6,6 +6,7 @@ import pytest
 from llama_qna import UserError
 from llama_qna.evaluation import progress as module
 from llama_qna.evaluation.progress import FILE, dev_questions, progress
+from llama_qna.project.data import read_qna
 from llama_qna.training.stages import finetune, pretrain
 from tests import fixtures_models as shared
 from tests.fixtures_models import GOLD, PAIRS, shallow_folder_fixture, shallow_variant_fixture, write_gold  # noqa: F401
@@ -51,3 +52,14 @@ def test_before_training_it_is_refused_and_questions_are_gold_ones_of_dev_or_tho
     write_gold(shallow_variant.gold)
     dev = [question for _, question, *_, fold, _ in GOLD if fold == "dev"]
     assert dev_questions(shallow_variant, 3) == dev
+
+
+@pytest.mark.parametrize("gold", ["none", "none of dev", "none marked"])
+def test_without_a_gold_question_of_dev_they_are_those_of_the_pairs_trained_on(gold, shallow_variant):
+    table = read_qna(shallow_variant)
+    table.assign(split=["heldout", "train", "train", "heldout"]).to_csv(shallow_variant.qna / "qna.csv", index=False)
+    if gold != "none":
+        write_gold(shallow_variant.gold, [row for row in GOLD if "dev" not in row] if gold == "none of dev" else GOLD)
+    if gold == "none marked":
+        pd.read_csv(shallow_variant.gold).assign(checked="no").to_csv(shallow_variant.gold, index=False)
+    assert dev_questions(shallow_variant, 3) == [question for question, _ in PAIRS[1:3]]

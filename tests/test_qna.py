@@ -86,6 +86,21 @@ def test_generate_again_is_skipped_until_the_file_changes(variant, toy_root, cap
     assert "nothing has changed" not in capsys.readouterr().out
 
 
+def test_gold_questions_that_leave_no_pair_to_train_on_are_named(variant, edit_recipe):
+    edit_recipe("reference_questions: true", "reference_questions: false")
+    variant = Variant.load("paper_135m")
+    chunk = read_chunks(variant).query("kind == 'body'").iloc[0]
+    place = {"document": chunk.document, "section": chunk.section, "chunk_split": chunk.split, "fold": "dev"}
+    row = {"Answer": "This.", "variants": "", "kind": "other", "evidence": chunk.text[:40]} | place
+    rows = [row | {"question_id": name, "Question": name} for name in ("What is a wicket?", "What is NA?")]
+    variant.gold.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows[:1]).to_csv(variant.gold, index=False)
+    assert list(qna.generate(variant).split) == ["heldout", "train"]
+    pd.DataFrame(rows).to_csv(variant.gold, index=False)
+    with pytest.raises(UserError, match="paper/gold.csv: its questions leave no pair to train on"):
+        qna.generate(variant)
+
+
 def test_generate_before_load_says_what_to_run(toy_root):
     with pytest.raises(UserError, match="no chunks yet for paper_135m: run `llama-qna load paper_135m` first"):
         qna.generate(Variant.load("paper_135m"))

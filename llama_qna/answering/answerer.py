@@ -19,6 +19,7 @@ from llama_qna.models.folded import load_reader
 from llama_qna.models.lineage import Point, has_reader, reader_of, trained
 from llama_qna.project.data import read_chunks
 from llama_qna.project.files import sha256
+from llama_qna.project.stage import sha256_once
 from llama_qna.project.systems import is_given_passages, model_of
 from llama_qna.project.variant import Variant
 
@@ -33,6 +34,7 @@ class Prompter:
     def __init__(self, variant: Variant):
         self.variant = variant
         self.tokenizer = load_tokenizer(variant.recipe.base_model)
+        self._made = {}  # by what makes it of the chunks: the hash of `chunks.csv`, and what was made
 
     def sources(self, question: str) -> list[Source]:
         """The passages that share the most words with a question, the best first: those that a model is given.
@@ -99,10 +101,19 @@ class Prompter:
         sources = tuple(self.sources(question)) if is_given_passages(system) else ()
         return self.prompt_ids(question, sources), sources
 
-    @cached_property
+    @property
     def passages(self) -> Passages:
         """The chunks that any other system with passages is given some of."""
-        return Passages(read_chunks(self.variant))
+        return self._made_of_chunks(Passages)
+
+    def _made_of_chunks(self, make):
+        """What is made of the chunks: once, and again when they were replaced."""
+        path = self.variant.chunks / "chunks.csv"
+        text = sha256_once(path) if path.is_file() else None  # `read_chunks` says what to run
+        made = self._made.get(make)
+        if not made or made[0] != text:
+            made = self._made[make] = text, make(read_chunks(self.variant))
+        return made[1]
 
 
 def best_system(variant: Variant) -> str:
@@ -214,10 +225,10 @@ class Answerer(Prompter):
     def _reader(self):
         return load_reader(reader_of(self.variant))
 
-    @cached_property
+    @property
     def sentences(self) -> Sentences:
         """The sentences that a system which reads is given some of."""
-        return Sentences(read_chunks(self.variant))
+        return self._made_of_chunks(Sentences)
 
     def _load(self, name: str):
         """The model behind a system, with the adapter that it needs, or with none. Hold the lock."""

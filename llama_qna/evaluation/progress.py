@@ -25,12 +25,14 @@ KINDS = {"trained_loss": "train", "heldout_loss": "heldout"}  # each loss, and t
 
 
 def dev_questions(variant: Variant, count: int = 3) -> list[str]:
-    """Gold questions of the fold dev, at equal distances; without gold questions, of the pairs trained on."""
+    """Gold questions of the fold dev, at equal distances; where there are none, of the pairs trained on."""
+    asked = []
     if variant.gold.is_file():
         table = read_gold(variant.gold, read_chunks(variant))
         asked = list(table[table.fold == "dev"].Question)
-    else:
-        asked = list(read_qna(variant).Question)
+    if not asked:
+        pairs = read_qna(variant)
+        asked = list(pairs[pairs.split == "train"].Question.unique())
     return [asked[n] for n in _spread(len(asked), count)]
 
 

@@ -11,6 +11,7 @@ from llama_qna.models.nf4 import dequantize, dequantize_once, keeps_copies
 from llama_qna.models.safety import adapter_of, check_all_there, read_adapter_config
 from llama_qna.project.files import whole_folder, write_json
 from llama_qna.project.recipe import HUB_NAMES, Lora, Quantization
+from llama_qna.project.stage import sha256_once
 
 
 def lora_config(lora: Lora):
@@ -98,11 +99,11 @@ def swap_adapter(model, adapter: Path) -> None:
 
 
 class Models:
-    """The models of one base: weights are loaded once, and adapters are swapped on them."""
+    """The models of one base: weights are loaded once, or again if they were replaced, and adapters swapped on them."""
 
     def __init__(self, base_model: str, quantization: Quantization):
         self.base_model, self.quantization = base_model, quantization
-        self._models = {}  # by the folder of the weights: the model, and the adapter on it
+        self._models = {}  # by the folder of the weights: the model, its weights, and the adapter on it
 
     def load(self, weights: Path | None, adapter: Path | None):
         """The base, or the weights in its place, with an adapter or with none; the one before is then gone from it.
@@ -110,17 +111,25 @@ class Models:
         Raises:
             UserError: the base model cannot be had, or the adapter cannot be read.
         """
+        of_weights, of_adapter = _content(weights), _content(adapter)  # their paths stay when they are trained again
+        if weights in self._models and self._models[weights][1] != of_weights:
+            del self._models[weights]
         if weights not in self._models:
-            sizes = [model.get_memory_footprint() for model, _ in self._models.values()]
+            sizes = [model.get_memory_footprint() for model, *_ in self._models.values()]
             if sizes and max(sizes) > 0.8 * available_memory(device()):  # no room for another one beside them
                 self._models.clear()
-            self._models[weights] = load_base(self.base_model, self.quantization, weights=weights), None
-        model, attached = self._models[weights]
-        if attached != adapter:
+            self._models[weights] = load_base(self.base_model, self.quantization, weights=weights), of_weights, None
+        model, _, attached = self._models[weights]
+        if attached != of_adapter:
             del self._models[weights]  # in case that the next line fails halfway
             model = _with_adapter(model, adapter)
-            self._models[weights] = model, adapter
+            self._models[weights] = model, of_weights, of_adapter
         return model
+
+
+def _content(folder: Path | None) -> tuple | None:
+    """What tells the weights in a folder apart: where they lie, and the hashes of their files."""
+    return folder and (folder, *map(sha256_once, sorted(folder.glob("*.safetensors"))))
 
 
 def _with_adapter(model, adapter: Path | None):

@@ -12,6 +12,7 @@ from transformers.modeling_utils import AttentionInterface
 
 NAME = "products"
 QUERIES = 64  # of a block; of 64, 128 and 256 the quickest
+NOT_COVERED = ("softcap", "position_bias", "cache")  # of what transformers may ask
 SCORES = 2**20  # of a block: 2 MB in 16 bits, which stay in a cache
 
 
@@ -27,7 +28,7 @@ def products(module, query, key, value, attention_mask=None, scaling=None, **opt
     """Causal attention as transformers calls it: queries (B, H, T, D), keys and values (B, S, K, D), to (B, T, H, D).
 
     The T queries are those of the last of the K keys. PyTorch's attention still computes what is asked with gradients,
-    in training without `training.cpu.attention`.
+    in training without `training.cpu.attention`, and what is not of this form (`_is_covered`).
 
     Args:
         attention_mask: whether a query sees a key, (B, 1, T, K); None: each sees all keys before it and its own.
@@ -35,14 +36,14 @@ def products(module, query, key, value, attention_mask=None, scaling=None, **opt
     Returns:
         What transformers wants: the attended values, and None in place of the weights.
     """
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or not _is_covered(module, query, key, attention_mask, options):
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     (batch, heads, length, width), (shared, seen) = query.shape, key.shape[1:3]
     query = (query * (scaling or width**-0.5)).view(batch, shared, -1, length, width)  # the heads of one key together
     if attention_mask is None:
         attention_mask = torch.ones(1, 1, length, seen, dtype=torch.bool, device=key.device).tril(seen - length)
     hidden = (~attention_mask).expand(batch, -1, -1, -1)
-    attended = query.new_empty(batch, length, heads, width)
+    attended = query.new_empty(batch, length, heads, value.shape[-1])
     at_once = max(1, SCORES // (heads * min(length, QUERIES) * seen))
     for first in range(0, batch, at_once):
         rows = slice(first, first + at_once)
@@ -54,6 +55,26 @@ def products(module, query, key, value, attention_mask=None, scaling=None, **opt
             scores = (block @ keys[:, :until].mT).view(-1, heads, end - start, until)
             scores.masked_fill_(hidden[rows, :, start:end, :until], torch.finfo(scores.dtype).min)
             shares = scores.softmax(-1).view(len(keys), -1, until)
-            found = (shares @ values[:, :until]).view(-1, heads, end - start, width)
+            found = (shares @ values[:, :until]).view(-1, heads, end - start, value.shape[-1])
             attended[rows, start:end] = found.transpose(1, 2)
     return attended, None
+
+
+def _is_covered(module, query, key, mask, options: dict) -> bool:
+    """Whether `products` computes what is asked: causal, with no more than a mask that says who sees whom.
+
+    Not the attention of encoders, nor a mask of numbers to add, of another shape, or in which a query sees a later key
+    than its block does.
+    """
+    if options.get("dropout") or any(options.get(name) is not None for name in NOT_COVERED):
+        return False
+    (batch, heads, length, _), seen = query.shape, key.shape[2]
+    if mask is None:
+        is_causal = options.get("is_causal")
+        is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        return length == 1 or (bool(is_causal) and length == seen)
+    fits = mask.shape[0] in (1, batch) and mask.shape[1] in (1, heads) and mask.shape[2:] == (length, seen)
+    if mask.dtype != torch.bool or not fits or length > seen:
+        return False
+    ends = range(QUERIES, length, QUERIES)  # of the blocks but the last, which sees all keys
+    return not any(mask[:, :, end - QUERIES : end, seen - length + end :].any() for end in ends)

@@ -46,7 +46,8 @@ def generate(variant: Variant) -> pd.DataFrame:
         The accepted pairs, with the columns of `QNA_COLUMNS`.
 
     Raises:
-        UserError: no chunks yet, a Q&A file of the user's without its columns, or not one usable pair.
+        UserError: no chunks yet, a Q&A file of the user's without its columns, not one usable pair, or none that the
+            gold questions leave for training.
     """
     recipe = variant.recipe
     chunks = read_chunks(variant)
@@ -95,7 +96,12 @@ def _generate(variant: Variant, chunks: pd.DataFrame, folder: Path) -> dict:
             f"{path.relative_to(variant.root)} says why of each"
         )
     if variant.gold.is_file():
-        pairs = gold.keep_back(pairs, gold.read_gold(variant.gold, chunks))
+        splits, pairs = set(pairs.split), gold.keep_back(pairs, gold.read_gold(variant.gold, chunks))
+        if "train" in splits - set(pairs.split):
+            raise UserError(
+                f"{gold.shown(variant.gold)}: its questions leave no pair to train on, as no pair near one is; "
+                "mark fewer of its rows, or make more pairs"
+            )
     pairs.reindex(columns=QNA_COLUMNS).to_csv(folder / "qna.csv", index=False)
     return {"pairs": len(pairs), "rejected": len(rejected), "reasons": found} | cost
 

@@ -21,6 +21,7 @@ from llama_qna.text.language import language_of
 from llama_qna.text.words import content_words, sentences_of, similarity
 
 GENERATED = "generated, not checked"
+SPARED = 1 / 3  # of the pairs trained on may be proposed: what is marked is trained on no more
 MOST_ASKED = 150  # about as many as a shipped corpus has gold questions
 ASKS = re.compile(r"\b(how many|how much|why|how|who|whom|when|where|which|what)\b", re.IGNORECASE)
 
@@ -42,11 +43,13 @@ def generated_questions(pairs: pd.DataFrame, chunks: pd.DataFrame) -> pd.DataFra
 def propose(variant: Variant, count: int) -> tuple[Path, int]:
     """Write a gold file of generated pairs, for a person to correct and to mark; those kept from training come first.
 
+    Of the others a third is proposed at most, as what a person marks is kept from training too.
+
     Returns:
         Its path, and how many questions are in it.
 
     Raises:
-        UserError: there is a gold file already, no pairs yet, or none about a chunk of the text.
+        UserError: there is a gold file already, no pairs yet, or none about a chunk of the text that can be spared.
     """
     path = variant.gold
     if path.exists():
@@ -55,7 +58,7 @@ def propose(variant: Variant, count: int) -> tuple[Path, int]:
         raise UserError(f"--count {count}: at least 1")
     table = _questions_of(read_qna(variant), read_chunks(variant), count)
     if table.empty:
-        raise UserError(f"{variant.name}: no pair is about a chunk of the text, so there is none to propose")
+        raise UserError(f"{variant.name}: there is no pair to propose: none about the text that training can spare")
     path.parent.mkdir(parents=True, exist_ok=True)
     table = table[[*GOLD_COLUMNS, "page"]].assign(checked="")
     write_text(path, "\ufeff" + table.to_csv(index=False))  # spreadsheets know UTF-8 by the mark
@@ -96,6 +99,8 @@ def _nearest(text: str, answer: str) -> str:
 
 def _spread(rows: list[dict], most: int) -> list[dict]:
     """Up to `most` rows in their order: those kept from training first, then of the sections and kinds least taken."""
+    trained = sum(row["split"] != "heldout" for row in rows)
+    most = min(most, len(rows) - trained + round(SPARED * trained))
     taken, sections, kinds = [], Counter(), Counter()
     waiting = {n: (row["split"] != "heldout", _drawn(row["Question"])) for n, row in enumerate(rows)}
     places = [(row["document"], row["section"]) for row in rows]

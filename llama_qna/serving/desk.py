@@ -63,7 +63,8 @@ class Desk:
         library: Library | None = None,
     ):
         self.root, self.library = root, library
-        self._answerer_of = lru_cache(maxsize=2)(lambda name: answerer_for(Variant.load(name)))
+        # by their recipe too, which a person may change while the page is open
+        self._answerer_of = lru_cache(maxsize=2)(lambda name, recipe: answerer_for(Variant.load(name)))
         self._gold: dict[str, list[NamedTuple]] = {}
         self._lock = threading.Lock()
 
@@ -78,7 +79,7 @@ class Desk:
             UserError: there is no such variant, or its base model cannot be had.
         """
         with self._lock:
-            return self.library or self._answerer_of(name)
+            return self.library or self._answerer_of(name, Variant.load(name).recipe.model_dump_json())
 
     def missing(self, name: str) -> dict[str, str]:
         """The systems that cannot answer yet on this machine, each with what to run."""
