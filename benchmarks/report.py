@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import sections
-from benchmarks.measures import COLUMNS, memory_ratio, ratios, rows
+from benchmarks.measures import COLUMNS, STAGES, memory_ratio, ratios, rows
 from llama_qna.project.variant import REPOSITORY
 
 RESULTS, PAGE = REPOSITORY / "benchmarks" / "results", REPOSITORY / "docs" / "performance.md"
@@ -28,8 +28,8 @@ loading the model is counted in the sweep alone, where the study's way loads it 
 - **Useful tokens** are none of them padding. **Peak** is the most memory that the process held; on a GPU, the GPU's.
 - **Times as fast** is the ratio of items or tokens a second: the median of the rounds, in brackets the lowest and the
   highest.
-- **Older than the code**: these stages were measured before the loader was written anew. On 30 November 2026, on
-  another machine, 300 pages took it 2.1 s and pdfminer 12.5 s, by hand: about 6 times as fast, where the goal is 15.
+- **Newest**: where a stage was measured on several machines, the first sentence, the figure and the goals have the
+  newest. What was measured on 23 November 2026 is older than today's loader and than `models.attention`.
 - **Share of the limit**: of 16-bit matrix products at the model's own shapes, or of a copy of memory, whichever is
   nearer, both measured in the same run (`benchmarks/measures.py`).
 """
@@ -65,11 +65,12 @@ def page(
         step_profile, run, attention: what `benchmarks.step_profile`, `.whole_run` and `.attention` wrote.
         rehearsed: what `llama-qna plan --rehearse` wrote.
     """
-    parts = [INTRODUCTION.format(result=_result(contents[0]) if contents else "Nothing has been measured yet.")]
+    stages = newest(contents)
+    parts = [INTRODUCTION.format(result=_result(stages) if contents else "Nothing has been measured yet.")]
     if contents:
         parts.append("![Times as fast as the study's way, and memory](../figs/performance.png)\n")
     parts += [_machine(content) for content in contents]
-    parts += [sections.goals(contents[0], run)] if contents else []
+    parts += [sections.goals(stages, run)] if contents else []
     parts += [sections.step(step_profile)] if step_profile else []
     parts += [sections.run(run)] if run else []
     parts += [sections.attention(attention)] if attention else []
@@ -86,9 +87,16 @@ def _machine(content: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _result(content: dict) -> str:
+def newest(contents: list[dict]) -> dict[str, dict]:
+    """What was measured of each stage last, on whatever machine; the stages in the order of `STAGES`."""
+    measured = [(facts["date"], stage, facts) for content in contents for stage, facts in content["stages"].items()]
+    last = {stage: facts for _, stage, facts in sorted(measured, key=lambda found: found[:2])}
+    return {stage: last[stage] for stage in STAGES if stage in last}
+
+
+def _result(stages: dict[str, dict]) -> str:
     """The least and the most times as fast, in a sentence."""
-    found = {stage: median(ratios(stage, facts)) for stage, facts in content["stages"].items()}
+    found = {stage: median(ratios(stage, facts)) for stage, facts in stages.items()}
     slowest, quickest = min(found, key=found.get), max(found, key=found.get)
     return f"Ours is {found[slowest]:.1f} ({slowest}) to {found[quickest]:.1f} ({quickest}) times as fast."
 
@@ -104,8 +112,8 @@ def _about(facts: dict) -> str:
 
 
 def numbers(contents: list[dict]) -> dict:
-    """What the figure is drawn from: for the first machine, the ratios of speed and both peaks of memory."""
-    stages = contents[0]["stages"]
+    """What the figure is drawn from: the newest ratios of speed and both peaks of memory."""
+    stages = newest(contents)
     peaks = {
         label: [median(round_["peak_gib"] for round_ in facts[way]) for facts in stages.values()]
         for way, label in (("study", "the study's way"), ("ours", "ours"))
@@ -115,7 +123,7 @@ def numbers(contents: list[dict]) -> dict:
     names = list(stages)
     return {
         "title": "Each stage in the study's way and in ours",
-        "note": sections.title(contents[0]["machine"]),
+        "note": "; ".join(sections.title(content["machine"]) for content in contents),
         "panels": [
             {"title": "speed", "x": "times as fast", "y": "", "names": names, "bars": speed},
             {"title": "memory", "x": "peak, GiB", "y": "", "names": names, "bars": peaks},

@@ -12,9 +12,8 @@ GOALS = {"extraction": 15, "generation": 8, "training": 3, "perplexity": 2, "swe
 LIMIT, MEMORY, MINUTES = 0.60, 0.20, 8  # of training: share of the limit, of the study's memory; of `make run`
 
 
-def goals(content: dict, whole: dict | None) -> str:
-    """What was set as a goal beside what was measured, for the machine that the goals are meant for."""
-    stages = content["stages"]
+def goals(stages: dict[str, dict], whole: dict | None) -> str:
+    """What was set as a goal beside what was measured, by stage."""
     lines = ["## Goals", "", "On two cores with the embedded model.", ""]
     lines += [row(["what", "goal", "measured", ""]), row(["---"] * 4)]
     for stage, goal in GOALS.items():
