@@ -1,6 +1,6 @@
 """Attention while a model answers on a CPU: plain products, a block at a time.
 
-PyTorch's own takes three times as long for rows of a few hundred tokens (docs/performance.md).
+With PyTorch's own, answers from passages take nearly twice as long (docs/performance.md).
 """
 
 from __future__ import annotations
