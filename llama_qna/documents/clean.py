@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from llama_qna.documents.blocks import blocks_of, look_of
 from llama_qna.documents.columns import parts
+from llama_qna.documents.halves import in_halves
 from llama_qna.documents.hyphens import HYPHEN, Vocabulary, close_up_capitals
 from llama_qna.documents.lines import Line, join_accents, lines_of, rows_of_table
 from llama_qna.documents.page_headers import body_size, drop_page_furniture
@@ -60,10 +61,11 @@ def lines_of_pages(pages: list[Page], repairs: Counter, outline: dict[str, int |
     size = body_size(pages)
     asides = drop_page_furniture(pages, size, repairs, outline)
     upright = 2 * sum(page.turned for page in pages) < len(pages)
-    return [
-        list(_lines_of_page(page, number, size, upright, aside))
-        for number, (page, aside) in enumerate(zip(pages, asides, strict=True), start=1)
-    ]
+
+    def lines(numbers: range) -> list[list[Line]]:
+        return [list(_lines_of_page(pages[n], n + 1, size, upright, asides[n])) for n in numbers]
+
+    return in_halves(lines, len(pages))
 
 
 def _lines_of_page(page: Page, number: int, size: float, upright: bool, aside: list[str]) -> Iterator[Line]:

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from llama_qna import UserError, first_line
 from llama_qna.documents.clean import Document, clean
+from llama_qna.documents.halves import OUT_OF_MEMORY
 from llama_qna.documents.quality import needs_ocr
 from llama_qna.documents.runs import Page, read_pdfium
 from llama_qna.documents.runs_of_pdfminer import read_pdfminer
 from llama_qna.documents.text_files import read_text
 
-OUT_OF_MEMORY = 3  # exit status of the child
 LETTER = re.compile(r"[^\W\d_]")
 
 

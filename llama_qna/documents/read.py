@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 
 from llama_qna import UserError
 from llama_qna.documents.clean import Document
-from llama_qna.documents.extract import OUT_OF_MEMORY, shown_name
+from llama_qna.documents.extract import shown_name
 from llama_qna.documents.folder import (
     DEFAULT_LIMITS,
     SUFFIXES,
@@ -31,6 +31,7 @@ from llama_qna.documents.folder import (
     named_documents,
     refusal,
 )
+from llama_qna.documents.halves import OUT_OF_MEMORY
 from llama_qna.project.recipe import ReadLimits
 from llama_qna.project.variant import REPOSITORY
 from llama_qna.text.language import language_of

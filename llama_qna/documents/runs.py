@@ -20,6 +20,8 @@ from typing import NamedTuple
 import pypdfium2
 import pypdfium2.raw as pdfium
 
+from llama_qna.documents.halves import in_halves
+
 MOST_TEXT = 1 << 16  # UTF-16 units of one run
 MANY_RUNS = 400  # on one page; of fewer, PDFium finds the texts as quickly
 MOST_RULES = 400  # on one page; a drawing has more lines than a reader of text needs
@@ -84,7 +86,13 @@ def read_pdfium(path: Path) -> tuple[list[Page], dict[str, int | None]]:
         for bookmark in pdf.get_toc():
             target = bookmark.get_dest()
             outline.setdefault(bookmark.get_title(), target.get_index() if target else None)
-        return [_Reader(page).page() for page in pdf], outline
+        count = len(pdf)
+
+    def read(numbers: range) -> list[Page]:
+        with pypdfium2.PdfDocument(path) as pdf:
+            return [_Reader(pdf[n]).page() for n in numbers]
+
+    return in_halves(read, count), outline
 
 
 class _Stored(NamedTuple):
