@@ -1,7 +1,8 @@
 """Rows from which a small model learns to read: quote and answer from passages, or say that they do not tell; and ask.
 
-The examples are those of `data/reading/`. Several questions about a passage share one row as the turns of a
-conversation, so that its passages are computed once; in every round they stand among other passages.
+The examples are those of `data/reading/`. They are shown as they will be met: not a whole passage but a window of
+one to four sentences. Several questions about a window share one row as the turns of a conversation, so that it is
+computed once; in every round the windows are others.
 """
 
 from __future__ import annotations
@@ -19,12 +20,10 @@ from llama_qna.project.data import REPLAY_TEXT
 from llama_qna.project.files import read_lines, sha256
 from llama_qna.project.stage import once
 from llama_qna.project.variant import REPOSITORY, Reader
-from llama_qna.text.words import sentences_of
-from llama_qna.training.conversations import Example, Pieces, fitted_row, reading, writing
+from llama_qna.text.words import content_words, sentences_of
+from llama_qna.training.conversations import BESIDE, LONGEST, Example, Pieces, fitted_row, reading, writing
 
-QUESTIONS = 3  # of a row at most
-OTHERS = 4  # pieces of other texts in a row at most
-FOREIGN = 0.3  # of the rows have a question about a text that is not there
+UNTOLD = 0.5  # of the windows are asked what stands elsewhere in their text
 READING_SET = REPOSITORY / "data" / "reading"
 MEASURED = 10  # every tenth text tells what another training leaves of the skill
 MEASURED_ROWS, MEASURED_LENGTH = 40, 800  # and tokens of each
@@ -90,7 +89,7 @@ def read_texts(folder: Path) -> list[Text]:
 
 
 def rows_of(tokenizer, texts: list[Text], rounds: int, max_length: int, seed: int) -> list[dict[str, list[int]]]:
-    """Rows of both skills: every example is read once a round, and asked for once in every second round.
+    """Rows of both skills: every example is read and asked for once a round.
 
     Returns:
         `input_ids` and `labels` of each; of a row that is longer than `max_length` the last questions are left out, and
@@ -134,52 +133,69 @@ def _rows(tokenizer, conversations: list[list[dict]], max_length: int) -> list[d
 
 
 def _conversations(texts: list[Text], rounds: int, chance: random.Random) -> list[list[dict]]:
-    """In each round every example is read, among other pieces than before; in every second one it is asked for."""
+    """In each round every text is cut into other windows, and of each is asked what it tells, and what it does not."""
     pieces, conversations = Pieces([text.passage for text in texts]), []
-    for number in range(rounds):
+    for _ in range(rounds):
         for text in texts:
-            conversations += _reading(text, texts, pieces, chance)
-            if number % 2 == 0:
-                conversations.append(_writing(text, chance))
+            conversations += _of_windows(text, pieces, chance)
     return conversations
 
 
-def _reading(text: Text, texts: list[Text], pieces: Pieces, chance: random.Random) -> list[list[dict]]:
-    """Two conversations in which each example of a text is asked about once, among pieces of other texts."""
-
-    def other(question: str, away: set[str]) -> str:
-        like = pieces.like(question, lambda piece, passage: passage not in away)
-        return chance.choice(like or [piece for piece, _ in pieces.all])
-
-    examples = chance.sample(text.examples, len(text.examples))
-    cut = chance.randint(len(examples) - QUESTIONS, QUESTIONS)
+def _of_windows(text: Text, pieces: Pieces, chance: random.Random) -> list[list[dict]]:
+    """Conversations about the windows into which a text is cut: one that reads and one that asks about each."""
+    windows = _cut(text.passage, chance)
+    told = [[example for example in text.examples if example.evidence and example.evidence in w] for w in windows]
+    asked = [[*here, *_elsewhere(text, here, chance)] for here in told]
+    for example in text.examples:
+        if not example.evidence:  # asked where the most of its words stand, so that these do not give it away
+            asked[_nearest(example.question, windows)].append(example)
     conversations = []
-    for asked in (examples[:cut], examples[cut:]):
-        foreign = chance.choice(texts)
-        if chance.random() < FOREIGN and foreign is not text:
-            asked = [*asked, Example(chance.choice(foreign.examples).question)]
-        away = {text.passage, foreign.passage}
-        passages = _cut(text.passage, chance)
-        passages += [other(chance.choice(asked).question, away) for _ in range(chance.randint(0, OTHERS))]
-        conversations.append(reading(list(dict.fromkeys(passages)), asked, chance))
+    for window, questions, here in zip(windows, asked, told, strict=True):
+        if questions:
+            beside = _beside(text, chance.choice(questions).question, pieces, chance)
+            conversations.append(reading(list(dict.fromkeys([window, *beside])), questions, chance))
+        if here:
+            conversations.append(_writing(window, here, chance))
     return conversations
+
+
+def _elsewhere(text: Text, here: list[Example], chance: random.Random) -> list[Example]:
+    """At times a question that another window of the text answers; this one does not tell."""
+    others = [example for example in text.examples if example.evidence and example not in here]
+    if not others or chance.random() > UNTOLD:
+        return []
+    return [Example(chance.choice(others).question)]
+
+
+def _nearest(question: str, windows: list[str]) -> int:
+    """The window with the most words of a question."""
+    words = content_words(question, "en")
+    return max(range(len(windows)), key=lambda n: len(words & content_words(windows[n], "en")))
+
+
+def _beside(text: Text, question: str, pieces: Pieces, chance: random.Random) -> list[str]:
+    """At times one or two pieces of other texts that share words with a question."""
+    if chance.random() > BESIDE:
+        return []
+    found = pieces.like(question, lambda piece, passage: passage != text.passage)
+    return chance.sample(found, min(len(found), chance.randint(1, 2)))
 
 
 def _cut(passage: str, chance: random.Random) -> list[str]:
-    """A passage whole or in two pieces, as retrieval may find it."""
-    sentences = sentences_of(passage)
-    if len(sentences) < 4 or chance.random() < 0.4:
-        return [passage]
-    middle = chance.randint(2, len(sentences) - 2)
-    return [" ".join(sentences[:middle]), " ".join(sentences[middle:])]
+    """A passage cut between its sentences into windows of different lengths, as they are found for a question."""
+    sentences, windows = sentences_of(passage), []
+    while sentences:
+        length = chance.randint(1, LONGEST)
+        windows.append(" ".join(sentences[:length]))
+        sentences = sentences[length:]
+    return windows
 
 
-def _writing(text: Text, chance: random.Random) -> list[dict]:
-    """A conversation in which a question is written about each sentence that has one."""
-    sentences = sentences_of(text.passage)
-    known = [example for example in text.examples if example.evidence]
+def _writing(window: str, known: list[Example], chance: random.Random) -> list[dict]:
+    """A conversation in which a question is written about each sentence of a window that has one."""
+    sentences = sentences_of(window)
     asked = []
     for example in chance.sample(known, len(known)):
         sentence = next((s for s in sentences if example.evidence.strip(" .") in s), example.evidence)
         asked.append((sentence, example.question))
-    return writing(text.passage, asked)
+    return writing(window, asked)
