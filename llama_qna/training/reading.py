@@ -145,7 +145,8 @@ def _of_windows(text: Text, pieces: Pieces, chance: random.Random) -> list[list[
     """Conversations about the windows into which a text is cut: one that reads and one that asks about each."""
     windows = _cut(text.passage, chance)
     told = [[example for example in text.examples if example.evidence and example.evidence in w] for w in windows]
-    asked = [[*here, *_elsewhere(text, here, chance)] for here in told]
+    known = [example for here in told for example in here]
+    asked = [[*here, *_elsewhere(known, here, chance)] for here in told]
     for example in text.examples:
         if not example.evidence:  # asked where the most of its words stand, so that these do not give it away
             asked[_nearest(example.question, windows)].append(example)
@@ -159,9 +160,9 @@ def _of_windows(text: Text, pieces: Pieces, chance: random.Random) -> list[list[
     return conversations
 
 
-def _elsewhere(text: Text, here: list[Example], chance: random.Random) -> list[Example]:
+def _elsewhere(known: list[Example], here: list[Example], chance: random.Random) -> list[Example]:
     """At times a question that another window of the text answers; this one does not tell."""
-    others = [example for example in text.examples if example.evidence and example not in here]
+    others = [example for example in known if example not in here]
     if not others or chance.random() > UNTOLD:
         return []
     return [Example(chance.choice(others).question)]
