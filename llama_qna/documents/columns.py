@@ -16,7 +16,7 @@ from itertools import pairwise
 from operator import attrgetter
 from statistics import median
 
-from llama_qna.documents.lines import RIGHT_TO_LEFT
+from llama_qna.documents.lines import is_right_to_left
 from llama_qna.documents.runs import Run, by_base
 
 BAND = 2.0  # points; the height of the slices in which white is looked for
@@ -74,7 +74,7 @@ def parts(runs: list[Run], depth: int = 0) -> Iterator[Part]:
             yield Part(waiting + before)
         if table:
             yield Part(table, table=True)
-        for column in columns[::-1] if _is_right_to_left(own) else columns:
+        for column in columns[::-1] if is_right_to_left(own) else columns:
             yield from parts(column, depth + 1)
         waiting = after
     if waiting:
@@ -250,11 +250,6 @@ def _is_justified(line: list[Run], cells: list[list[float]], edge: float, size: 
     """Whether a line is long and ends at the edge of its column, as text with wide spaces between its words does."""
     gaps = [after[0] - before[1] for before, after in pairwise(cells)]
     return edge - cells[-1][1] < 2 and sum(len(run.text) for run in line) > 24 and max(gaps, default=0) < 2 * size
-
-
-def _is_right_to_left(runs: list[Run]) -> bool:
-    letters = "".join(run.text for run in runs)
-    return len(RIGHT_TO_LEFT.findall(letters)) > len(letters) / 2
 
 
 def _table_above(

@@ -113,10 +113,15 @@ def _hangs_on(run: Run, row: list[Run], size: float, sign: bool) -> bool:
     )
 
 
+def is_right_to_left(runs: list[Run]) -> bool:
+    """Whether most letters of some runs are of a script that is read from the right."""
+    letters = "".join(run.text for run in runs)
+    return not letters.isascii() and len(RIGHT_TO_LEFT.findall(letters)) > len(letters) / 2
+
+
 def _line(row: list[Run]) -> Line:
     """A line of runs on one base line."""
-    letters = "".join(run.text for run in row)
-    if not letters.isascii() and len(RIGHT_TO_LEFT.findall(letters)) > len(letters) / 2:
+    if is_right_to_left(row):
         row = sorted(row, key=lambda run: -run.right)
         text, lead = " ".join(run.text.strip() for run in row), 0
     else:
