@@ -1,10 +1,11 @@
 """Answers from passages, with their evidence; or "The documents do not say."
 
 For a small model that has learnt to read and to ask (`training.reading`); no training on the documents is needed. It is
-asked three things, of which it can do each better than all at once: which of the sentences that share words with the
-question would make somebody ask it (Sachan et al. 2022, arXiv:2204.07496), whether that sentence with its neighbours
-tells the answer, and what the answer is, once the sentence is quoted. Whether a question is about the documents at all
-it does not know: that is told by how many of its words stand around the sentence.
+asked three things, of which it can do each better than all at once: how likely somebody would ask the question about a
+sentence that shares words with it (Sachan et al. 2022, arXiv:2204.07496), whether that sentence alone tells the answer,
+and what the answer is, once the sentence is quoted. The first two together choose the sentence; the second tells whether
+the documents say anything. Whether a question is about the documents at all the model does not know: that is told by how
+many of its words stand around the sentence.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from llama_qna.models.likelihood import answer_log_likelihoods, doubts_of
 from llama_qna.project.variant import Reader
 from llama_qna.text.right import is_taken_from
 
-READ = 5  # sentences that are read for a question; chosen on the dev questions, as DOUBT (docs/experiments.md)
-DOUBT = -0.15  # log-probability of the dash, in nats, from which the answer is that the documents do not say
+READ = 5  # sentences that are read for a question; chosen on the dev questions, as what follows (docs/experiments.md)
+WEIGHT = 0.5  # of a sentence's doubt against the mean log-probability per token of the question after it
+DOUBT = -0.2  # log-probability of the dash, in nats, from which the answer is that the documents do not say
 SHARE = 0.25  # of a question's words, which have to stand around the sentence; likewise
 QUESTION_TOKENS = 300  # a longer question leaves no room for an answer
 NEW_TOKENS = 48  # of an answer
@@ -95,35 +97,41 @@ class ReadingAnswerer:
 
         # --- which sentences
         ranked = self.ranked(questions, [self.sentences.find(question, READ) for question in questions])
-        passages = [[self.sentences.passage(n) for n in numbers] for numbers in ranked]
+        passages = [[self.sentences.passage(n) for n, _ in found] for found in ranked]
 
         # --- whether the best one is about the question, and tells the answer
-        best = {n: numbers[0] for n, numbers in enumerate(ranked) if numbers}
-        asked = [n for n, sentence in best.items() if self.sentences.share(questions[n], sentence) >= SHARE]
-        prompt_ids = [self.prompt_ids(questions[n], passages[n][0].text) for n in asked]
-        doubts = doubts_of(self.model(), self.tokenizer, prompt_ids)
-        told = [n for n, doubt in zip(asked, doubts, strict=True) if doubt < DOUBT]
+        best = {at: found[0] for at, found in enumerate(ranked) if found}
+        told = {at: n for at, (n, doubt) in best.items() if doubt < DOUBT and self._is_about(questions[at], n)}
 
         # --- what it is, after the quote
-        sentences = {n: self.sentences.all[ranked[n][0]].text for n in told}
-        quoted = [self.prompt_ids(questions[n], sentences[n]) + self._ids(f" {sentences[n]}\n") for n in told]
+        sentences = {at: self.sentences.all[n].text for at, n in told.items()}
+        quoted = [self.prompt_ids(questions[at], text) + self._ids(f" {text}\n") for at, text in sentences.items()]
         texts = generate_texts(self.model(), self.tokenizer, quoted, max_new_tokens=NEW_TOKENS, batch_size=BATCH)
         found = [Answer(prompts.NOT_SAID, tuple(sources), said_not=True) for sources in passages]
-        for n, text in zip(told, texts, strict=True):
+        for (at, sentence), text in zip(sentences.items(), texts, strict=True):
             # who puts the words of a sentence together anew often says something else (docs/experiments.md)
-            said = text if is_taken_from(text, sentences[n]) else sentences[n]
-            found[n] = Answer(said, tuple(passages[n]), Evidence(sentences[n], passages[n][0]))
+            said = text if is_taken_from(text, sentence) else sentence
+            found[at] = Answer(said, tuple(passages[at]), Evidence(sentence, passages[at][0]))
         return found
 
-    def ranked(self, questions: list[str], found: list[list[int]]) -> list[list[int]]:
-        """The numbers of the sentences found for each question, by how likely the question is after each."""
+    def ranked(self, questions: list[str], found: list[list[int]]) -> list[list[tuple[int, float]]]:
+        """The sentences found for each question, the best first: the number of each and its doubt, in nats.
+
+        A sentence is good if the question is likely after it, and if it seems to tell the answer.
+        """
         asked = [self._ids(f" {question}") + [self.tokenizer.eos_token_id] for question in questions]
-        pairs = [(place, n) for place, numbers in enumerate(found) for n in numbers]
+        pairs = [(at, n) for at, numbers in enumerate(found) for n in numbers]
         shown = [prompts.writing_messages(self.sentences.passage(n).text, self.sentences.all[n].text) for _, n in pairs]
         prompt_ids = [prompts.chat_ids(self.tokenizer, messages) for messages in shown]
-        likely = answer_log_likelihoods(self.model(), prompt_ids, [asked[place] for place, _ in pairs])
-        ranked = sorted(zip(likely, pairs, strict=True), reverse=True)
-        return [[n for _, (at, n) in ranked if at == place] for place in range(len(questions))]
+        likely = answer_log_likelihoods(self.model(), prompt_ids, [asked[at] for at, _ in pairs])
+        alone = [self.prompt_ids(questions[at], self.sentences.all[n].text) for at, n in pairs]
+        doubts = doubts_of(self.model(), self.tokenizer, alone)
+        scores = [nats - WEIGHT * doubt for nats, doubt in zip(likely, doubts, strict=True)]
+        ranked = sorted(zip(scores, pairs, doubts, strict=True), reverse=True)
+        return [[(n, doubt) for _, (place, n), doubt in ranked if place == at] for at in range(len(questions))]
+
+    def _is_about(self, question: str, sentence: int) -> bool:
+        return self.sentences.share(question, sentence) >= SHARE
 
     def prompt_ids(self, question: str, passage: str) -> list[int]:
         """`input_ids` of a question with a passage, (T,), ready for the quote."""

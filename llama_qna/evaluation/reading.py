@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from llama_qna.answering.reader import DOUBT, READ, SHARE, ReadingAnswerer
+from llama_qna.answering.reader import DOUBT, READ, SHARE, WEIGHT, ReadingAnswerer
 from llama_qna.answering.retrieval import Answer
 from llama_qna.evaluation import compare
 from llama_qna.evaluation.free_rows import document_sentences, free_predictions
@@ -48,6 +48,7 @@ def measure(reader: Reader, folder: Path) -> dict:
     about["measured"] = {
         "adapter": sha256(reader.adapter / "adapter_model.safetensors"),
         "sentences_read": READ,
+        "weight": WEIGHT,
         "doubt": DOUBT,
         "share": SHARE,
         **provenance.measured(),
