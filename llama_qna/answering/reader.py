@@ -3,9 +3,9 @@
 For a small model that has learnt to read and to ask (`training.reading`); no training on the documents is needed. It is
 asked three things, of which it can do each better than all at once: how likely somebody would ask the question about a
 sentence that shares words with it (Sachan et al. 2022, arXiv:2204.07496), whether that sentence alone tells the answer,
-and what the answer is, once the sentence is quoted. The first two together choose the sentence; the second tells whether
-the documents say anything. Whether a question is about the documents at all the model does not know: that is told by how
-many of its words stand around the sentence.
+and what the answer is, once the sentence is quoted. The first two together choose the sentence; the second says whether
+the documents tell. Whether a question is about them at all the model does not know: that is told by how many of its
+words stand around the sentence.
 """
 
 from __future__ import annotations
