@@ -56,7 +56,7 @@ def found_in(corpus: str, reader: Reader, folder: str) -> list[dict]:
         orders = {name: np.argsort(-score, kind="stable") for name, score in scores.items()}
         firsts = [[int(n) for n in order[:READ]] for order in orders.values()]
         ranked = answerer.ranked([row.Question] * len(firsts), firsts)
-        for (name, order), (best, *_) in zip(orders.items(), ranked, strict=True):
+        for (name, order), ((best, _), *_) in zip(orders.items(), ranked, strict=True):
             place = next((place for place, n in enumerate(order, 1) if is_evidence[n]), len(order) + 1)
             rows.append({"way": name, "place": place, "likeliest": is_evidence[best]})
     return rows

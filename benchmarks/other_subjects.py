@@ -10,7 +10,6 @@ from statistics import fmean
 
 from llama_qna.answering.reader import DOUBT, READ, ReadingAnswerer
 from llama_qna.evaluation.reading import CORPORA, published
-from llama_qna.models.likelihood import doubts_of
 from llama_qna.project import marked, provenance
 from llama_qna.project.files import read_json, write_json
 from llama_qna.project.variant import REPOSITORY, Reader
@@ -41,15 +40,11 @@ def dev_questions() -> dict[str, dict[str, list[str]]]:
 def refusals(answerer: ReadingAnswerer, questions: list[str]) -> list[list[bool]]:
     """For each question whether it is refused, from each of `SHARES` on."""
     ranked = answerer.ranked(questions, [answerer.sentences.find(question, READ) for question in questions])
-    best = {n: numbers[0] for n, numbers in enumerate(ranked) if numbers}
-    prompt_ids = [
-        answerer.prompt_ids(questions[n], answerer.sentences.passage(number).text) for n, number in best.items()
-    ]
-    doubts = dict(zip(best, doubts_of(answerer.model(), answerer.tokenizer, prompt_ids), strict=True))
     found = []
-    for n, question in enumerate(questions):
-        share = answerer.sentences.share(question, best[n]) if n in best else 0.0
-        found.append([doubts.get(n, 0.0) >= DOUBT or share < needed for needed in SHARES])
+    for question, sentences in zip(questions, ranked, strict=True):
+        best, doubt = sentences[0] if sentences else (None, 0.0)
+        share = answerer.sentences.share(question, best) if sentences else 0.0
+        found.append([doubt >= DOUBT or share < needed for needed in SHARES])
     return found
 
 

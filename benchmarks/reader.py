@@ -1,75 +1,99 @@
-"""What the reader's choices rest on, on the dev questions of both corpora: tables of docs/experiments.md.
+"""What the reader's choices rest on: tables of docs/experiments.md.
 
-python -m benchmarks.reader            the tables from benchmarks/results/reader.json, into the page
-python -m benchmarks.reader --measure  that file first (some minutes on two cores)
+Two sets of questions are asked: the dev questions of both corpora, and every third one about the passages of
+`data/reading/dev`, on which nothing is trained.
+
+python -m benchmarks.reader                    the tables from benchmarks/results/reader.json, into the page
+python -m benchmarks.reader --measure          that file first (about a quarter of an hour on two cores)
+python -m benchmarks.reader --adapter FOLDER   of the adapter that it is compared with, into reader_before.json
 """
 
 import argparse
 from pathlib import Path
 from statistics import fmean
 
+import pandas as pd
+
 from llama_qna.answering.reader import ReadingAnswerer
+from llama_qna.answering.sentences import Sentences
 from llama_qna.evaluation.reading import CORPORA, published
 from llama_qna.models import prompts
 from llama_qna.models.base import load_base, load_tokenizer
+from llama_qna.models.folded import load_folded
 from llama_qna.models.generate import generate_texts
-from llama_qna.models.likelihood import candidate_log_likelihoods
+from llama_qna.models.likelihood import answer_log_likelihoods, candidate_log_likelihoods, doubts_of
 from llama_qna.project import marked, provenance
-from llama_qna.project.files import read_json, write_json
+from llama_qna.project.files import read_json, read_lines, write_json
 from llama_qna.project.gold import references
 from llama_qna.project.variant import REPOSITORY, Reader
 from llama_qna.text.right import is_right, stands_in
 from llama_qna.text.tables import markdown
+from llama_qna.training.reading import READING_SET
 
 RESULTS = Path(__file__).parent / "results" / "reader.json"
-WINDOWS = RESULTS.with_name("reader_windows.json")  # the same of another training, which was not kept
+BEFORE = RESULTS.with_name("reader_before.json")
 PAGE = REPOSITORY / "docs" / "experiments.md"
-MOST = 8  # sentences that are ranked
-QUOTED = 20  # tokens of a quote that tell how likely the reader is to give it
+FOUND = 5  # sentences that are ranked
 WRONG = (0.05, 0.08, 0.1, 0.2)  # shares of answerable questions that are refused
+SETS = {"gold": "gold questions, dev", "kept": "questions about kept passages"}
 
 
-def rows_of(corpus: str, reader: Reader) -> list[dict]:
-    """What the reader finds for each dev question, answerable or not."""
-    chunks, *tables = published(corpus)
-    asked = [row for table in tables for row in table[table.fold == "dev"].itertuples()]
-    answerer = ReadingAnswerer.of(chunks, reader)
-    model, tokenizer, sentences = answerer.model(), answerer.tokenizer, answerer.sentences
+def gold_questions(corpus: str) -> tuple[pd.DataFrame, list[dict]]:
+    """The chunks of a corpus, and its dev questions."""
+    chunks, gold, unanswerable = published(corpus)
+    asked = [
+        {"question": row.Question, "evidence": row.evidence, "forms": references(row)}
+        for row in gold[gold.fold == "dev"].itertuples()
+    ]
+    return chunks, asked + [{"question": q} for q in unanswerable[unanswerable.fold == "dev"].Question]
+
+
+def kept_questions() -> tuple[pd.DataFrame, list[dict]]:
+    """The passages that nothing is trained on, each as a chunk, and every third question about them."""
+    rows, asked = [], []
+    for line in [line for path in sorted((READING_SET / "dev").glob("*.jsonl")) for line in read_lines(path)]:
+        text = " ".join(line["passage"].split())
+        rows.append({"chunk_id": line["id"], "document": "kept", "page": 1, "section": line["id"], "text": text})
+        asked += [
+            {"question": e["question"], "evidence": e["evidence"], "forms": [e["short"]] if "short" in e else []}
+            for e in line["answerable"]
+        ]
+        asked += [{"question": e["question"]} for e in line["unanswerable"]]
+    return pd.DataFrame(rows).assign(kind="body", split="test", tokens=200), asked[::3]
+
+
+def rows_of(chunks: pd.DataFrame, asked: list[dict], model, tokenizer) -> list[dict]:
+    """What a reader finds for each question, answerable or not."""
+    answerer = ReadingAnswerer(Sentences(chunks), tokenizer, lambda: model)
+    sentences = answerer.sentences
 
     def ids(text: str) -> list[int]:
         return prompts.encode_document(tokenizer, text)
 
-    # --- how likely the question is after each sentence, and how likely each is to be quoted
-    found = [sentences.find(row.Question, MOST) for row in asked]
-    pairs = [(place, n) for place, numbers in enumerate(found) for n in numbers]
-    texts = [sentences.all[n].text for _, n in pairs]
-    writing = [prompts.writing_messages(sentences.passage(n).text, sentences.all[n].text) for _, n in pairs]
-    questions = [ids(f" {asked[place].Question}") + [tokenizer.eos_token_id] for place, _ in pairs]
-    likely = candidate_log_likelihoods(model, [prompts.chat_ids(tokenizer, turn) for turn in writing], questions)
-    reading = [
-        prompts.reading_messages(asked[place].Question, [sentences.passage(n).text for n in found[place]])
-        for place, _ in pairs
-    ]
-    quotes = [ids(f" {text}")[:QUOTED] for text in texts]
-    quoted = candidate_log_likelihoods(model, [prompts.chat_ids(tokenizer, turn) for turn in reading], quotes)
-    scores = {pair: found for pair, found in zip(pairs, zip(likely, quoted, strict=True), strict=True)}
-
-    # --- the answer after the quote of the likeliest, with and without its neighbours
-    best = [max(numbers, key=lambda n: scores[place, n][0]) for place, numbers in enumerate(found)]
-    dash, columns = [prompts.nothing_id(tokenizer)], {}
+    # --- how likely the question is after each sentence, and whether that tells the answer
+    found = [sentences.find(row["question"], FOUND) for row in asked]
+    pairs = [(at, n) for at, numbers in enumerate(found) for n in numbers]
+    shown = [prompts.writing_messages(sentences.passage(n).text, sentences.all[n].text) for _, n in pairs]
+    questions = [ids(f" {asked[at]['question']}") + [tokenizer.eos_token_id] for at, _ in pairs]
+    likely = answer_log_likelihoods(model, [prompts.chat_ids(tokenizer, turn) for turn in shown], questions)
+    doubts = {}
     for name, around in (("sentence", 0), ("neighbours", 1)):
-        passages = [sentences.passage(n, around).text for n in best]
-        asking = [answerer.prompt_ids(row.Question, passage) for row, passage in zip(asked, passages, strict=True)]
-        columns[f"doubt, {name}"] = candidate_log_likelihoods(model, asking, [dash] * len(asking))
-        begun = [prompt + ids(f" {sentences.all[n].text}\n") for prompt, n in zip(asking, best, strict=True)]
-        columns[f"answer, {name}"] = generate_texts(model, tokenizer, begun, max_new_tokens=48, batch_size=32)
-    bm25 = [float(sentences.scores(row.Question).max()) for row in asked]
-    return [
-        _row(row, [(sentences.all[n].text, *scores[place, n]) for n in found[place]])
-        | {"bm25": bm25[place]}
-        | {name: values[place] for name, values in columns.items()}
-        for place, row in enumerate(asked)
+        asking = [answerer.prompt_ids(asked[at]["question"], sentences.passage(n, around).text) for at, n in pairs]
+        doubts[name] = doubts_of(model, tokenizer, asking)
+    rows = [row | {"bm25": float(sentences.scores(row["question"]).max()), "found": []} for row in asked]
+    for (at, n), nats, *pair in zip(pairs, likely, *doubts.values(), strict=True):
+        row, text = rows[at], sentences.all[n].text
+        about = {"text": text, "likely": nats} | dict(zip(doubts, pair, strict=True))
+        row["found"].append(about | {"both": nats - prompts.DOUBT_WEIGHT * about["sentence"]})
+
+    # --- the answer after the quote of the best
+    rows = [row for row in rows if row["found"]]
+    best = [_best(row["found"], "both")["text"] for row in rows]
+    begun = [
+        answerer.prompt_ids(row["question"], text) + ids(f" {text}\n") for row, text in zip(rows, best, strict=True)
     ]
+    answers = generate_texts(model, tokenizer, begun, max_new_tokens=48, batch_size=32)
+    return [row | {"answer": answer} for row, answer in zip(rows, answers, strict=True)]
 
 
 def by_quantization(base_model: str) -> dict[str, float]:
@@ -101,117 +125,127 @@ def by_quantization(base_model: str) -> dict[str, float]:
     return {shown: nats(part) for part, shown in kinds.items()}
 
 
-def _row(row, found: list[tuple[str, float, float]]) -> dict:
-    about = {"question_id": row.question_id, "likely": [likely for _, likely, _ in found]}
-    about["quoted"] = [quoted for *_, quoted in found]
-    if not hasattr(row, "Answer"):
-        return about
-    forms = references(row)
-    return about | {
-        "question": row.Question,
-        "forms": forms,
-        "evidence": [bool(stands_in(text, row.evidence)) for text, *_ in found],
-        "sentence_right": [is_right(text, forms, row.Question) for text, *_ in found],
-    }
+def _best(found: list[dict], key: str) -> dict:
+    return max(found, key=lambda sentence: -sentence[key] if key in ("sentence", "neighbours") else sentence[key])
 
 
 def summary(rows: list[dict]) -> dict:
     """The shares that the tables show."""
-    answerable, others = ([row for row in rows if ("forms" in row) == kind] for kind in (True, False))
-    ranked = {"BM25 (its first)": [fmean(row["evidence"][0] for row in answerable)] * MOST}
-    for name, key in (("how likely the question is", "likely"), ("how likely it is quoted", "quoted")):
-        ranked[name] = [fmean(_first(row, key, count) for row in answerable) for count in range(1, MOST + 1)]
-    ranked["(among them)"] = [fmean(any(row["evidence"][:n]) for row in answerable) for n in range(1, MOST + 1)]
-    right = {"the sentence itself": fmean(row["sentence_right"][_best(row)] for row in answerable)}
-    right["BM25's first sentence"] = fmean(row["sentence_right"][0] for row in answerable)
-    for name in ("sentence", "neighbours"):
-        answers = [is_right(row[f"answer, {name}"], row["forms"], row["question"]) for row in answerable]
-        right[f"the reader's answer, given the {name}"] = fmean(answers)
-    doubts = {
-        "BM25's best score": [row["bm25"] for row in answerable + others],
-        "how likely the question is": [max(row["likely"]) for row in answerable + others],
-        "the dash, given the sentence": [-row["doubt, sentence"] for row in answerable + others],
-        "the dash, given its neighbours too": [-row["doubt, neighbours"] for row in answerable + others],
+    answerable, others = ([row for row in rows if ("evidence" in row) == kind] for kind in (True, False))
+    chosen = {"BM25 (its first)": lambda found: found[0]}
+    names = {"likely": "how likely the question is", "sentence": "how little it doubts", "both": "both"}
+    chosen |= {name: lambda found, key=key: _best(found, key) for key, name in names.items()}
+    places = range(1, FOUND + 1)
+    ranked = {
+        name: [fmean(stands_in(best(row["found"][:n])["text"], row["evidence"]) for row in answerable) for n in places]
+        for name, best in chosen.items()
     }
-    refused = {name: _refused(scores, len(answerable)) for name, scores in doubts.items()}
-    return {"answerable": len(answerable), "unanswerable": len(others), "ranked": ranked, "right": right} | {
-        "refused": refused
-    }
-
-
-def _best(row: dict) -> int:
-    return max(range(len(row["likely"])), key=row["likely"].__getitem__)
-
-
-def _first(row: dict, key: str, count: int) -> bool:
-    """Whether the likeliest of the first `count` sentences is the gold evidence."""
-    places = range(min(count, len(row[key])))
-    return row["evidence"][max(places, key=row[key].__getitem__)]
-
-
-def _refused(scores: list[float], answerable: int) -> list[float]:
-    """The share of unanswerable questions below the score below which so many answerable ones lie."""
-    known, unknown = sorted(scores[:answerable]), scores[answerable:]
-    return [fmean(score < known[int(share * answerable)] for score in unknown) for share in WRONG]
-
-
-def tables(content: dict) -> str:
-    """Tables in Markdown: which sentence, which answer, when to refuse, what 4 bits cost, and another training."""
-    found = content["summary"]
-    head = ["the sentence with the highest ...", *(f"of {n}" for n in range(1, MOST + 1))]
-    ranked = markdown(head, [[name, *map(_share, shares)] for name, shares in found["ranked"].items()])
-    right = markdown(["answer", "right"], [[name, _share(share)] for name, share in found["right"].items()])
-    head = ["refused below a threshold on ...", *(f"{_share(share)} of the answerable" for share in WRONG)]
-    refused = markdown(head, [[name, *map(_share, shares)] for name, shares in found["refused"].items()])
-    about = f"{found['answerable']} answerable and {found['unanswerable']} unanswerable dev questions of both corpora"
-    about += f", {content['date']}, {content['machine']['cores']} cores. "
-    trained = read_json(REPOSITORY / "reader_135m" / "run.json")
-    about += f"The training took {trained['seconds'] / 60:.0f} minutes of {trained['machine']['cores']} core."
-    nats = markdown(["layers in NF4", "nats a token"], [[k, f"{v:.3f}"] for k, v in content["quantized"].items()])
-    titles = ["Share of questions whose gold evidence is the chosen sentence, of the first n that BM25 finds:"]
-    titles += ["Share of right answers:", "Share of unanswerable questions that are refused too:"]
-    titles += ["What NF4 costs the base before any training, on the reference answers given a right chunk:"]
-    titles += ["The reader that ships, and one trained on other rows (text below):"]
-    tables = (ranked, right, refused, nats, _trainings(found, read_json(WINDOWS)["dev"]))
-    parts = [part for pair in zip(titles, tables, strict=True) for part in pair]
-    return "\n\n".join([about, *parts])
-
-
-def _trainings(kept: dict, windows: dict) -> str:
-    """The reader that was kept beside one that was not."""
-    ranked, right, refused = (kept[key] for key in ("ranked", "right", "refused"))
-    neighbours = "the dash, given its neighbours too"
-    rows = [
-        [
-            "the likeliest of five sentences is the evidence",
-            ranked["how likely the question is"][4],
-            windows["evidence"],
-        ],
-        ["right, the reader's answer", right["the reader's answer, given the sentence"], windows["right"]],
-        ["right, the sentence itself", right["the sentence itself"], windows["sentence_right"]],
-        [
-            "unanswerable refused, with 8% of the answerable",
-            refused[neighbours][1],
-            windows["refused"][neighbours]["0.08"],
-        ],
+    ranked["(among them)"] = [
+        fmean(any(stands_in(s["text"], row["evidence"]) for s in row["found"][:n]) for row in answerable)
+        for n in places
     ]
-    return markdown(["on dev", "ships", "windows"], [[name, _share(a), _share(b)] for name, a, b in rows])
+    asked = [row for row in answerable if row["forms"]]
+    said = {f"the sentence by {name}": lambda row, b=best: b(row["found"])["text"] for name, best in chosen.items()}
+    said["the reader's words after it"] = lambda row: row["answer"]
+    right = {
+        name: fmean(is_right(text(row), row["forms"], row["question"]) for row in asked) for name, text in said.items()
+    }
+    doubts = {
+        "BM25's best score": lambda row: -row["bm25"],
+        "how likely the question is": lambda row: -max(s["likely"] for s in row["found"]),
+        "doubt, given the sentence": lambda row: _best(row["found"], "both")["sentence"],
+        "doubt, given its neighbours too": lambda row: _best(row["found"], "both")["neighbours"],
+    }
+    refused = {
+        name: _refused(*([doubt(row) for row in part] for part in (answerable, others)))
+        for name, doubt in doubts.items()
+    }
+    counts = {"answerable": len(answerable), "with_forms": len(asked), "unanswerable": len(others)}
+    return counts | {"ranked": ranked, "right": right, "refused": refused}
+
+
+def _refused(known: list[float], unknown: list[float]) -> list[float]:
+    """The share of unanswerable questions with more doubt than all but so many answerable ones."""
+    known = sorted(known)
+    return [fmean(doubt > known[int((1 - share) * len(known))] for doubt in unknown) for share in WRONG]
+
+
+def tables(content: dict, before: dict) -> str:
+    """Tables in Markdown: which sentence, which answer, when to refuse, the reader before, and what 4 bits cost."""
+    sets = content["sets"]
+    parts = [_counts(content)]
+    for key, name in SETS.items():
+        head = [f"{name}: the sentence with the best ...", *(f"of {n}" for n in range(1, FOUND + 1))]
+        parts += [markdown(head, [[row, *map(_share, shares)] for row, shares in sets[key]["ranked"].items()])]
+    parts.insert(1, "Share of questions whose gold evidence is the chosen sentence, of the first n that BM25 finds:")
+    parts += ["Share of right answers, where there is a form to compare with:"]
+    names = sets["gold"]["right"]
+    parts += [
+        markdown(["answer", *SETS.values()], [[n, *(_share(sets[key]["right"][n]) for key in SETS)] for n in names])
+    ]
+    parts += ["Share of unanswerable questions that are refused too:"]
+    head = [
+        "refused below a threshold on ...",
+        *(f"{_share(s)} of the answerable, {key}" for key in SETS for s in WRONG),
+    ]
+    names = sets["gold"]["refused"]
+    rows = [[n, *(_share(share) for key in SETS for share in sets[key]["refused"][n])] for n in names]
+    parts += [markdown(head, rows), "The reader that ships, and the one before it (text below):"]
+    parts += [_trainings(sets, before["sets"])]
+    parts += ["What NF4 costs the base before any training, on the reference answers given a right chunk:"]
+    nats = [[layers, f"{value:.3f}"] for layers, value in content["quantized"].items()]
+    return "\n\n".join([*parts, markdown(["layers in NF4", "nats a token"], nats)])
+
+
+def _counts(content: dict) -> str:
+    counts = [
+        f"{found['answerable']} answerable and {found['unanswerable']} unanswerable {SETS[key]}"
+        for key, found in content["sets"].items()
+    ]
+    trained = read_json(REPOSITORY / "reader_135m" / "run.json")
+    about = f"{'; '.join(counts)}; {content['date']}, {content['machine']['cores']} cores. "
+    cores = trained["machine"]["cores"]
+    return about + f"The training took {trained['seconds'] / 60:.0f} minutes of {cores} core{'s' * (cores > 1)}."
+
+
+def _trainings(ships: dict, before: dict) -> str:
+    """The reader that ships beside the one before it."""
+    rows = {
+        "the likeliest of five sentences is the evidence": lambda s: s["ranked"]["how likely the question is"][-1],
+        "the best by both is": lambda s: s["ranked"]["both"][-1],
+        "right, the sentence by likelihood alone": lambda s: s["right"]["the sentence by how likely the question is"],
+        "right, the sentence by both": lambda s: s["right"]["the sentence by both"],
+        "unanswerable refused, with 8% of the answerable": lambda s: s["refused"]["doubt, given the sentence"][1],
+    }
+    head = ["share", *(f"{who}, {key}" for key in SETS for who in ("before", "ships"))]
+    return markdown(
+        head, [[name, *(_share(of(who[key])) for key in SETS for who in (before, ships))] for name, of in rows.items()]
+    )
 
 
 def _share(share: float) -> str:
     return f"{share:.0%}"
 
 
-def measure() -> None:
+def measure(adapter: Path, out: Path) -> None:
     reader = Reader.load("reader_135m")
-    rows = [row for corpus in CORPORA for row in rows_of(corpus, reader)]
-    quantized = by_quantization(reader.recipe.base_model)
-    write_json(RESULTS, provenance.measured() | {"summary": summary(rows), "quantized": quantized})
+    base = reader.recipe.base_model
+    model, tokenizer = load_folded(base, adapter), load_tokenizer(base)
+    asked = {"gold": [gold_questions(corpus) for corpus in CORPORA], "kept": [kept_questions()]}
+    sets = {
+        key: summary([row for chunks, questions in parts for row in rows_of(chunks, questions, model, tokenizer)])
+        for key, parts in asked.items()
+    }
+    write_json(out, provenance.measured() | {"sets": sets, "quantized": by_quantization(base)})
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true")
-    if parser.parse_args().measure:
-        measure()
-    marked.write(PAGE, reader=tables(read_json(RESULTS)))
+    parser.add_argument("--adapter", metavar="FOLDER", type=Path)
+    options = parser.parse_args()
+    if options.adapter:
+        measure(options.adapter, BEFORE)
+    elif options.measure:
+        measure(Reader.load("reader_135m").adapter, RESULTS)
+    marked.write(PAGE, reader=tables(read_json(RESULTS), read_json(BEFORE)))

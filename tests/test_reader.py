@@ -46,7 +46,9 @@ def test_its_page_shows_its_metrics(reader):
 
 
 def test_the_page_of_experiments_shows_what_its_choices_rest_on():
-    assert marked.read(choices.PAGE, "reader") == f"{choices.tables(read_json(choices.RESULTS))}\n"
+    assert (
+        marked.read(choices.PAGE, "reader") == f"{choices.tables(*map(read_json, (choices.RESULTS, choices.BEFORE)))}\n"
+    )
     for name, made in (("embedding", embedding), ("other_subjects", other_subjects)):
         assert marked.read(choices.PAGE, name) == f"{made.table(read_json(made.RESULTS))}\n"
 

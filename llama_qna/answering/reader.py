@@ -26,7 +26,6 @@ from llama_qna.project.variant import Reader
 from llama_qna.text.right import is_taken_from
 
 READ = 5  # sentences that are read for a question; chosen on the dev questions, as what follows (docs/experiments.md)
-WEIGHT = 0.5  # of a sentence's doubt against the mean log-probability per token of the question after it
 DOUBT = -0.2  # log-probability of the dash, in nats, from which the answer is that the documents do not say
 SHARE = 0.25  # of a question's words, which have to stand around the sentence; likewise
 QUESTION_TOKENS = 300  # a longer question leaves no room for an answer
@@ -126,7 +125,7 @@ class ReadingAnswerer:
         likely = answer_log_likelihoods(self.model(), prompt_ids, [asked[at] for at, _ in pairs])
         alone = [self.prompt_ids(questions[at], self.sentences.all[n].text) for at, n in pairs]
         doubts = doubts_of(self.model(), self.tokenizer, alone)
-        scores = [nats - WEIGHT * doubt for nats, doubt in zip(likely, doubts, strict=True)]
+        scores = [nats - prompts.DOUBT_WEIGHT * doubt for nats, doubt in zip(likely, doubts, strict=True)]
         ranked = sorted(zip(scores, pairs, doubts, strict=True), reverse=True)
         return [[(n, doubt) for _, (place, n), doubt in ranked if place == at] for at in range(len(questions))]
 

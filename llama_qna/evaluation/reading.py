@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from llama_qna.answering.reader import DOUBT, READ, SHARE, WEIGHT, ReadingAnswerer
+from llama_qna.answering.reader import DOUBT, READ, SHARE, ReadingAnswerer
 from llama_qna.answering.retrieval import Answer
 from llama_qna.evaluation import compare
 from llama_qna.evaluation.free_rows import document_sentences, free_predictions
 from llama_qna.evaluation.perplexity import perplexity
 from llama_qna.evaluation.scoring import Said, asked_of, gold_of, scored
+from llama_qna.models import prompts
 from llama_qna.models.base import load_base, load_tokenizer
 from llama_qna.models.folded import load_reader
 from llama_qna.project import provenance
@@ -48,7 +49,7 @@ def measure(reader: Reader, folder: Path) -> dict:
     about["measured"] = {
         "adapter": sha256(reader.adapter / "adapter_model.safetensors"),
         "sentences_read": READ,
-        "weight": WEIGHT,
+        "weight": prompts.DOUBT_WEIGHT,
         "doubt": DOUBT,
         "share": SHARE,
         **provenance.measured(),

@@ -18,6 +18,7 @@ READING = (
 )
 WRITING = "Write a question about the text that the given sentence answers."
 NOTHING = "-"  # in place of a quote
+DOUBT_WEIGHT = 0.5  # of a reader's doubt against a question's mean log-probability (docs/experiments.md)
 NOT_SAID = "The documents do not say."
 # For base models that come without a chat template.
 PLAIN_TEMPLATE = (

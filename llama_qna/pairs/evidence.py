@@ -50,10 +50,10 @@ def stands_alone(sentence: str, language: str = "en") -> bool:
     return bool(whole and says and not leans and not sentence.endswith("?"))
 
 
-def evidence_of(text: str, continued: bool, count: int) -> list[tuple[str, str, str]]:
+def evidence_of(text: str, continued: bool, count: int) -> list[tuple[str, str]]:
     """Up to `count` sentences of a chunk that stand alone, spread evenly over those that do.
 
-    Each comes with one neighbour on either side, and with two.
+    Each comes with one neighbour on either side.
 
     Args:
         continued: the chunk begins in the middle of its section; its first sentence may be the end of one.
@@ -63,21 +63,4 @@ def evidence_of(text: str, continued: bool, count: int) -> list[tuple[str, str, 
     fit = [n for n, sentence in enumerate(sentences) if n >= continued and stands_alone(sentence, language)]
     if len(fit) > count:
         fit = [fit[place * len(fit) // count] for place in range(count)]
-    return [(sentences[n], _around(sentences, n, 1), _around(sentences, n, 2)) for n in fit]
-
-
-def _around(sentences: list[str], n: int, neighbours: int) -> str:
-    return " ".join(sentences[max(0, n - neighbours) : n + neighbours + 1])
-
-
-def worth(question: str, sentence: str, text: str, language: str) -> float:
-    """What speaks for a question about a sentence beside its likelihood, in nats.
-
-    A question that asks for more than a name or a number is less likely and worth more; one in words that the text does
-    not have was made up, and so was one that asks why where no reason is given.
-    """
-    asked = content_words(question, language)
-    strange = len(asked - content_words(text, language)) / max(1, len(asked))
-    is_deeper = language == "en" and asks_deeper(question)
-    has_no_reason = language == "en" and asks_for_no_reason(question, sentence)
-    return (DEEP if is_deeper else 0) - STRANGE * strange - (STRANGE if has_no_reason else 0)
+    return [(sentences[n], " ".join(sentences[max(0, n - 1) : n + 2])) for n in fit]

@@ -1,7 +1,7 @@
 """A model writes candidate pairs about chunks. Here is how it is asked; what is kept is decided in `filters`.
 
 `reader` is the way of a small model that has learnt to read and to ask (`training.reading`): a question about a
-sentence, then the answer from the text around it. `multi_pair` asks for several pairs in one text, as the study did; it
+sentence, then the answer from it. `multi_pair` asks for several pairs in one text, as the study did; it
 runs on a model in this process or on a server (`models.server`).
 """
 
@@ -106,6 +106,7 @@ def reader_for(variant: Variant) -> Reader:
 
 
 SPARE = 2  # sentences that are asked about beside as many as pairs are wanted: the filters take some
+DRAWN = 2  # questions about a sentence, beside the likeliest
 QUOTE_TOKENS = 96  # of a quote and its answer
 
 
@@ -116,19 +117,16 @@ class Asked:
     index: int  # of its passage
     sentence: str
     around: str  # with its neighbours
-    wider: str  # with two on either side: what the question is answered from
     seed: str
 
 
 class Reading:
-    """One question for each of some sentences, and what the text around it answers.
+    """One question for each of some sentences, and what the sentence answers.
 
-    At the first attempt it is the better of two, one drawn and one greedy; at later ones a single drawn one.
-
-    A model of 135M parameters writes questions that its sentence does not answer, or that others answer better. So the
-    likelihood of the question after its sentence is measured (Sachan et al. 2022, arXiv:2204.07496), and the reader,
-    which does not know the sentence, has to quote it from the sentences around it, as many as it learnt to read at
-    once (round-trip consistency, Alberti et al. 2019, arXiv:1906.05416).
+    A model of 135M parameters writes questions that its sentence does not answer. So of several drawn ones, at the
+    first attempt the likeliest too, the best is taken: likely after its sentence (Sachan et al. 2022,
+    arXiv:2204.07496), which has to tell the reader the answer (round-trip consistency, Alberti et al. 2019,
+    arXiv:1906.05416).
     """
 
     def __init__(self, engine: LocalModel, settings: Generation):
@@ -141,13 +139,13 @@ class Reading:
         languages = [language_of(text) or "en" for text in texts]
         count = self.settings.pairs_per_chunk + SPARE
         asked = [
-            Asked(index, sentence, around, wider, f"{attempt} {passage.chunk_id} {sentence}")
+            Asked(index, sentence, around, f"{attempt} {passage.chunk_id} {sentence}")
             for index, passage in enumerate(passages)
-            for sentence, around, wider in evidence_of(passage.text, passage.continued, count)
+            for sentence, around in evidence_of(passage.text, passage.continued, count)
         ]
 
-        # --- a question about each: one that is drawn, and the likeliest, which is the same at every attempt
-        temperatures = [self.settings.temperature, 0.0] if attempt == 1 else [self.settings.temperature]
+        # --- questions about each: some that are drawn, and the likeliest, which is the same at every attempt
+        temperatures = [self.settings.temperature] * DRAWN + [0.0] * (attempt == 1)
         ids = [self.engine.ids(prompts.writing_messages(about.around, about.sentence)) for about in asked]
         rows = [(n, place) for place in range(len(temperatures)) for n in range(len(asked))]
         written = self.engine.generate(
@@ -157,22 +155,21 @@ class Reading:
             watch=self.nothing,
         )
 
-        # --- the best of each
-        different = {(n, text.text): (n, text) for (n, _), text in zip(rows, written, strict=True)}
+        # --- the best of each: likely after its sentence, which seems to answer it
+        different = {(n, text.text): text for (n, _), text in zip(rows, written, strict=True)}
+        doubts = self.engine.doubts([self.reading_ids(asked[n], question) for n, question in different])
         ranked: list[list[tuple]] = [[] for _ in asked]
         tokens = Counter()
-        for n, (question, _, score, _) in different.values():
+        for ((n, question), (_, _, score, _)), doubt in zip(different.items(), doubts, strict=True):
             about = asked[n]
             tokens[about.index] += self.engine.count(question)
-            rank = score + worth(question, about.sentence, texts[about.index], languages[about.index])
+            rank = score - prompts.DOUBT_WEIGHT * doubt
+            rank += worth(question, about.sentence, texts[about.index], languages[about.index])
             ranked[n].append((rank, question, round(score, 3)))
         best = [max(of_one)[1:] for of_one in ranked]
 
-        # --- what the text around answers
-        reading = [
-            self.engine.ids(prompts.reading_messages(question, [about.wider]))
-            for about, (question, _) in zip(asked, best, strict=True)
-        ]
+        # --- what the sentence answers
+        reading = [self.reading_ids(about, question) for about, (question, _) in zip(asked, best, strict=True)]
         options = {"temperature": 0.0, "max_new_tokens": QUOTE_TOKENS, "watch": self.nothing}
         said = self.engine.generate(reading, [about.seed for about in asked], **options)
         found: list[list[Candidate]] = [[] for _ in passages]
@@ -181,6 +178,9 @@ class Reading:
             found[about.index].append(_read(question, about.sentence, text.text, language, score, text.watched))
             tokens[about.index] += self.engine.count(text.text)
         return [Written(candidates, tokens[index]) for index, candidates in enumerate(found)]
+
+    def reading_ids(self, about: Asked, question: str) -> list[int]:
+        return self.engine.ids(prompts.reading_messages(question, [about.sentence]))
 
 
 def _read(question: str, sentence: str, text: str, language: str, score: float, doubt: float) -> Candidate:
@@ -247,6 +247,12 @@ class LocalModel:
 
     def ids(self, messages: list[dict]) -> list[int]:
         return prompts.chat_ids(self.tokenizer, messages)
+
+    def doubts(self, input_ids: list[list[int]]) -> list[float]:
+        """How likely the reader is to find no answer, after each prompt, in nats."""
+        from llama_qna.models.likelihood import doubts_of
+
+        return doubts_of(self.model, self.tokenizer, input_ids)
 
     def generate(self, input_ids: list[list[int]], seeds: list[str], **options) -> list:
         """The texts that continue some prompts, as `models.generate.continue_prompts` gives them."""

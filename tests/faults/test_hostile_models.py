@@ -250,7 +250,7 @@ def test_adapter_that_is_swapped_in_is_checked_too(folder, adapter):
 def test_nothing_in_the_package_opens_a_pickle_or_trusts_code():
     """Nothing that runs code of a file; `torch.load` is weights-only, YAML has the loader of the recipes.
 
-    `halves.py` hands lists from a fork of the file's reader to that reader: both have the same rights, and no file is read so.
+    `halves.py` hands lists from a fork of a file's reader to that reader: both have the same rights.
     """
     odd = []
     for path in sorted((REPOSITORY / "llama_qna").rglob("*.py")):
