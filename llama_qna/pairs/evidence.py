@@ -64,3 +64,16 @@ def evidence_of(text: str, continued: bool, count: int) -> list[tuple[str, str]]
     if len(fit) > count:
         fit = [fit[place * len(fit) // count] for place in range(count)]
     return [(sentences[n], " ".join(sentences[max(0, n - 1) : n + 2])) for n in fit]
+
+
+def worth(question: str, sentence: str, text: str, language: str) -> float:
+    """What speaks for a question about a sentence beside its likelihood, in nats.
+
+    A question that asks for more than a name or a number is less likely and worth more; one in words that the text does
+    not have was made up, and so was one that asks why where no reason is given.
+    """
+    asked = content_words(question, language)
+    strange = len(asked - content_words(text, language)) / max(1, len(asked))
+    is_deeper = language == "en" and asks_deeper(question)
+    has_no_reason = language == "en" and asks_for_no_reason(question, sentence)
+    return (DEEP if is_deeper else 0) - STRANGE * strange - (STRANGE if has_no_reason else 0)
