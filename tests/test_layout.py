@@ -279,6 +279,15 @@ def test_sentence_goes_on_overleaf_and_its_note_stands_apart_without_its_mark(ty
     assert any("He kept a diary of 10⁹ words, and it went on and on until the whole" in text for text in texts)
 
 
+@pytest.mark.parametrize("power", ["0.5 m", "3 cm", "10", "2", "x", "E = mc", "kg m", "(r", "12 km"])
+def test_a_raised_number_stays_beside_a_note_of_the_same_number(typeset, power):
+    """Where a word or a full stop stands before it, it is the note's mark; after a quantity it is a power."""
+    note = "The first note.] and saw another#footnote[The second note.], and then the floor of"
+    document = typeset(f"{PLAIN}He saw a note#footnote[{note} {power}#super[2] in the tower.")
+    (text,) = [paragraph.text for paragraph in document.paragraphs if "tower" in paragraph.text]
+    assert text.endswith(f"He saw a note and saw another, and then the floor of {power}² in the tower.")
+
+
 def test_accents_drawn_over_letters_and_initials_are_joined(drawn):
     page = [(60, 700, "Br"), (69.5, 700, "¨"), (69.4, 700, "u"), (74.4, 700, "cke")]
     page += [(60, 600, "T", "Times-Roman", 36), (84, 615, "IDAL basins keep all of the ships afloat at low water.")]

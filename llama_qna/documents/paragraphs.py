@@ -14,6 +14,8 @@ from llama_qna.documents.sections import TITLE_NUMBER
 
 SUPERSCRIPTS = str.maketrans("0123456789-−+", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁻⁺")
 RAISED_TEXT = re.compile(rf"\s?{RAISED}([^{LEVEL}]*){LEVEL}")
+# What a raised number is an exponent of: a number of one or two digits, a letter, a unit or a product without a vowel.
+POWER = re.compile(r"(?<![^\W_])(\d{1,2}|[^\W\d_]|[kcdmµn]?m|[b-df-hj-np-tv-xz]{2})$")
 TERMINAL = re.compile(r"[.!?:。！？：…][\"'”’»」』）)\]]*$")
 
 
@@ -120,7 +122,7 @@ class Flow:
 
         def settle(match):
             before, raised = text[: match.start()], match[1]
-            if not match.start() or raised in known and not re.search(r"(?<!\d)10$", before):
+            if not match.start() or raised in known and not POWER.search(before):
                 self.repairs["marks of notes"] += 1
                 return ""
             return raised.translate(SUPERSCRIPTS)
