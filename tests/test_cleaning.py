@@ -110,8 +110,11 @@ def test_first_heading_that_later_pages_repeat_is_kept_without_an_outline():
     assert document.text().split() == "It opens here. It goes on. It ends here.".split()
 
 
-def test_table_of_contents_is_dropped_with_its_title():
-    assert text_of("Contents\n1 Fog . . . . . . . 3\n2 Bells ........ xi\nReal text.") == "Real text."
+@pytest.mark.parametrize(
+    "title", ["Contents", "Inhaltsverzeichnis", "Table des matières", "Índice", "Содержание", "目录"]
+)
+def test_table_of_contents_is_dropped_with_its_title(title):
+    assert text_of(f"{title}\n1 Fog . . . . . . . 3\n2 Bells ........ xi\nReal text.") == "Real text."
     assert text_of("The chest was opened.\nContents\nOne coin.") == "The chest was opened. Contents One coin."
     chapters = [f"{n} Fog of {n} ......... {3 * n}" for n in range(1, 6)]
     assert text_of("\n".join(chapters), "6 Bells ......... 19\nReal text.") == "Real text."

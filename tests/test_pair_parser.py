@@ -168,6 +168,12 @@ LANGUAGES = {
     "French": ("Question", "Réponse", "Qu’est-ce qu’un flotteur ?", "Un corps qui flotte."),
     "Spanish": ("Pregunta", "Respuesta", "¿Qué es un pozo?", "Un hoyo con agua."),
     "Italian": ("Domanda", "Risposta", "Che cos’è un molo?", "Una costruzione nel mare."),
+    "Portuguese": ("Pergunta", "Resposta", "O que é um poço?", "Um buraco com água."),
+    "Dutch": ("Vraag", "Antwoord", "Wat is een peil?", "Een meetinstrument."),
+    "Polish": ("Pytanie", "Odpowiedź", "Czym jest molo?", "Budowla w morzu."),
+    "Russian": ("Вопрос", "Ответ", "Что такое мол?", "Сооружение в море."),
+    "Japanese": ("質問", "回答", "ダムの高さは？", "七十二メートル。"),
+    "Korean": ("질문", "답변", "댐의 높이는?", "칠십이 미터."),
     "Chinese": ("问题", "答案", "坝高多少？", "七十二米。"),
     "Chinese, short": ("问", "答", "坝高多少？", "七十二米。"),
 }

@@ -36,7 +36,9 @@ ANY_DROPPED = re.compile(f"[{''.join(DROPPED.values())}]")
 LINE_END_HYPHEN = re.compile("[\x02\u2010\u00ad](?<=\\w.)$")
 CONTENTS_LINE = re.compile(r"(?:\.\s*){5,}([\divxlc]*)$")
 CONTENTS_LINES = 3  # on one page; fewer are the dotted lines of a form, or of a list of values
-CONTENTS_TITLE = re.compile(r"(?:table of )?contents", re.IGNORECASE)
+_CONTENTS = "contents|table of contents|inhalt|inhaltsverzeichnis|table des matières|sommaire|índice|contenido|conteúdo"
+_CONTENTS += "|sumário|indice|sommario|inhoud|inhoudsopgave|spis treści|содержание|оглавление|目录|目錄|目次"
+CONTENTS_TITLE = re.compile(_CONTENTS, re.IGNORECASE)
 
 
 @dataclass

@@ -22,7 +22,10 @@ PAGE_NUMBER = re.compile(
     rf"[-–—\s\[(|]*(?:(?:pages?|p\.|seite|s\.|página|pág\.|стр\.|str\.|strona)\s*)?(?:\d{{1,4}}|{_ROMAN})(?:\s*(?:/|of|von|sur|de|из|z)\s*\d{{1,4}})?[-–—\s\])|.]*",
     re.IGNORECASE,
 )
-SENTENCE = re.compile(r"\S+(?:\s+\S+){2,}[.!?]|(?:figure|fig\.|table|algorithm|equation)\s.*", re.IGNORECASE)
+SENTENCE = re.compile(  # or a caption: "Table 3 The tides", "Abbildung 2: Der Hafen"
+    r"\S+(?:\s+\S+){2,}[.!?]|(?:figure|fig\.|table|algorithm|equation)\s.*|[^\W\d_]+\.?\s?\d{1,3}\s?[.:：–—-]\s*\S.*",
+    re.IGNORECASE,
+)
 YEAR = re.compile(r"[\[(]?(?:1[5-9]|20)\d\d[\]).]*")
 DIVISION = re.compile(r"[^\W\d_]+\.?\s(\d{1,4})[.:)]?")  # "Article 12"
 NUMBER_AT = {"start": re.compile(r"^\d{1,4}(?!\S)"), "end": re.compile(r"(?<!\S)\d{1,4}$")}  # of a row

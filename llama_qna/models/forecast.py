@@ -117,7 +117,8 @@ def stage_times(recipe: Recipe, size, plans: list[Plan], limit: float) -> dict[s
     whole = READ * (size.tokens + GENERAL) + ASKED * asked
     sample = READ * TEXTS * settings.sample_windows * settings.stride + ASKED * min(asked, settings.sample)
     saved = sum(math.ceil(plan.steps / getattr(recipe, plan.stage).save_steps) for plan in plans)
-    return times | {"evaluate": START + (WHOLE * whole + saved * min(sample, whole)) * token}
+    times["evaluate"] = START + (WHOLE * whole + saved * min(sample, whole)) * token
+    return times | {"figures": START}
 
 
 def _time_here(plan: Plan, limit: float) -> str:

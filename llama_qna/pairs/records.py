@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from llama_qna.text.tables import DELIMITERS, plain_line_ends
 
 # Words of labels and names of fields and columns, in the order in which they are believed: English, German, French,
-# Spanish, Italian, Chinese.
-QUESTION_WORDS = ("question", "frage", "pregunta", "domanda", "问题", "問題", "问", "問")
-ANSWER_WORDS = ("answer", "antwort", "réponse", "reponse", "respuesta", "risposta", "答案", "答", "回答")
+# Spanish, Italian, Portuguese, Dutch, Polish, Russian, Chinese, Japanese, Korean.
+QUESTION_WORDS = ("question", "frage", "pregunta", "domanda", "pergunta", "vraag", "pytanie", "вопрос")
+QUESTION_WORDS += ("问题", "問題", "问", "問", "質問", "질문")
+ANSWER_WORDS = ("answer", "antwort", "réponse", "reponse", "respuesta", "risposta", "resposta", "antwoord")
+ANSWER_WORDS += ("odpowiedź", "ответ", "答案", "答", "回答", "답변")
 # ... and of fields alone, as alpaca and others call them
 QUESTION = (*QUESTION_WORDS, "q", "query", "instruction", "prompt", "input")
 ANSWER = (*ANSWER_WORDS, "a", "response", "output", "completion")
