@@ -314,9 +314,17 @@ def test_lines_of_chinese_are_joined_without_spaces(tmp_path):
     ]
 
 
-def test_hebrew_is_read_in_the_order_of_its_letters(typeset):
-    document = typeset('#set text(lang: "he", font: "DejaVu Sans")\nהמגדלור עומד על הסלע בצפון')
-    assert flat(document) == "המגדלור עומד על הסלע בצפון"
+RIGHT_TO_LEFT = {
+    "he": ["המגדלור עומד על הסלע בצפון", "בשנת 1994 עמד המגדלור על הסלע", "ספינה בשם Northern עברה בים"],
+    "ar": ["المنارة تقف على الصخرة في الشمال", "وقفت المنارة على الصخرة عام 1994 في الشمال"],
+}
+
+
+@pytest.mark.parametrize(("language", "text"), [(name, text) for name in RIGHT_TO_LEFT for text in RIGHT_TO_LEFT[name]])
+def test_text_from_the_right_is_read_in_the_order_of_its_letters(typeset, language, text):
+    """With the year and the Latin words in it."""
+    document = typeset(f'#set text(lang: "{language}", font: "DejaVu Sans")\n{text}')
+    assert flat(document) == text
 
 
 ODD_FONT = (

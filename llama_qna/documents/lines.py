@@ -115,7 +115,7 @@ def _hangs_on(run: Run, row: list[Run], size: float, sign: bool) -> bool:
 
 def is_right_to_left(runs: list[Run]) -> bool:
     """Whether most letters of some runs are of a script that is read from the right."""
-    letters = "".join(run.text for run in runs)
+    letters = re.sub(r"[\W\d_]", "", "".join(run.text for run in runs))
     return not letters.isascii() and len(RIGHT_TO_LEFT.findall(letters)) > len(letters) / 2
 
 

@@ -27,8 +27,10 @@ POINTS_AT_TEXT = {
     "ru": r"\b(в|из|это[тм]|данн(ый|ом)) (тексте?|текста|отрывк[еа]|абзац[еа]|стать[еи])\b|\bавтор(а|ы|у|ом)?\b",
     "zh": r"文中|本文|上文|上述|这段|這段|该段|作者",
 }
-ANSWER_END = re.compile(rf"[{SPACED_STOPS}{OTHER_STOPS})）\"”“»」』]$")
-QUESTION_END = re.compile(r"(?<! and)(?<! or)(?<! the)\?$|[？؟]$|か。$|(?<=[\u0370-\u03ff]);$")
+ANSWER_END = re.compile(
+    rf"[{SPACED_STOPS}{OTHER_STOPS})）\"”“»」』]$|[\u0e00-\u0e7f]\s?\d*$"
+)  # Thai writes no full stop
+QUESTION_END = re.compile(r"(?<! and)(?<! or)(?<! the)\?$|[？؟]$|か。$|[\u0e00-\u0e7f]$|(?<=[\u0370-\u03ff]);$")
 QUESTION_WORD = re.compile(
     r"\b(what|when|where|who|whom|whose|why|which|how)\b|^(is|are|was|were|do|does|did|can|could|has|have|will|would)\b",
     re.I,
