@@ -40,7 +40,7 @@ VAGUE = re.compile(
     r"\b([Ii]t|[Tt]hey|[Tt]heir|[Ii]ts|[Tt]hese|[Tt]his)\b|^(?!Who).*\b([Hh]is|[Hh]er)\b"
     r"|^(What|Why) [a-z]+ (to )?the [a-z-]+( [a-z]+)?\?$"
 )
-DOUBT = -1.5  # nats: a reader that is likelier than that to find no answer is not believed
+DOUBT = -0.7  # nats, a half: a reader that is likelier than that to find no answer is not believed
 SHORTEST_QUOTE = 12  # characters; less stands in many sentences
 AFTER_NOUN = "and|or|to|in|on|at|by|from|with|into|through|is|was|are|were|be|have|has|can|when|while|under|over|after"
 # Every reason to reject a pair, in the order in which it is looked for.
