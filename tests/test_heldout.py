@@ -67,6 +67,40 @@ def test_held_out_paragraph_that_training_text_nearly_says_goes(change):
     assert [each.report.get("heldout_dropped") for each in kept] == [1, None]
 
 
+SCRIPTS = {
+    "de": (
+        "Boot Kohle Staub Ulme Farn Tor Hügel Eisen Krug Drache Lampe Moos Nagel Eiche Teich Kai Schilf Salz".split(),
+        " ",
+    ),
+    "ru": (
+        "лодка уголь пыль вяз ворота холм железо кувшин змей лампа мох гвоздь дуб пруд пирс камыш соль прилив".split(),
+        " ",
+    ),
+    "zh": (list("船煤尘榆蕨门山铁罐鸢灯苔钉橡塘码苇盐潮藤井石沙鱼"), ""),
+}
+
+
+@pytest.mark.parametrize("language", SCRIPTS)
+def test_nearly_the_same_passage_is_found_in_other_scripts(language):
+    words, gap = SCRIPTS[language]
+
+    def text(n, other=""):
+        draw = random.Random(n)
+        drawn = [draw.choice(words) for _ in range(60)]
+        return gap.join([*drawn[:30], other or drawn[30], *drawn[31:]])
+
+    one = document("one", {"A": [text(0), text(1)], "B": [text(2), text(3)]})
+    two = document("two", {"A": [text(10), text(11)], "B": [text(12), text(13)]})
+    held, training, _ = held_and_training(one, two)
+    assert len(held) == len(training) == 4
+    for n, paragraph in enumerate(two.paragraphs):
+        if paragraph.text in training:
+            seed = next(seed for seed in range(4) if text(seed) == held[0])
+            two.paragraphs[n] = Paragraph(text(seed, "*"), 1, paragraph.section)
+            break
+    assert held_and_training(one, two)[0] == held[1:]
+
+
 def test_a_passage_inside_a_longer_training_paragraph_is_found_too():
     one, two = own("one", 0), own("two", 10)
     held, training, _ = held_and_training(one, two)

@@ -34,6 +34,13 @@ def test_sections_of_a_folder_with_what_is_known_of_them(tmp_path, make_pdf):
     assert all(isinstance(value, str | int) for value in last.values()), "what every vector store takes"
 
 
+def test_the_language_of_a_document_is_named(tmp_path):
+    text = "Der Leuchtturm steht auf dem Felsen im Norden, und der Wärter zündet jeden Abend die Lampe an."
+    (tmp_path / "turm.md").write_text(f"# Der Turm\n\n{text}\n", encoding="utf-8")
+    (section,) = SectionLoader(tmp_path).load()
+    assert section.metadata["language"] == "de"
+
+
 def test_one_file_and_its_references():
     loaded = list(SectionLoader(str(PAPER)).lazy_load())
     assert [s.metadata["kind"] for s in loaded].count("reference") == 35
