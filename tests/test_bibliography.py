@@ -160,3 +160,46 @@ def test_reference_list_of_a_typeset_paper(typeset, extractor):
     assert [entry for _, entry, _ in document.references] == PLAIN
     assert document.report["reference_entries"] == len(PLAIN)
     assert document.paragraphs[-1].section == "Appendix"
+
+
+LIVES = [
+    ("Ada Quill", "keeps the lamp of the northern coast. She has written on fog since 1998."),
+    ("Ben Marram", "was born at sea. He measures the tides at Lagos, and has a dog."),
+    ("Chidi Rowe", "cleans the glass."),
+]
+
+
+@pytest.mark.parametrize("form", ["[{}] ", "{}. ", ""])
+@pytest.mark.parametrize("look", ["*{}* {}", "#text(8pt)[*{}* {}]", "#block(above: 2em, text(8pt)[{} {}])"])
+def test_notes_on_the_authors_after_the_references_are_no_part_of_the_last_one(look, form, typeset):
+    entries = [form.format(n).replace(".", "\\.") + entry for n, entry in enumerate(PLAIN, start=1)]
+    lives = [look.format(*life) for life in LIVES]
+    text = "The keeper wrote of the fog and the tide. " * 9
+    document = typeset(f"= Fog\n{text}\n= References\n" + "\n\n".join([*entries, *lives]))
+    assert [entry for _, entry, _ in document.references] == PLAIN
+    assert [p.text for p in document.paragraphs][1:] == list(map(" ".join, LIVES))
+    assert "References" not in {p.section for p in document.paragraphs}
+
+
+@pytest.mark.parametrize("form", ["[{}] ", ""])
+def test_footnote_on_a_page_of_references_parts_no_entry(form, typeset):
+    entries = [form.format(n) + entry for n, entry in enumerate(PLAIN, start=1)]
+    note = "#footnote[The lamp is lit at dusk.]"
+    document = typeset(
+        "#set page(width: 240pt, height: 170pt)\n= Fog\nHe lit the lamp at night, as the keepers of all towers on that"
+        f" coast did, and the fog was thick.\n= References{note}\n" + "\n\n".join(entries)
+    )
+    assert [entry for _, entry, _ in document.references] == PLAIN
+    assert "The lamp is lit at dusk." in [p.text for p in document.paragraphs]
+
+
+def test_thanks_for_money_at_the_foot_of_the_first_page_part_no_sentence(typeset):
+    thanks = "This work was paid for by the parish of the lamp."
+    document = typeset(
+        "#set page(width: 300pt, height: 220pt)\n#set par(justify: true)\n= Fog\n"
+        f"#place(bottom, float: true, text(8pt)[{thanks}])\n" + "The keeper wrote of the fog and the tide. " * 14
+    )
+    assert [p.text for p in document.paragraphs] == [
+        ("The keeper wrote of the fog and the tide. " * 14).strip(),
+        thanks,
+    ]

@@ -49,6 +49,17 @@ def is_list_end(line: str, before: str) -> bool:
     return bool(LIST_END.fullmatch(line) or (ended and LETTERED.fullmatch(line)))
 
 
+def style_of(line: str) -> str | None:
+    """How a line opens an entry: one of `NUMBERED`, or "author"; None where it opens none."""
+    numbered = next((style for style in NUMBERED if re.match(style, line)), None)
+    return numbered or ("author" if AUTHOR.match(line) else None)
+
+
+def has_ended(line: str) -> bool:
+    """Whether an entry may end with a line."""
+    return bool(ENTRY_END.search(line) and not ABBREVIATION_END.search(line))
+
+
 def parse(
     lines: list[PlacedLine], vocabulary: Vocabulary, repairs: Counter
 ) -> tuple[list[PlacedLine], list[tuple[int, str, int]]]:
@@ -67,7 +78,7 @@ def parse(
     numbers = [0]
     for line, page in lines:
         before = entries[-1][-1][0] if entries else "."
-        ended = ENTRY_END.search(before) and not ABBREVIATION_END.search(before)
+        ended = has_ended(before)
         number = numbers[-1] + 1
         if style:
             found = _number(style, line) or 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from llama_qna.documents import bibliography
 from llama_qna.documents.blocks import ITEM, NOTE_START, Block
 from llama_qna.documents.hyphens import Vocabulary, join_lines
-from llama_qna.documents.lines import LEVEL, RAISED
+from llama_qna.documents.lines import LEVEL, RAISED, Line
 from llama_qna.documents.sections import TITLE_NUMBER
 
 SUPERSCRIPTS = str.maketrans("0123456789-−+", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁻⁺")
@@ -41,17 +41,19 @@ class Flow:
     open: list[tuple[str, int]] = field(default_factory=list)  # lines of the paragraph in hand
     last: Block | None = None  # its last block
     notes: list[list[tuple[str, int]]] = field(default_factory=list)  # that wait for its end
+    entry: Line | None = None  # of a list of references, the first line of its last entry
+    left_list: bool = False  # whether notes on the authors have begun since
 
     def add(self, block: Block) -> None:
         """Take the next block in the order of reading."""
         lines = [(self._text(line.text, line.page), line.page) for line in block.lines]
         in_references = bool(bibliography.HEADING.fullmatch(self.section))
-        if in_references and block.kind != "heading":
+        if in_references and block.kind != "heading" and not self._is_beside_list(block):
             self._add_reference(lines)
         elif block.kind == "heading":
             self.begin_section(self._join(lines)[0], block.first.page)
-        elif block.kind == "note":
-            self._add_note(lines, bool(NOTE_START.match(block.first.text)))
+        elif block.kind == "note" or in_references:
+            self._add_note(lines, bool(NOTE_START.match(block.first.text)) or (in_references and _is_named(block)))
         else:
             if not self._goes_on(block):
                 self.close()
@@ -64,20 +66,25 @@ class Flow:
         has_text = self.paragraphs and self.paragraphs[-1].section == self.section
         if self.headings and TITLE_NUMBER.fullmatch(self.headings[-1][0]) and not has_text:
             title, page = f"{self.headings[-1][0]} {title}", self.headings.pop()[1]  # "Chapter One", below it its words
-        self.section = title
+        self.section, self.entry, self.left_list = title, None, False
         self.headings.append((title, page))
 
     def close(self) -> None:
         """End the paragraph in hand, and let the notes that waited follow it."""
-        if self.open and bibliography.HEADING.fullmatch(self.section):
+        in_references = bool(bibliography.HEADING.fullmatch(self.section))
+        if self.open and in_references:
             lead, found = bibliography.parse(self.open, self.vocabulary, self.repairs)
             self.references += found
             self.open = lead
-        for lines in ([self.open] if self.open else []) + self.notes:
-            text, places = self._join(lines)
-            if text:
-                self.paragraphs.append(Paragraph(text, lines[0][1], self.section, tuple(places)))
+        self._end(self.open, self.section)
+        for lines in self.notes:
+            self._end(lines, "" if in_references else self.section)  # what stands beside the list is no part of it
         self.open, self.notes, self.last = [], [], None
+
+    def _end(self, lines: list[tuple[str, int]], section: str) -> None:
+        text, places = self._join(lines) if lines else ("", [])
+        if text:
+            self.paragraphs.append(Paragraph(text, lines[0][1], section, tuple(places)))
 
     def _goes_on(self, block: Block) -> bool:
         """Whether a block goes on with the paragraph in hand, which another column, page or a float broke off."""
@@ -102,6 +109,28 @@ class Flow:
             self.notes.append(lines)
         if not self.open:
             self.close()
+
+    def _is_beside_list(self, block: Block) -> bool:
+        """Whether a block amid or after the entries of a list is none: a footnote, or a note on the authors.
+
+        Such notes open with a name in bold type, or are of another size; they go on until a block opens an entry.
+        """
+        first, entry = block.first, self.entry
+        style = bibliography.style_of(first.plain)
+        if entry is None:
+            self.entry = first if style else None
+            return False
+        named = _is_named(block) and not entry.lead
+        resized = abs(first.size - entry.size) > 0.06 * entry.size and block.gap > 1.3
+        numbered = style in bibliography.NUMBERED
+        if style == bibliography.style_of(entry.plain) and (numbered or not (named or resized)):
+            self.entry, self.left_list = first, False
+            return False
+        if NOTE_START.match(first.text) and not NOTE_START.match(entry.text):
+            return True
+        if (named or resized) and self.open and bibliography.has_ended(self.open[-1][0]):
+            self.left_list = True
+        return self.left_list
 
     def _add_reference(self, lines: list[tuple[str, int]]) -> None:
         for line in lines:
@@ -165,6 +194,11 @@ def split_run_in(blocks: list[Block]) -> list[Block]:
         rest = replace(first, text=first.text[lead:].strip(), lead=0)
         done.append(Block([rest, *block.lines[1:]], block.kind, block.gap))
     return done
+
+
+def _is_named(block: Block) -> bool:
+    """Whether a block opens with bold words."""
+    return bool(re.search(r"[^\W\d_]{2}", block.first.text[: block.first.lead]))
 
 
 def _run_in(block: Block) -> bool:
