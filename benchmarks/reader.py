@@ -134,7 +134,8 @@ def summary(rows: list[dict]) -> dict:
     answerable, others = ([row for row in rows if ("evidence" in row) == kind] for kind in (True, False))
     chosen = {"BM25 (its first)": lambda found: found[0]}
     names = {"likely": "how likely the question is", "sentence": "how little it doubts", "both": "both"}
-    chosen |= {name: lambda found, key=key: _best(found, key) for key, name in names.items()}
+    known = rows[0]["found"][0]
+    chosen |= {name: lambda found, key=key: _best(found, key) for key, name in names.items() if key in known}
     places = range(1, FOUND + 1)
     ranked = {
         name: [fmean(stands_in(best(row["found"][:n])["text"], row["evidence"]) for row in answerable) for n in places]
@@ -146,16 +147,19 @@ def summary(rows: list[dict]) -> dict:
     ]
     asked = [row for row in answerable if row["forms"]]
     said = {f"the sentence by {name}": lambda row, b=best: b(row["found"])["text"] for name, best in chosen.items()}
-    said["the reader's words after it"] = lambda row: row["answer"]
+    if "answer" in rows[0]:
+        said["the reader's words after it"] = lambda row: row["answer"]
     right = {
         name: fmean(is_right(text(row), row["forms"], row["question"]) for row in asked) for name, text in said.items()
     }
+    by = "both" if "both" in known else "likely"
     doubts = {
         "BM25's best score": lambda row: -row["bm25"],
         "how likely the question is": lambda row: -max(s["likely"] for s in row["found"]),
-        "doubt, given the sentence": lambda row: _best(row["found"], "both")["sentence"],
-        "doubt, given its neighbours too": lambda row: _best(row["found"], "both")["neighbours"],
     }
+    for key, name in (("sentence", "doubt, given the sentence"), ("neighbours", "doubt, given its neighbours too")):
+        if key in known:
+            doubts[name] = lambda row, key=key: _best(row["found"], by)[key]
     refused = {
         name: _refused(*([doubt(row) for row in part] for part in (answerable, others)))
         for name, doubt in doubts.items()
@@ -211,16 +215,26 @@ def _counts(content: dict) -> str:
 def _trainings(ships: dict, before: dict) -> str:
     """The reader that ships beside the one before it."""
     rows = {
-        "the likeliest of five sentences is the evidence": lambda s: s["ranked"]["how likely the question is"][-1],
-        "the best by both is": lambda s: s["ranked"]["both"][-1],
-        "right, the sentence by likelihood alone": lambda s: s["right"]["the sentence by how likely the question is"],
-        "right, the sentence by both": lambda s: s["right"]["the sentence by both"],
-        "unanswerable refused, with 8% of the answerable": lambda s: s["refused"]["doubt, given the sentence"][1],
+        "the chosen sentence is the evidence": ("ranked", {False: "how likely the question is", True: "both"}, -1),
+        "right, the chosen sentence": (
+            "right",
+            {False: "the sentence by how likely the question is", True: "the sentence by both"},
+            None,
+        ),
+        "unanswerable refused, with 8% of the answerable": (
+            "refused",
+            {False: "doubt, given its neighbours too", True: "doubt, given the sentence"},
+            1,
+        ),
     }
+
+    def of(table: str, names: dict[bool, str], place: int | None, key: str, now: bool) -> str:
+        share = (ships if now else before)[key][table][names[now]]
+        return _share(share if place is None else share[place])
+
     head = ["share", *(f"{who}, {key}" for key in SETS for who in ("before", "ships"))]
-    return markdown(
-        head, [[name, *(_share(of(who[key])) for key in SETS for who in (before, ships))] for name, of in rows.items()]
-    )
+    cells = [[name, *(of(*where, key, now) for key in SETS for now in (False, True))] for name, where in rows.items()]
+    return markdown(head, cells)
 
 
 def _share(share: float) -> str:
