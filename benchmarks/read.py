@@ -14,6 +14,7 @@ from statistics import fmean
 
 import pandas as pd
 
+from llama_qna.evaluation.intervals import difference
 from llama_qna.project import marked
 from llama_qna.project.files import read_lines
 from llama_qna.project.systems import LABELS
@@ -48,7 +49,7 @@ def judged(corpus: str) -> pd.DataFrame:
     rows = [row for row in known if (row["corpus"], row["protocol"]) == (corpus, "test")]
     answers = [row for row in rows if row["system"] in SYSTEMS]
     answers += [row | {"system": SHOWN, "answer": row["evidence"] or row["answer"]} for row in rows if _reads(row)]
-    found = pd.DataFrame(answers)[["system", "question", "answer", "variants", "reference"]]
+    found = pd.DataFrame(answers)[["system", "question", "answer", "variants", "reference", "section"]]
     found["right"] = [is_right(row.answer, [row.reference, *row.variants], row.question) for row in found.itertuples()]
     keys = [answer_hash(row.question, row.answer) for row in found.itertuples()]
     return found.join(verdicts.loc[keys, JUDGES].reset_index(drop=True))
@@ -74,5 +75,18 @@ def table() -> str:
     return markdown(["corpus", "system", "answers", *VERDICTS, "judges agree", "right by the rule"], rows)
 
 
+def paired() -> str:
+    """How many more of the sentences shown than of the best sentences hold the answer, by both judges."""
+    answers = pd.concat(judged(corpus) for corpus in CORPORA)
+    shown, best = (answers[answers.system == system].sort_values("question") for system in (SHOWN, "best_sentence"))
+    counts = [(found[JUDGES] == "right").mean(axis=1).tolist() for found in (shown, best)]
+    found = difference(*counts, shown.section.tolist())
+    rights = " and ".join(f"{sum(values):g}" for values in counts)
+    return (
+        f"Right in all: the sentence that the reader shows and the best sentence {rights} of {len(shown)}; paired "
+        f"difference {found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]."
+    )
+
+
 if __name__ == "__main__":
-    marked.write(PAGE, read=table())
+    marked.write(PAGE, read=f"{table()}\n\n{paired()}")
