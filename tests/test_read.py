@@ -9,4 +9,4 @@ def test_every_answer_was_judged_and_the_page_says_what_of_it():
         found = read.judged(corpus)
         assert set(found.system) == set(read.SYSTEMS)
         assert found[read.JUDGES].isin(read.VERDICTS).all(axis=None)
-    assert marked.read(read.PAGE, "read").strip() == read.table()
+    assert marked.read(read.PAGE, "read").strip() == f"{read.table()}\n\n{read.paired()}"
