@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Iterable
 
 from llama_qna.documents.clean import ANY_DROPPED, HYPHEN
 
@@ -14,7 +16,7 @@ NOTHING_HELD_OUT = {
     "one section": "no second section was found to train on",
     "all of it known": "training text says the same elsewhere",
 }
-MOST_LINES = 40  # of them all; the others stand in documents.json
+MOST_LINES = 40  # that say the same; more files stand together in one
 
 
 def needs_ocr(page: str) -> bool:
@@ -24,17 +26,30 @@ def needs_ocr(page: str) -> bool:
 
 
 def shortfalls(reports: dict) -> list[str]:
-    """What the stage could not read or not hold out, about one line a file, from the content of `documents.json`."""
-    lines = [f"left out: {name}: {reason}" for name, reason in reports["left_out"].items()]
-    for report in reports["documents"].values():
-        lines += [f"{report['file']}: {said}" for said in _of_document(report)]
+    """What the stage could not read or not hold out, a line a file, from the content of `documents.json`.
+
+    Many files of which the same is to be said are named in one line.
+    """
+    lines = _lines("left out: ", reports["left_out"].items())
+    documents = reports["documents"].values()
+    lines += _lines("", ((report["file"], said) for report in documents for said in _of_document(report)))
     for reason, said in NOTHING_HELD_OUT.items():
-        files = [found["file"] for found in reports["documents"].values() if found.get("nothing_held_out") == reason]
-        if files:
-            names = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
-            lines.append(f"nothing is held out of {names}: {said}")
-    rest = len(lines) - MOST_LINES
-    return lines if rest <= 0 else [*lines[:MOST_LINES], f"and {rest} more lines, which documents.json tells"]
+        files = [report["file"] for report in documents if report.get("nothing_held_out") == reason]
+        lines += [f"nothing is held out of {', '.join(files)}: {said}"] if files else []
+    return lines
+
+
+def _lines(opening: str, found: Iterable[tuple[str, str]]) -> list[str]:
+    by_reason = defaultdict(list)
+    for file, said in found:
+        by_reason[said].append(file)
+    lines = []
+    for said, files in by_reason.items():
+        if len(files) > MOST_LINES:
+            lines.append(f"{opening}{len(files)} files: {said}: {', '.join(files)}")
+        else:
+            lines += [f"{opening}{file}: {said}" for file in files]
+    return lines
 
 
 def not_read(report: dict) -> list[str]:
