@@ -96,11 +96,6 @@ def test_a_sentence_is_found_in_columns_in_whatever_order_the_file_stores_them(w
             assert all((box[0] > 300) == (quote == HAY) for box in place.rectangles)
 
 
-def test_a_sentence_that_goes_on_in_the_next_column_has_its_lines_in_both(write):
-    (place,) = find(write([*column(LEFT[:2]), *column(LEFT[2:], x=320)]), FERRY)
-    assert sorted(box[0] > 300 for box in place.rectangles) == [False, False, True]
-
-
 def test_a_sentence_that_goes_on_overleaf_has_a_place_on_each_page(write):
     head, foot = (60, 800, "Timetables of the coast"), (290, 30, "7")
     note = (60, 60, "1 As in the winter of the great storm, which nobody has forgotten.")

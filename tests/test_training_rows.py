@@ -50,25 +50,6 @@ def test_chunk_that_does_not_fit_makes_several_rows_and_is_named(capsys):
     assert text.startswith(LONG[4:]) and text.count("文") == 300, "nothing is lost but what no model can predict"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "\n".join(f"{n} | {n * n} | {n**3 / 7:.3f}" for n in range(80)),
-        "Смотритель записал все в журнал. " * 40,
-        "คนเฝ้าประภาคารจุดตะเกียงทุกเย็น" * 20,
-        "x" * 1500,
-        "灯塔看守人在那年春天发现。" * 60,
-    ],
-)
-@pytest.mark.parametrize("length", [32, 100])
-def test_every_token_of_a_long_chunk_stands_in_one_of_its_rows(text, length):
-    rows = chunk_rows(tokenizer(), chunks(text), length, "small pretraining")
-    whole = chunk_rows(tokenizer(), chunks(text), 10_000, "small pretraining")
-    assert all(len(row["input_ids"]) <= length for row in rows)
-    said = [[token for row in of_text for token in row["labels"][1:]] for of_text in (rows, whole)]
-    assert said[0] == said[1]
-
-
 def test_chunks_without_text_are_one_line():
     with pytest.raises(UserError, match="small pretraining"):
         chunk_rows(tokenizer(), chunks("", "a"), 64, "small pretraining")
