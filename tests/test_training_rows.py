@@ -3,11 +3,11 @@
 import pandas as pd
 import pytest
 
-from llama_qna import UserError
+from llama_qna import UserError, cli
 from llama_qna.models import prompts
 from llama_qna.project.variant import REPOSITORY, Variant
 from llama_qna.training.rows import chunk_rows, pair_rows
-from tests.fixtures_models import tokenizer
+from tests.fixtures_models import tokenizer, write_variant
 
 LONG = " ".join(f"Turn valve {n} to the left." for n in range(40))
 PAIRS = [("Who wrote it?", "Ilse Brandt wrote it."), (f"What next? {LONG}", "Stop."), ("How is it started?", LONG)]
@@ -41,13 +41,39 @@ def test_every_row_ends_with_the_end_of_text():
             assert row["labels"][-1] == tokenizer().eos_token_id and len(row["labels"]) <= length
 
 
-def test_chunk_that_does_not_fit_makes_several_rows_and_is_named(capsys):
-    rows = chunk_rows(tokenizer(), chunks("Short.", LONG, "全文" * 300), 64, "small pretraining")
+def test_finetuning_on_pairs_of_which_none_fits_is_one_line_and_status_2(tmp_path, monkeypatch, capsys):
+    variant = write_variant(tmp_path, gold=False)
+    monkeypatch.setenv("LLAMA_QNA_ROOT", str(tmp_path))
+    (tmp_path / "pairs.csv").write_text("Question,Answer\n" + "".join(f"Why {n}?,{LONG}\n" for n in range(3)))
+    assert [cli.main([stage, "small"]) for stage in ("load", "generate")] == [0, 0]
+    capsys.readouterr()
+    assert cli.main(["finetune", "small", "--without-pretraining"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "3 of 3 pairs" in line and "max_length" in line
+    assert not variant.finetuning.exists()
+
+
+@pytest.mark.parametrize("length", [64, 200])
+@pytest.mark.parametrize(
+    "long",
+    [
+        LONG * 2,
+        "全文" * 300,
+        "น้ำขึ้นวันละสองครั้งและชาวประมงรออยู่ที่ท่าเรือเก่า" * 6,
+        "Прилив поднимается дважды в день, и рыбаки ждут его. " * 12,
+        "\n".join(f"{n} | {n * 37 % 1000} | {n * n}" for n in range(60)),
+        "a" * 3000,
+    ],
+)
+def test_chunk_that_does_not_fit_makes_several_rows_and_is_named(long, length, capsys):
+    rows = chunk_rows(tokenizer(), chunks("Short.", long), length, "small pretraining")
     assert rows[0]["input_ids"] == prompts.text_ids(tokenizer(), "Short.")
+    assert len(rows) > 2 and all(len(row["input_ids"]) <= length for row in rows)
     (line,) = capsys.readouterr().out.splitlines()
-    assert "2 of 3 chunks" in line and f"{len(rows)} in all: d-1, d-2" in line
-    text = tokenizer().decode([token for row in rows[1:] for token in row["labels"][1:]])
-    assert text.startswith(LONG[4:]) and text.count("文") == 300, "nothing is lost but what no model can predict"
+    assert "1 of 2 chunks" in line and f"{len(rows)} in all: d-1" in line
+    first = rows[1]["input_ids"][:1]
+    text = tokenizer().decode(first + [token for row in rows[1:] for token in row["labels"][1:]])
+    assert text == long, "nothing is lost"
 
 
 def test_chunks_without_text_are_one_line():
