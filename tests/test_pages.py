@@ -96,6 +96,18 @@ def test_a_sentence_is_found_in_columns_in_whatever_order_the_file_stores_them(w
             assert all((box[0] > 300) == (quote == HAY) for box in place.rectangles)
 
 
+@pytest.mark.parametrize("cut", [1, 2])  # after it a word is broken, or a sentence goes on
+def test_a_sentence_that_goes_on_in_the_next_column_is_marked_in_both(cut, write):
+    above = ["Timetables hang in the hall.", "They are of no use at all."]
+    left, right = column(above + LEFT[:cut]), column(LEFT[cut:] + RIGHT, x=320)
+    rows = [line for pair in zip_longest(left, right) for line in pair if line]
+    for order in (left + right, right + left, rows, rows[::-1]):
+        path = write(order)
+        (place,) = find(path, FERRY)
+        assert sorted(box[0] > 300 for box in place.rectangles) == [False] * cut + [True] * (3 - cut)
+        assert sorted(marked(path, place)) == sorted(_letters(FERRY))
+
+
 def test_a_sentence_that_goes_on_overleaf_has_a_place_on_each_page(write):
     head, foot = (60, 800, "Timetables of the coast"), (290, 30, "7")
     note = (60, 60, "1 As in the winter of the great storm, which nobody has forgotten.")

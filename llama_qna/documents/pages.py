@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -205,14 +205,16 @@ def _in_pieces(words: list[str], pages: dict[int, _Page]) -> dict[int, list[tupl
 
 def _pieces(words: list[str], text: str) -> list[tuple[int, int]]:
     """Where runs of a sentence's words stand in a text: the longest first, the others near the one beside them."""
-    runs, at = [], 0
+    runs, between, at = [], [""], 0  # between[n] stands in the sentence before runs[n]
     while at < len(words):
         beginnings = list(accumulate(words[at:]))
         count = bisect_left(beginnings, True, key=lambda beginning: beginning not in text)
         if count and len(beginnings[count - 1]) >= SHORTEST_PIECE:
             runs.append(beginnings[count - 1])
+            between.append("")
             at += count
         else:
+            between[-1] += words[at]
             at += 1
     if not runs:
         return []
@@ -224,4 +226,10 @@ def _pieces(words: list[str], text: str) -> list[tuple[int, int]]:
     for n in range(middle - 1, -1, -1):
         before = text.rfind(runs[n], 0, places[n + 1])
         places[n] = before if before >= 0 else text.find(runs[n])
-    return [(places[n], places[n] + len(runs[n])) for n in range(len(runs))]
+    spans = [[places[n], places[n] + len(runs[n])] for n in range(len(runs))]
+    for (one, after), word in zip(pairwise(spans), between[1:], strict=False):
+        for cut in range(len(word) - 1, 0, -1):  # the halves of a word at the end of a column and the head of the next
+            if text.startswith(word[:cut], one[1]) and text.endswith(word[cut:], 0, after[0]):
+                one[1], after[0] = one[1] + cut, after[0] - len(word) + cut
+                break
+    return [(start, end) for start, end in spans]
