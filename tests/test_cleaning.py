@@ -86,15 +86,37 @@ def test_page_numbers_of_a_thick_volume_are_dropped():
     assert text_of(*(f"{body}\n{1995 + n}" for n, body in enumerate(BODIES))) == " ".join(BODIES)
 
 
-def test_captions_and_sentences_with_other_numbers_are_no_furniture():
+@pytest.mark.parametrize(
+    "caption, total",
+    [
+        ("Table {}: Catch of the year", "The total was {} crates."),
+        ("TABLE {} Catch of the year", "The total was {} crates."),
+        ("Tabelle {}: Fang des Jahres", "Es waren im ganzen {} Kisten."),
+        ("Abb. {}. Fang des Jahres", "Waren es wirklich {} Kisten?"),
+        ("Tableau {} Prises de l’année", "En tout, {} caisses."),
+        ("Рис. {}. Улов за год", "Всего вышло {} ящиков."),
+        ("表{}：全年的渔获", "一年一共装满了{}箱鲱鱼。"),
+        ("図 {} 一年の漁獲", "全部で{}箱になったという。"),
+    ],
+)
+def test_captions_and_sentences_with_other_numbers_are_no_furniture(caption, total):
     pages = [
-        f"Harbour Times {n}\nTable {t}: Catch of the year\n{body}\nThe total was {c} crates.\n{n}"
+        f"Harbour Times {n}\n{caption.format(t)}\n{body}\n{total.format(c)}\n{n}"
         for n, body, t, c in zip(range(1, 5), BODIES, (3, 8, 4, 9), (310, 295, 412, 377), strict=False)
     ]
     document = cleaned(*pages)
-    assert document.text().count("Catch of the year") == document.text().count("The total was") == 4
+    words, said = caption.split("{}")[1], total.split("{}")[0]
+    assert document.text().count(words) == document.text().count(said) == 4
     assert "Harbour Times" not in document.text()
     assert document.report["repairs"][FURNITURE] == 8
+
+
+@pytest.mark.parametrize(
+    "head", ["Kapitel {}. Der Nebel {n}", "Week {} {n}", "Lektion {} Der Nebel – {n}", "Rule {}: {n}"]
+)
+def test_running_head_with_a_number_and_that_of_the_page_is_dropped(head):
+    pages = [f"{head.format(2, n=n + 40)}\n{body}" for n, body in enumerate(BODIES)]
+    assert text_of(*pages) == " ".join(BODIES)
 
 
 def test_line_that_repeats_in_the_middle_of_pages_stays():
@@ -118,6 +140,22 @@ def test_table_of_contents_is_dropped_with_its_title(title):
     assert text_of("The chest was opened.\nContents\nOne coin.") == "The chest was opened. Contents One coin."
     chapters = [f"{n} Fog of {n} ......... {3 * n}" for n in range(1, 6)]
     assert text_of("\n".join(chapters), "6 Bells ......... 19\nReal text.") == "Real text."
+
+
+@pytest.mark.parametrize(
+    "title, dots",
+    [
+        ("Inhaltsverzeichnis", " . . . . . . "),
+        ("Table des matières", "........"),
+        ("Índice general", " ........ "),
+        ("СОДЕРЖАНИЕ", "……………"),
+        ("Spis treści", " .............. "),
+        ("目 录", "……………"),
+        ("目次", "・・・・・・・・"),
+    ],
+)
+def test_table_of_contents_is_dropped_in_other_languages(title, dots):
+    assert text_of(f"{title}\n1 A{dots}3\n2 B{dots}14\nReal text.") == "Real text."
 
 
 def test_dotted_lines_of_a_form_stay():

@@ -34,11 +34,16 @@ DROPPED = {  # joiners (U+200C, U+200D) are spared: some scripts spell with them
 DROPPED_KINDS = {kind: re.compile(f"[{characters}]") for kind, characters in DROPPED.items()}
 ANY_DROPPED = re.compile(f"[{''.join(DROPPED.values())}]")
 LINE_END_HYPHEN = re.compile("[\x02\u2010\u00ad](?<=\\w.)$")
-CONTENTS_LINE = re.compile(r"(?:\.\s*){5,}([\divxlc]*)$")
+CONTENTS_LINE = re.compile(r"(?:[.·・]\s*){5,}([\divxlc]*)$")  # a "…" counts as three of them
 CONTENTS_LINES = 3  # on one page; fewer are the dotted lines of a form, or of a list of values
-_CONTENTS = "contents|table of contents|inhalt|inhaltsverzeichnis|table des matières|sommaire|índice|contenido|conteúdo"
-_CONTENTS += "|sumário|indice|sommario|inhoud|inhoudsopgave|spis treści|содержание|оглавление|目录|目錄|目次"
-CONTENTS_TITLE = re.compile(_CONTENTS, re.IGNORECASE)
+CONTENTS_TITLE = re.compile(
+    "(?:table of )?contents|inhalt(?:sverzeichnis|sübersicht)?|table des matières|sommaire|(?:tabla de )?contenidos?"
+    "|índice(?: general)?|sumário|indice(?: generale)?|sommario|inhoud(?:sopgave)?|innehåll(?:sförteckning)?"
+    "|indhold(?:sfortegnelse)?|innhold(?:sfortegnelse)?|sisällys(?:luettelo)?|spis treści|obsah|tartalom(?:jegyzék)?"
+    "|içindekiler|содержание|оглавление|зміст|περιεχόμενα|תוכן(?: ה?עניינים)?"
+    "|(?:قائمة )?المحتويات|目 ?[录錄次]|차 ?례|목 ?차",
+    re.IGNORECASE,
+)
 
 
 @dataclass
@@ -126,7 +131,7 @@ def _without_contents(pages: list[list[Line]], repairs: Counter) -> list[list[Li
     """The pages without a table of contents, which may end overleaf: its dotted lines and its title."""
     bodies, was_contents = [], False
     for page in pages:
-        dotted = [CONTENTS_LINE.search(line.text) for line in page]
+        dotted = [CONTENTS_LINE.search(line.text.replace("…", "...")) for line in page]
         is_title = [bool(CONTENTS_TITLE.fullmatch(line.text)) for line in page]
         many = sum(bool(end and end[1]) for end in dotted) >= CONTENTS_LINES
         was_contents = any(dotted) and (many or any(is_title) or (was_contents and bool(dotted[0])))

@@ -22,9 +22,9 @@ PAGE_NUMBER = re.compile(
     rf"[-–—\s\[(|]*(?:(?:pages?|p\.|seite|s\.|página|pág\.|стр\.|str\.|strona)\s*)?(?:\d{{1,4}}|{_ROMAN})(?:\s*(?:/|of|von|sur|de|из|z)\s*\d{{1,4}})?[-–—\s\])|.]*",
     re.IGNORECASE,
 )
-SENTENCE = re.compile(  # or a caption: "Table 3 The tides", "Abbildung 2: Der Hafen"
-    r"\S+(?:\s+\S+){2,}[.!?]|(?:figure|fig\.|table|algorithm|equation)\s.*|[^\W\d_]+\.?\s?\d{1,3}\s?[.:：–—-]\s*\S.*",
-    re.IGNORECASE,
+SENTENCE = re.compile(  # or a caption: a word, its number, and words after it
+    r"\S+(?:\s+\S+){2,}[.!?]|.{8,}[。！？]"
+    r"|[^\W\d_]+\.?\s?(?:\d+(?:\.\d+)*|[IVXLC]+\b)(?:[.:：．]\s*\S.*|\s+[^\W\d_].*\D)"
 )
 YEAR = re.compile(r"[\[(]?(?:1[5-9]|20)\d\d[\]).]*")
 DIVISION = re.compile(r"[^\W\d_]+\.?\s(\d{1,4})[.:)]?")  # "Article 12"
