@@ -163,10 +163,9 @@ def test_reference_list_of_a_typeset_paper(typeset, extractor):
 
 
 LIVES = [
-    "#strong[Ada Quill] keeps the lamp of the northern tower. She was born in a boat #colbreak() and stayed there "
-    "until the tower was built, which took four years and as many ships full of stones.",
-    "#strong[Ole Brandt] writes about the price of oil and has done so for forty years.",
-    "#strong[Ruth Hale] paints hulls. Her favourite colour is green, and she has no other.",
+    ("Ada Quill", "keeps the lamp of the northern coast. She has written on fog since 1998."),
+    ("Ben Marram", "was born at sea. He measures the tides at Lagos, and has a dog."),
+    ("Chidi Rowe", "cleans the glass."),
 ]
 
 
