@@ -47,7 +47,7 @@ def undone_by(before):
         ("text/search", {"evaluate", *TRAINED}),
         ("project/recipe", ALL),
         ("models/nf4", MODELLED | {"load"}),  # with the base, whose tokenizer counts the tokens of chunks
-        ("models/likelihood", {"evaluate", *TRAINED}),
+        ("models/likelihood", {"write", "generate", "evaluate", *TRAINED}),
         ("documents/page_headers", {"load"}),
         ("documents/extract", {"load"}),
         ("pairs/filters", {"generate"}),

@@ -96,9 +96,9 @@ def test_recipe_cannot_send_any_variable_of_the_environment_to_a_server(name, ed
     [
         ("seed: 42", f"seed: {LARGEST + 1}", "seed"),
         ("seed: 42", "seed: -1", "seed"),
-        ("epochs: 8", "epochs: .inf", "pretraining.epochs"),
-        ("epochs: 8", "epochs: 1.0e300", "epochs"),
-        ("epochs: 8", "epochs: .nan", "pretraining.epochs"),
+        ("epochs: 6", "epochs: .inf", "pretraining.epochs"),
+        ("epochs: 6", "epochs: 1.0e300", "epochs"),
+        ("epochs: 6", "epochs: .nan", "pretraining.epochs"),
         ("alpha: 64", "alpha: .inf", "lora.alpha"),
         ("chunk_size: 1024", f"chunk_size: {10**30}", "chunk_size"),
         ("extractor: pypdfium2", "extractor: pypdfium2\nread_limits: {seconds: .inf}", "read_limits.seconds"),
